@@ -9,7 +9,12 @@
 pub mod augment;
 pub mod config;
 pub mod data;
+pub mod device;
+pub mod loss;
+pub mod model;
+pub mod optim;
 pub mod pixels;
 pub mod report;
 pub mod rng;
+pub mod state;
 pub mod torch_file;

@@ -1,0 +1,132 @@
+//! Which device computes, in which precision, and how the CUDA libraries come
+//! into a program that is linked without them.
+//!
+//! One binary serves machines with and without a GPU: it is linked against the
+//! CPU part of libtorch only, and `libtorch_cuda.so` is opened at run time,
+//! before libtorch is first asked about CUDA (it remembers the answer).
+
+use crate::config::{DeviceChoice, Precision};
+use anyhow::{Result, bail};
+use std::ffi::{CStr, CString};
+use std::sync::OnceLock;
+use tch::{Device, Kind};
+
+/// The directory that libtorch was linked from.
+pub const LIBTORCH_DIRECTORY: &str = env!("FLATNCE_LIBTORCH_DIR");
+
+/// Opens the CUDA half of libtorch, once per process.
+///
+/// Errors: the loader's message when `libtorch_cuda.so` or one of its dependencies is missing.
+pub fn load_cuda_libraries() -> Result<(), &'static str> {
+    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+    LOADED
+        .get_or_init(|| {
+            let beside = std::path::Path::new(LIBTORCH_DIRECTORY).join("libtorch_cuda.so");
+            let name =
+                if beside.exists() { beside.to_string_lossy().into_owned() } else { "libtorch_cuda.so".to_owned() };
+            let name = CString::new(name).map_err(|_| "libtorch's directory has a zero byte in its name".to_owned())?;
+            // SAFETY: `name` is a valid C string; the library's initialisers only register CUDA kernels.
+            let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+            if !handle.is_null() {
+                return Ok(());
+            }
+            // SAFETY: dlerror returns null or a C string that lives until the thread's next dl* call.
+            let message = unsafe {
+                let text = libc::dlerror();
+                if text.is_null() {
+                    "unknown reason".into()
+                } else {
+                    CStr::from_ptr(text).to_string_lossy().into_owned()
+                }
+            };
+            Err(message)
+        })
+        .as_ref()
+        .map(|()| ())
+        .map_err(String::as_str)
+}
+
+/// Why CUDA cannot be used, or `None` when it can.
+pub fn cuda_obstacle() -> Option<String> {
+    if let Err(message) = load_cuda_libraries() {
+        return Some(format!(
+            "libtorch's CUDA libraries cannot be loaded ({message}); run ./scripts/setup.sh --cuda and build again"
+        ));
+    }
+    if !tch::Cuda::is_available() {
+        let driver = std::path::Path::new("/proc/driver/nvidia/version").exists();
+        return Some(if driver {
+            "the NVIDIA driver is there but offers no usable GPU; see what nvidia-smi says (CUDA 13 needs driver 580 or \
+             newer)"
+                .to_owned()
+        } else {
+            "no NVIDIA driver is loaded on this machine".to_owned()
+        });
+    }
+    None
+}
+
+/// Turns the asked-for device into one that works, with a sentence that says what was chosen and why.
+///
+/// Errors: CUDA was asked for by name and cannot be used, or has no such index.
+pub fn resolve(choice: DeviceChoice) -> Result<(Device, String)> {
+    match choice {
+        DeviceChoice::Cpu => Ok((Device::Cpu, format!("CPU, {} threads", tch::get_num_threads()))),
+        DeviceChoice::Auto => match cuda_obstacle() {
+            None => Ok((Device::Cuda(0), "cuda:0, chosen automatically".to_owned())),
+            Some(_) => {
+                Ok((Device::Cpu, format!("CPU, {} threads, chosen automatically (no CUDA)", tch::get_num_threads())))
+            }
+        },
+        DeviceChoice::Cuda(index) => {
+            if let Some(obstacle) = cuda_obstacle() {
+                bail!("--device {choice}: {obstacle}; or use --device cpu");
+            }
+            let count = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
+            if index >= count {
+                bail!("--device {choice}: this machine has {count} CUDA device(s), numbered from 0");
+            }
+            Ok((Device::Cuda(index), format!("cuda:{index}")))
+        }
+    }
+}
+
+/// True when the processor multiplies bfloat16 matrices itself.
+#[cfg(target_arch = "x86_64")]
+pub fn cpu_has_bf16() -> bool {
+    is_x86_feature_detected!("avx512bf16")
+}
+
+/// True when the processor multiplies bfloat16 matrices itself.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn cpu_has_bf16() -> bool {
+    false
+}
+
+/// The precision to compute in: what was asked for, or with `None` the fastest that is safe on the device.
+///
+/// Errors: fp16 on the CPU, which has no gradient scaler's range to offer and no speed to gain.
+pub fn resolve_precision(asked: Option<Precision>, device: Device) -> Result<(Precision, String)> {
+    match (asked, device) {
+        (Some(Precision::Fp16), Device::Cpu) => {
+            bail!("--precision fp16 needs a GPU; on the CPU use --precision bf16 or fp32")
+        }
+        (Some(precision), _) => Ok((precision, precision.to_string())),
+        (None, Device::Cpu) if cpu_has_bf16() => {
+            Ok((Precision::Bf16, "bf16, chosen automatically: this CPU has AVX-512 bf16".to_owned()))
+        }
+        (None, Device::Cpu) => {
+            Ok((Precision::Fp32, "fp32, chosen automatically: this CPU has no bf16 arithmetic".to_owned()))
+        }
+        (None, _) => Ok((Precision::Bf16, "bf16, chosen automatically on a GPU".to_owned())),
+    }
+}
+
+/// libtorch's name for the encoder's arithmetic.
+pub fn compute_kind(precision: Precision) -> Kind {
+    match precision {
+        Precision::Fp32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
+        Precision::Fp16 => Kind::Half,
+    }
+}

@@ -1,0 +1,321 @@
+//! Convolution, BatchNorm and linear layers with PyTorch's names, order and
+//! initial distributions, and with an explicit precision.
+//!
+//! Weights are float32 masters. In a lower precision the weight is cast where
+//! it is used: every layer runs once a step (both views are one batch), so that
+//! is one cast a step, and autograd carries the gradient back to the master.
+
+use crate::rng::{Purpose, Stream};
+use crate::state::StateDict;
+use anyhow::{Result, bail};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use tch::{Device, Kind, Tensor};
+
+/// What a parameter is: optimisers treat some kinds apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Weight,
+    Bias,
+    /// Weight or bias of a BatchNorm layer.
+    BatchNorm,
+}
+
+/// A trained tensor, its PyTorch name and its role.
+#[derive(Debug)]
+pub struct Parameter {
+    pub name: String,
+    pub tensor: Tensor,
+    pub role: Role,
+}
+
+impl Clone for Parameter {
+    /// The same tensor, not a copy of it.
+    fn clone(&self) -> Self {
+        Parameter { name: self.name.clone(), tensor: self.tensor.shallow_clone(), role: self.role }
+    }
+}
+
+/// How a forward pass runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass {
+    /// BatchNorm normalises with the batch's statistics and updates its own.
+    pub train: bool,
+    /// Arithmetic of convolutions and activations.
+    pub compute: Kind,
+}
+
+impl Pass {
+    pub fn train(compute: Kind) -> Self {
+        Pass { train: true, compute }
+    }
+
+    pub fn eval(compute: Kind) -> Self {
+        Pass { train: false, compute }
+    }
+}
+
+/// One entry of a state dict.
+#[derive(Debug)]
+enum Slot {
+    Parameter(Parameter),
+    Buffer(String, Tensor),
+    /// BatchNorm's `num_batches_tracked`: counted on the host, a tensor only in files.
+    Counter(String, Arc<AtomicI64>),
+}
+
+/// All parameters and buffers of a network in PyTorch's order.
+#[derive(Debug, Default)]
+pub struct Registry {
+    slots: Vec<Slot>,
+}
+
+impl Registry {
+    /// The trained tensors in the order of PyTorch's `model.parameters()`.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        self.slots
+            .iter()
+            .filter_map(|slot| if let Slot::Parameter(p) = slot { Some(p.clone()) } else { None })
+            .collect()
+    }
+
+    /// Every parameter and buffer; the tensors are the live ones, not copies.
+    pub fn state_dict(&self) -> StateDict {
+        let mut state = StateDict::new();
+        for slot in &self.slots {
+            match slot {
+                Slot::Parameter(p) => state.push(&p.name, p.tensor.detach()),
+                Slot::Buffer(name, tensor) => state.push(name, tensor.shallow_clone()),
+                Slot::Counter(name, count) => state.push(name, Tensor::from(count.load(Ordering::Relaxed))),
+            }
+        }
+        state
+    }
+
+    /// Copies a state dict in. Entries whose name begins with one of `optional` may be absent; everything is
+    /// checked before anything is changed.
+    ///
+    /// Errors: all missing, unexpected and mis-shaped entries at once, by name.
+    pub fn load(&self, state: &StateDict, optional: &[&str]) -> Result<()> {
+        let is_optional = |name: &str| optional.iter().any(|prefix| name.starts_with(prefix));
+        let mut problems = Vec::new();
+        let mut known = std::collections::HashSet::new();
+        for slot in &self.slots {
+            let (name, wanted) = match slot {
+                Slot::Parameter(p) => (&p.name, p.tensor.size()),
+                Slot::Buffer(name, tensor) => (name, tensor.size()),
+                Slot::Counter(name, _) => (name, vec![]),
+            };
+            known.insert(name.as_str());
+            match state.get(name) {
+                // PyTorch before 0.4.1 wrote no counters.
+                None if is_optional(name) || matches!(slot, Slot::Counter(..)) => {}
+                None => problems.push(format!("missing: {name} {wanted:?}")),
+                Some(found) if found.size() != wanted => problems
+                    .push(format!("wrong shape: {name} is {:?} in the file, {wanted:?} in the model", found.size())),
+                Some(_) => {}
+            }
+        }
+        for (name, tensor) in state.iter() {
+            if !known.contains(name) && !is_optional(name) {
+                problems.push(format!("unexpected: {name} {:?}", tensor.size()));
+            }
+        }
+        if !problems.is_empty() {
+            bail!("the weights do not fit the model:\n  {}", problems.join("\n  "));
+        }
+        let _guard = tch::no_grad_guard();
+        for slot in &self.slots {
+            match slot {
+                Slot::Parameter(Parameter { name, tensor, .. }) | Slot::Buffer(name, tensor) => {
+                    if let Some(found) = state.get(name) {
+                        tensor.shallow_clone().f_copy_(found)?;
+                    }
+                }
+                Slot::Counter(name, count) => {
+                    if let Some(found) = state.get(name) {
+                        count.store(found.int64_value(&[]), Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Creates layers and enters their tensors into a [`Registry`].
+pub struct Builder {
+    registry: Registry,
+    device: Device,
+    seed: u64,
+    prefix: Vec<String>,
+    drawn: u64,
+}
+
+impl Builder {
+    /// Initial weights are drawn from streams of `seed`, one per parameter.
+    pub fn new(device: Device, seed: u64) -> Self {
+        Builder { registry: Registry::default(), device, seed, prefix: Vec::new(), drawn: 0 }
+    }
+
+    pub fn finish(self) -> Registry {
+        self.registry
+    }
+
+    /// Runs `build` with `name.` in front of every name.
+    pub fn scope<T>(&mut self, name: impl Into<String>, build: impl FnOnce(&mut Self) -> T) -> T {
+        self.prefix.push(name.into());
+        let built = build(self);
+        self.prefix.pop();
+        built
+    }
+
+    fn full_name(&self, name: &str) -> String {
+        let mut full = self.prefix.join(".");
+        if !full.is_empty() {
+            full.push('.');
+        }
+        full + name
+    }
+
+    fn stream(&mut self) -> Stream {
+        self.drawn += 1;
+        Stream::new(self.seed, Purpose::Initialisation, self.drawn - 1, 0, 0)
+    }
+
+    fn parameter(&mut self, name: &str, values: &[f32], shape: &[i64], role: Role) -> Tensor {
+        let mut tensor = Tensor::from_slice(values).view(shape).to_device(self.device);
+        if shape.len() == 4 {
+            tensor = channels_last(&tensor);
+        }
+        let tensor = tensor.set_requires_grad(true);
+        let name = self.full_name(name);
+        self.registry.slots.push(Slot::Parameter(Parameter { name, tensor: tensor.shallow_clone(), role }));
+        tensor
+    }
+
+    /// A tensor that is saved but not trained.
+    pub fn buffer(&mut self, name: &str, values: &[f32]) -> Tensor {
+        let tensor = Tensor::from_slice(values).to_device(self.device);
+        let name = self.full_name(name);
+        self.registry.slots.push(Slot::Buffer(name, tensor.shallow_clone()));
+        tensor
+    }
+
+    fn counter(&mut self, name: &str) -> Arc<AtomicI64> {
+        let count = Arc::new(AtomicI64::new(0));
+        let name = self.full_name(name);
+        self.registry.slots.push(Slot::Counter(name, Arc::clone(&count)));
+        count
+    }
+
+    /// A convolution without bias; weights normal with variance 2 / (out * side^2), PyTorch's `kaiming_normal_`
+    /// with `mode="fan_out"`.
+    pub fn conv(&mut self, name: &str, input: i64, output: i64, side: i64, stride: i64) -> Conv2d {
+        let deviation = (2.0 / (output * side * side) as f64).sqrt();
+        let mut stream = self.stream();
+        let count = (output * input * side * side) as usize;
+        let mut values = Vec::with_capacity(count + 1);
+        while values.len() < count {
+            let (a, b) = stream.normal_pair();
+            values.push((a * deviation) as f32);
+            values.push((b * deviation) as f32);
+        }
+        values.truncate(count);
+        let weight = self.scope(name, |b| b.parameter("weight", &values, &[output, input, side, side], Role::Weight));
+        Conv2d { weight, stride, padding: side / 2 }
+    }
+
+    /// BatchNorm with weight 1 and bias 0, over `[M, C, H, W]` or `[M, C]`.
+    pub fn batch_norm(&mut self, name: &str, channels: i64) -> BatchNorm {
+        let (ones, zeros) = (vec![1f32; channels as usize], vec![0f32; channels as usize]);
+        self.scope(name, |b| BatchNorm {
+            weight: b.parameter("weight", &ones, &[channels], Role::BatchNorm),
+            bias: b.parameter("bias", &zeros, &[channels], Role::BatchNorm),
+            running_mean: b.buffer("running_mean", &zeros),
+            running_var: b.buffer("running_var", &ones),
+            batches_tracked: b.counter("num_batches_tracked"),
+        })
+    }
+
+    /// A linear layer, weight and bias uniform in ±1/sqrt(input), as `torch.nn.Linear`.
+    pub fn linear(&mut self, name: &str, input: i64, output: i64) -> Linear {
+        let bound = 1.0 / (input as f64).sqrt();
+        let draw =
+            |stream: &mut Stream, n: i64| -> Vec<f32> { (0..n).map(|_| stream.range(-bound, bound) as f32).collect() };
+        let weight = draw(&mut self.stream(), input * output);
+        let bias = draw(&mut self.stream(), output);
+        self.scope(name, |b| Linear {
+            weight: b.parameter("weight", &weight, &[output, input], Role::Weight),
+            bias: b.parameter("bias", &bias, &[output], Role::Bias),
+        })
+    }
+}
+
+/// The same values with the channel as the fastest dimension in memory (NHWC), the layout that oneDNN and the
+/// tensor cores prefer. Shape stays `[N, C, H, W]`.
+pub fn channels_last(tensor: &Tensor) -> Tensor {
+    tensor.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+/// Convolution without bias, zero padding of half the kernel.
+#[derive(Debug)]
+pub struct Conv2d {
+    weight: Tensor,
+    stride: i64,
+    padding: i64,
+}
+
+impl Conv2d {
+    /// `[M, C_in, H, W]` to `[M, C_out, H/stride, W/stride]`, in the pass's precision.
+    pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+        let weight = self.weight.to_kind(pass.compute);
+        x.conv2d(&weight, None::<&Tensor>, [self.stride; 2], [self.padding; 2], [1, 1], 1)
+    }
+}
+
+/// BatchNorm with float32 statistics and affine parameters, whatever the precision of its input.
+#[derive(Debug)]
+pub struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    batches_tracked: Arc<AtomicI64>,
+}
+
+impl BatchNorm {
+    /// PyTorch's defaults.
+    const MOMENTUM: f64 = 0.1;
+    const EPSILON: f64 = 1e-5;
+
+    pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+        if pass.train {
+            self.batches_tracked.fetch_add(1, Ordering::Relaxed);
+        }
+        x.batch_norm(
+            Some(&self.weight),
+            Some(&self.bias),
+            Some(&self.running_mean),
+            Some(&self.running_var),
+            pass.train,
+            Self::MOMENTUM,
+            Self::EPSILON,
+            true,
+        )
+    }
+}
+
+/// `x W^T + b` in float32.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// `[M, in]` to `[M, out]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, Some(&self.bias))
+    }
+}

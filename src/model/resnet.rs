@@ -1,0 +1,119 @@
+//! ResNet trunks as torchvision builds them (He et al., arXiv 1512.03385), plus
+//! the paper's 10-layer variant; parameter names and order are torchvision's.
+
+use super::layers::{BatchNorm, Builder, Conv2d, Pass};
+use crate::config::{Depth, Stem};
+use tch::{Kind, Tensor};
+
+/// Blocks per stage and the block's kind.
+fn shape(depth: Depth) -> ([usize; 4], bool) {
+    match depth {
+        Depth::Res10 => ([1, 1, 1, 1], false),
+        Depth::Res18 => ([2, 2, 2, 2], false),
+        Depth::Res34 => ([3, 4, 6, 3], false),
+        Depth::Res50 => ([3, 4, 6, 3], true),
+        Depth::Res101 => ([3, 4, 23, 3], true),
+        Depth::Res152 => ([3, 8, 36, 3], true),
+    }
+}
+
+/// Width of the trunk's output: 512, or 2048 with bottleneck blocks.
+pub fn feature_dim(depth: Depth) -> i64 {
+    if shape(depth).1 { 2048 } else { 512 }
+}
+
+/// Convolutions with their BatchNorms, ReLU between them, and the shortcut around.
+#[derive(Debug)]
+struct Block {
+    layers: Vec<(Conv2d, BatchNorm)>,
+    /// Present where the shortcut changes its shape.
+    downsample: Option<(Conv2d, BatchNorm)>,
+}
+
+impl Block {
+    fn new(b: &mut Builder, input: i64, planes: i64, stride: i64, bottleneck: bool) -> Block {
+        // (input, output, kernel side, stride) of each convolution; torchvision strides the 3x3 one.
+        let plan: Vec<(i64, i64, i64, i64)> = if bottleneck {
+            vec![(input, planes, 1, 1), (planes, planes, 3, stride), (planes, planes * 4, 1, 1)]
+        } else {
+            vec![(input, planes, 3, stride), (planes, planes, 3, 1)]
+        };
+        let output = plan[plan.len() - 1].1;
+        let layers = plan
+            .into_iter()
+            .enumerate()
+            .map(|(i, (from, to, side, stride))| {
+                (b.conv(&format!("conv{}", i + 1), from, to, side, stride), b.batch_norm(&format!("bn{}", i + 1), to))
+            })
+            .collect();
+        let downsample = (stride != 1 || input != output)
+            .then(|| b.scope("downsample", |b| (b.conv("0", input, output, 1, stride), b.batch_norm("1", output))));
+        Block { layers, downsample }
+    }
+
+    fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+        let mut out = x.shallow_clone();
+        for (i, (conv, bn)) in self.layers.iter().enumerate() {
+            out = bn.forward(&conv.forward(&out, pass), pass);
+            if i + 1 < self.layers.len() {
+                out = out.relu_();
+            }
+        }
+        let mut out = match &self.downsample {
+            Some((conv, bn)) => out.g_add_(&bn.forward(&conv.forward(x, pass), pass)),
+            None => out.g_add_(x),
+        };
+        out.relu_()
+    }
+}
+
+/// Stem and four stages, then the spatial mean.
+#[derive(Debug)]
+pub struct Trunk {
+    conv1: Conv2d,
+    bn1: BatchNorm,
+    max_pool: bool,
+    stages: Vec<Vec<Block>>,
+}
+
+impl Trunk {
+    pub fn new(b: &mut Builder, depth: Depth, stem: Stem) -> Trunk {
+        let (blocks, bottleneck) = shape(depth);
+        let conv1 = match stem {
+            Stem::Small => b.conv("conv1", 3, 64, 3, 1),
+            Stem::Imagenet => b.conv("conv1", 3, 64, 7, 2),
+        };
+        let bn1 = b.batch_norm("bn1", 64);
+        let mut input = 64;
+        let stages = blocks
+            .iter()
+            .enumerate()
+            .map(|(stage, &count)| {
+                let planes = 64 << stage;
+                b.scope(format!("layer{}", stage + 1), |b| {
+                    (0..count)
+                        .map(|i| {
+                            let stride = if i == 0 && stage > 0 { 2 } else { 1 };
+                            let block = b.scope(i.to_string(), |b| Block::new(b, input, planes, stride, bottleneck));
+                            input = if bottleneck { planes * 4 } else { planes };
+                            block
+                        })
+                        .collect()
+                })
+            })
+            .collect();
+        Trunk { conv1, bn1, max_pool: stem == Stem::Imagenet, stages }
+    }
+
+    /// Normalised images `[M, 3, H, W]` in the pass's precision to features `[M, D]` in float32.
+    pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+        let mut x = self.bn1.forward(&self.conv1.forward(x, pass), pass).relu_();
+        if self.max_pool {
+            x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
+        }
+        for block in self.stages.iter().flatten() {
+            x = block.forward(&x, pass);
+        }
+        x.mean_dim([2i64, 3].as_slice(), false, Kind::Float)
+    }
+}

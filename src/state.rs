@@ -1,0 +1,76 @@
+//! Named tensors in a fixed order: how weights, BatchNorm statistics and
+//! optimiser state travel between the model, checkpoints and tests.
+//!
+//! The order is PyTorch's (`Module.state_dict()`), because optimiser state
+//! refers to parameters by position.
+
+use std::collections::HashMap;
+use tch::Tensor;
+
+/// An ordered map from name to tensor.
+#[derive(Debug, Default)]
+pub struct StateDict {
+    entries: Vec<(String, Tensor)>,
+    index: HashMap<String, usize>,
+}
+
+impl StateDict {
+    pub fn new() -> Self {
+        StateDict::default()
+    }
+
+    /// Appends an entry. Panics if the name is taken: two tensors of one name are a bug of the model's code.
+    pub fn push(&mut self, name: impl Into<String>, tensor: Tensor) {
+        let name = name.into();
+        let earlier = self.index.insert(name.clone(), self.entries.len());
+        assert!(earlier.is_none(), "two tensors are called {name}");
+        self.entries.push((name, tensor));
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.index.get(name).map(|&at| &self.entries[at].1)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.entries.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The same tensors under other names; entries that `rename` answers with `None` are left out.
+    pub fn renamed(&self, rename: impl Fn(&str) -> Option<String>) -> StateDict {
+        let mut renamed = StateDict::new();
+        for (name, tensor) in self.iter() {
+            if let Some(name) = rename(name) {
+                renamed.push(name, tensor.shallow_clone());
+            }
+        }
+        renamed
+    }
+
+    /// A copy of every tensor on the CPU, contiguous in the usual (row-major) order.
+    pub fn snapshot(&self) -> StateDict {
+        let _guard = tch::no_grad_guard();
+        let mut copy = StateDict::new();
+        for (name, tensor) in self.iter() {
+            copy.push(name, tensor.detach().to_device(tch::Device::Cpu).contiguous().copy());
+        }
+        copy
+    }
+
+    /// The first tensor that holds an infinite or undefined number, if any.
+    pub fn first_not_finite(&self) -> Option<&str> {
+        let _guard = tch::no_grad_guard();
+        self.iter()
+            .find(|(_, t)| {
+                t.is_floating_point() && t.numel() > 0 && !bool::try_from(t.isfinite().all()).unwrap_or(false)
+            })
+            .map(|(name, _)| name)
+    }
+}
