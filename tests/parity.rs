@@ -29,10 +29,13 @@ fn relative_error(got: &[f64], wanted: &[f64]) -> f64 {
     got.iter().zip(wanted).fold(0.0f64, |m, (a, b)| m.max((a - b).abs())) / scale
 }
 
+/// Numbers in `offset` ± `scale` that look random; the same as in `tests/golden/model/make.py`.
 fn formula(n: usize, salt: usize, scale: f64, offset: f64) -> Tensor {
-    let values: Vec<f32> =
-        (0..n).map(|i| (offset + scale * (0.37 * i as f64 + 1.3 * salt as f64).sin()) as f32).collect();
-    Tensor::from_slice(&values)
+    let value = |i: usize| {
+        let noise = (12.9898 * i as f64 + 78.233 * salt as f64).sin() * 43758.5453;
+        (offset + scale * (2.0 * (noise - noise.floor()) - 1.0)) as f32
+    };
+    Tensor::from_slice(&(0..n).map(value).collect::<Vec<f32>>())
 }
 
 fn model_config(depth: &str, stem: &str, head: &str) -> ModelConfig {

@@ -12,7 +12,8 @@ OUT = 16
 
 def formula(n, salt, scale, offset=0.0):
     i = torch.arange(n, dtype=torch.float64)
-    return (offset + scale * torch.sin(0.37 * i + 1.3 * salt)).float()
+    noise = torch.sin(12.9898 * i + 78.233 * salt) * 43758.5453  # its fraction looks random
+    return (offset + scale * (2 * (noise - noise.floor()) - 1)).float()
 
 
 class Net(torch.nn.Module):
