@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Makes a fresh clone ready for `cargo build --release`: finds or fetches libtorch
+# 2.11.0 and links .libtorch to it. scripts/setup/ holds the parts and the pins.
+set -euo pipefail
+
+scripts=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+root=$(dirname -- "$scripts")
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/flatnce
+link=$root/.libtorch
+# shellcheck source=setup/common.sh
+source "$scripts/setup/common.sh"
+# shellcheck source=setup/libtorch.sh
+source "$scripts/setup/libtorch.sh"
+# shellcheck source=setup/python.sh
+source "$scripts/setup/python.sh"
+
+usage() {
+    cat <<'HELP'
+Usage: ./scripts/setup.sh [--cpu | --cuda] [--python]
+
+Puts libtorch 2.11.0 into ${XDG_CACHE_HOME:-~/.cache}/flatnce and links .libtorch
+to it. Afterwards `cargo build --release` and the binary need no environment
+variable. Running it again costs nothing.
+
+  --cpu     the CPU set: 531 MB to download, 0.5 GB installed. The default where
+            .libtorch does not already lead to a libtorch 2.11.0
+  --cuda    the full set with CUDA 13.0: 2.2 GB to download, 3.5 GB installed
+  --python  also a Python environment with PyTorch 2.11.0 in
+            ${XDG_CACHE_HOME:-~/.cache}/flatnce/python: what the interchange tests
+            and the comparisons with PyTorch run (5 GB installed)
+  --help    this text
+
+Environment:
+  LIBTORCH=DIR            use the libtorch 2.11.0 in DIR (lib/, include/), fetch nothing
+  LIBTORCH_USE_PYTORCH=1  use the libtorch of python3's PyTorch 2.11.0, fetch nothing
+  FLATNCE_WHEELS=DIR      take the wheels from DIR, not from the network; their
+                          SHA-256 is checked all the same
+  FLATNCE_KEEP_DOWNLOADS=1  keep the wheels, in ${XDG_CACHE_HOME:-~/.cache}/flatnce/wheels
+  PIP_INDEX_URL, HTTPS_PROXY, ...  as pip reads them
+HELP
+}
+
+set_wanted= python_wanted=
+for argument in "$@"; do
+    case $argument in
+        --cpu | --cuda)
+            [[ -z $set_wanted || $set_wanted == "${argument#--}" ]] || fail "--cpu and --cuda exclude each other."
+            set_wanted=${argument#--}
+            ;;
+        --python) python_wanted=yes ;;
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        *)
+            usage >&2
+            fail "unknown option '$argument'."
+            ;;
+    esac
+done
+
+require_build_tools
+setup_libtorch
+if [[ -n $python_wanted ]]; then setup_python; fi
