@@ -18,29 +18,31 @@ usage() {
     cat <<'HELP'
 Usage: ./scripts/setup.sh [--cpu | --cuda] [--python]
 
-Puts libtorch 2.11.0 into ${XDG_CACHE_HOME:-~/.cache}/flatnce and links .libtorch
-to it. Afterwards `cargo build --release` and the binary need no environment
-variable. Running it again costs nothing.
+Puts libtorch 2.11.0 into ${XDG_CACHE_HOME:-~/.cache}/flatnce (the cache) and links
+.libtorch to it. Afterwards `cargo build --release` and the binary need no
+environment variable. Running it again costs nothing.
 
   --cpu     the CPU set: 531 MB to download, 0.5 GB installed. The default where
             .libtorch does not already lead to a libtorch 2.11.0
-  --cuda    the full set with CUDA 13.0: 2.2 GB to download, 3.5 GB installed
-  --python  also a Python environment with PyTorch 2.11.0 in
-            ${XDG_CACHE_HOME:-~/.cache}/flatnce/python: what the interchange tests
-            and the comparisons with PyTorch run (5 GB installed)
+  --cuda    the full set with CUDA 13.0: 2.5 GB to download, 3.6 GB installed
+  --python  also a Python environment with PyTorch 2.11.0, python/ in the cache:
+            what the interchange tests and the comparisons with PyTorch run
+            (2.6 GB to download, 5.1 GB installed)
   --help    this text
 
 Environment:
-  LIBTORCH=DIR            use the libtorch 2.11.0 in DIR (lib/, include/), fetch nothing
-  LIBTORCH_USE_PYTORCH=1  use the libtorch of python3's PyTorch 2.11.0, fetch nothing
-  FLATNCE_WHEELS=DIR      take the wheels from DIR, not from the network; their
-                          SHA-256 is checked all the same
-  FLATNCE_KEEP_DOWNLOADS=1  keep the wheels, in ${XDG_CACHE_HOME:-~/.cache}/flatnce/wheels
-  PIP_INDEX_URL, HTTPS_PROXY, ...  as pip reads them
+  LIBTORCH=DIR            use the libtorch 2.11.0 in DIR (lib/, include/)
+  LIBTORCH_USE_PYTORCH=1  use the libtorch of python3's PyTorch 2.11.0
+  FLATNCE_WHEELS=DIR      take the wheels from DIR, not from the network; the
+                          SHA-256 of libtorch's is checked all the same
+  FLATNCE_KEEP_DOWNLOADS=1
+                          keep the wheels of libtorch, in wheels/ of the cache
+  PIP_INDEX_URL, HTTPS_PROXY, ...
+                          as pip reads them
 HELP
 }
 
-set_wanted= python_wanted=
+set_wanted="" python_wanted=""
 for argument in "$@"; do
     case $argument in
         --cpu | --cuda)

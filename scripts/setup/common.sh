@@ -1,5 +1,5 @@
 # Shared by the parts of setup.sh: messages, checks, the lock, interruptible commands.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2015,SC2154
 
 say() { printf '%s\n' "$*"; }
 warn() { printf 'setup: %s\n' "$*" >&2; }
@@ -36,7 +36,7 @@ require_platform() {
 require_pip() {
     have python3 || fail "python3 was not found; it fetches and unpacks the wheels." \
         "Debian, Ubuntu: sudo apt install python3 python3-pip   Fedora: sudo dnf install python3-pip"
-    [[ -n ${FLATNCE_WHEELS-} ]] || python3 -m pip --version >/dev/null 2>&1 || fail "python3 has no pip ($(command -v python3))." \
+    [[ -n ${FLATNCE_WHEELS-} ]] || python3 -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("pip"))' 2>/dev/null || fail "python3 has no pip ($(command -v python3))." \
         "Debian, Ubuntu: sudo apt install python3-pip   Fedora: sudo dnf install python3-pip   elsewhere: python3 -m ensurepip"
 }
 
@@ -53,7 +53,7 @@ require_space() {
 take_lock() {
     mkdir -p -- "$cache" 2>/dev/null && [[ -w $cache ]] ||
         fail "$cache cannot be written." "Name another place with XDG_CACHE_HOME."
-    have flock || fail "flock was not found." "Install util-linux."
+    have flock && have setsid || fail "flock and setsid were not found." "Install util-linux."
     trap 'stop_on_signal 130' INT
     trap 'stop_on_signal 143' TERM HUP
     trap clean_up EXIT
@@ -82,20 +82,21 @@ clean_up() {
 
 stop_on_signal() {
     if [[ -n $child ]]; then
-        kill -TERM "$child" 2>/dev/null || true
+        kill -TERM -- "-$child" 2>/dev/null || true
         wait "$child" 2>/dev/null || true
     fi
     warn "stopped. Nothing half-made is left; whole downloads are kept for the next run."
     exit "$1"
 }
 
-# Runs a command so that a signal ends it now, not when the command is done.
+# Runs a command so that a signal ends it now, not when the command is done. It gets a
+# process group of its own, because python3 may be a wrapper (pyenv) around the real one.
 interruptible() {
     local status=0
     if [[ $1 == flock ]]; then
-        "$@" &
+        setsid "$@" &
     else
-        "$@" 9>&- &
+        setsid "$@" 9>&- &
     fi
     child=$!
     wait "$child" || status=$?

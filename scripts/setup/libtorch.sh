@@ -1,5 +1,5 @@
 # libtorch for setup.sh: the caller's own, the one already linked, or a set of wheels.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2015,SC2154
 
 torch_version=2.11.0
 

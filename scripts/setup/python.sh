@@ -9,13 +9,13 @@ setup_python() {
         say "Python with PyTorch $torch_version is ready: $home"
         return
     fi
-    require_platform
-    require_pip
     take_lock
     if ! python_believed "$home" "$pins" && ! adopt_python "$home" "$pins"; then
         # A virtual environment cannot be moved, so it is made under its final name, which
         # nothing leads to before the last step.
         base=$cache/python-${pins:0:12}
+        require_platform
+        require_pip
         [[ -L $home || ! -e $home ]] || fail "$home was not made by this script and differs from scripts/setup/python.txt." \
             "Move it away and run this again."
         if ! python_believed "$base" "$pins"; then
