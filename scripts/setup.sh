@@ -18,7 +18,7 @@ usage() {
     cat <<'HELP'
 Usage: ./scripts/setup.sh [--cpu | --cuda] [--python]
 
-Puts libtorch 2.11.0 into ${XDG_CACHE_HOME:-~/.cache}/flatnce (the cache) and links
+Puts libtorch 2.11.0 into the cache (${XDG_CACHE_HOME:-~/.cache}/flatnce), links
 .libtorch to it. Afterwards `cargo build --release` and the binary need no
 environment variable. Running it again costs nothing.
 
