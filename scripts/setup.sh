@@ -5,7 +5,10 @@ set -euo pipefail
 
 scripts=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 root=$(dirname -- "$scripts")
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/flatnce
+# Used by the parts.
+# shellcheck disable=SC2034
+cache=${XDG_CACHE_HOME:-${HOME:?set HOME or XDG_CACHE_HOME}/.cache}/flatnce
+# shellcheck disable=SC2034
 link=$root/.libtorch
 # shellcheck source=setup/common.sh
 source "$scripts/setup/common.sh"

@@ -104,4 +104,9 @@ interruptible() {
     return "$status"
 }
 
+# pip shows its progress on a terminal, and only its errors elsewhere.
+# shellcheck disable=SC2034
+pip_loudness=(--quiet)
+if [[ -t 1 ]]; then pip_loudness=(--progress-bar on); fi
+
 sha256_of() { sha256sum -- "$1" | cut -d ' ' -f 1; }

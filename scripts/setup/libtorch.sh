@@ -181,8 +181,6 @@ download_line() {
 
 fetch_wheel() {
     local requirement=$1 store=$2 tmp=$2/tmp.$$
-    local -a loudness=(--quiet)
-    if [[ -t 1 ]]; then loudness=(--progress-bar on); fi
     unfinished+=("$tmp")
     rm -rf -- "$tmp"
     mkdir -p -- "$tmp"
@@ -190,7 +188,7 @@ fetch_wheel() {
     say "Fetching ${requirement%% *}"
     # pip's own temporary files lie on the disk whose room was checked; its cache would
     # keep every wheel a second time.
-    TMPDIR=$tmp interruptible python3 -m pip --disable-pip-version-check --no-cache-dir download "${loudness[@]}" \
+    TMPDIR=$tmp interruptible python3 -m pip --disable-pip-version-check --no-cache-dir download "${pip_loudness[@]}" \
         "${pip_selection[@]}" --require-hashes -d "$tmp" -r "$tmp/requirement.txt" ||
         fail "${requirement%% *} could not be fetched; pip's message stands above." \
             "Network: is https://pypi.org reachable? pip reads HTTPS_PROXY and PIP_INDEX_URL." \

@@ -69,8 +69,8 @@ make_python() {
     interruptible "$python" -m venv "$home" || fail "$python could not make a virtual environment." \
         "Debian, Ubuntu: sudo apt install python3-venv"
     mkdir -- "$home/tmp"
-    TMPDIR=$home/tmp interruptible "$home/bin/python" -m pip --disable-pip-version-check install --quiet --no-deps --only-binary=:all: \
-        "${source[@]}" -r "$scripts/setup/python.txt" ||
+    TMPDIR=$home/tmp interruptible "$home/bin/python" -m pip --disable-pip-version-check install "${pip_loudness[@]}" \
+        --no-deps --only-binary=:all: "${source[@]}" -r "$scripts/setup/python.txt" ||
         fail "the Python packages could not be installed; pip's message stands above." \
             "Network: is https://pypi.org reachable? pip reads HTTPS_PROXY and PIP_INDEX_URL." \
             "Disk: $(df -Ph -- "$cache" | awk 'NR == 2 { print $4 " free" }') in $cache." \
