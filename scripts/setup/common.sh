@@ -1,5 +1,5 @@
 # Shared by the parts of setup.sh: messages, checks, the lock, interruptible commands.
-# shellcheck shell=bash disable=SC2015,SC2154
+# shellcheck shell=bash disable=SC2015,SC2034,SC2154
 
 say() { printf '%s\n' "$*"; }
 warn() { printf 'setup: %s\n' "$*" >&2; }
@@ -105,8 +105,6 @@ interruptible() {
 }
 
 # pip shows its progress on a terminal, and only its errors elsewhere.
-# shellcheck disable=SC2034
-pip_loudness=(--quiet)
-if [[ -t 1 ]]; then pip_loudness=(--progress-bar on); fi
+if [[ -t 1 ]]; then pip_loudness=(--progress-bar on); else pip_loudness=(--quiet); fi
 
 sha256_of() { sha256sum -- "$1" | cut -d ' ' -f 1; }
