@@ -17,8 +17,8 @@ use crate::pixels::RgbRef;
 pub struct Renderer {
     columns: Weights,
     rows: Weights,
-    /// Planes after the horizontal pass: `[channels, rows needed, width]`.
-    narrowed: Vec<u8>,
+    /// The image between the two passes of resampling.
+    between: Vec<u8>,
     /// Planes of the view: `[channels, height, width]`.
     planes: Vec<u8>,
     blur: Blur,
@@ -102,33 +102,52 @@ impl Renderer {
         self.columns.build(resize.columns, resize.filter, resize.flip);
         self.rows.build(resize.rows, resize.filter, false);
         let needed = self.rows.needed();
-        let row = |y: usize| &source.pixels[((crop.top + y) * source.width + crop.left) * 3..][..crop.width * 3];
-        let channels = if needed.clone().all(|y| is_grey(row(y))) { 1 } else { 3 };
-
-        let width = resize.columns.count;
-        let narrowed_area = needed.len() * width;
+        let stride = source.width * 3;
+        let pixels = &source.pixels[crop.top * stride + crop.left * 3..];
+        let rows = || needed.clone().map(|y| &pixels[y * stride..][..crop.width * 3]);
+        let channels = if rows().all(is_grey) { 1 } else { 3 };
+        let (width, height) = (resize.columns.count, resize.rows.count);
+        let area = width * height;
         // Every byte up to these lengths is overwritten below; only growth is filled.
-        grow(&mut self.narrowed, channels * narrowed_area);
-        let (red, rest) = self.narrowed.split_at_mut(narrowed_area);
-        if channels == 1 {
-            for (y, grey) in needed.clone().zip(red.chunks_exact_mut(width)) {
-                resample::horizontal_grey(row(y), &self.columns, grey);
-            }
-        } else {
-            let (green, blue) = rest.split_at_mut(narrowed_area);
-            let rows = red.chunks_exact_mut(width).zip(green.chunks_exact_mut(width)).zip(blue.chunks_exact_mut(width));
-            for (y, ((red, green), blue)) in needed.clone().zip(rows) {
-                resample::horizontal_rgb(row(y), &self.columns, red, green, blue);
-            }
-        }
-
-        let area = resize.rows.count * width;
         grow(&mut self.planes, channels * area);
-        let planes = self.narrowed.chunks_exact(narrowed_area).zip(self.planes.chunks_exact_mut(area)).take(channels);
-        for (narrowed, plane) in planes {
-            resample::vertical(narrowed, width, needed.start, &self.rows, plane);
+        if resample::vertical_first(resize.columns, resize.rows) {
+            let between = crop.width * 3;
+            grow(&mut self.between, height * between);
+            let shortened = &mut self.between[..height * between];
+            resample::vertical(&pixels[needed.start * stride..], stride, between, needed.start, &self.rows, shortened);
+            horizontal(shortened.chunks_exact(between), &self.columns, channels, area, &mut self.planes);
+        } else {
+            let between = needed.len() * width;
+            grow(&mut self.between, channels * between);
+            horizontal(rows(), &self.columns, channels, between, &mut self.between);
+            let planes = self.between.chunks_exact(between).zip(self.planes.chunks_exact_mut(area));
+            for (narrowed, plane) in planes.take(channels) {
+                resample::vertical(narrowed, width, width, needed.start, &self.rows, plane);
+            }
         }
         channels
+    }
+}
+
+/// Resamples interleaved rows into planes `[channels, plane_len]`.
+fn horizontal<'a>(
+    rows: impl Iterator<Item = &'a [u8]>,
+    weights: &Weights,
+    channels: usize,
+    plane_len: usize,
+    planes: &mut [u8],
+) {
+    let width = weights.starts.len();
+    if channels == 1 {
+        for (row, grey) in rows.zip(planes[..plane_len].chunks_exact_mut(width)) {
+            resample::horizontal_grey(row, weights, grey);
+        }
+        return;
+    }
+    let (red, green, blue) = split(&mut planes[..3 * plane_len], plane_len);
+    let out = red.chunks_exact_mut(width).zip(green.chunks_exact_mut(width)).zip(blue.chunks_exact_mut(width));
+    for (row, ((red, green), blue)) in rows.zip(out) {
+        resample::horizontal_rgb(row, weights, red, green, blue);
     }
 }
 
