@@ -407,14 +407,9 @@ fn colors_flips_and_blur_are_distributed_as_torchvisions() {
         let sigmas: Vec<f64> = drawn.iter().filter_map(|p| p.blur_sigma).map(f64::from).collect();
         assert_moments("sigma", &sigmas, &golden["sigma"]);
         let jitters: Vec<Jitter> = drawn.iter().filter_map(|p| p.jitter).collect();
-        let factors: [(&str, fn(&Jitter) -> f32); 4] = [
-            ("brightness", |j| j.brightness),
-            ("contrast", |j| j.contrast),
-            ("saturation", |j| j.saturation),
-            ("hue", |j| j.hue),
-        ];
-        for (index, (name, factor)) in factors.into_iter().enumerate() {
-            let values: Vec<f64> = jitters.iter().map(|j| f64::from(factor(j))).collect();
+        for (index, name) in ["brightness", "contrast", "saturation", "hue"].into_iter().enumerate() {
+            let factor = |j: &Jitter| f64::from([j.brightness, j.contrast, j.saturation, j.hue][index]);
+            let values: Vec<f64> = jitters.iter().map(factor).collect();
             assert_moments(name, &values, &case[name]);
             for place in 0..4 {
                 let count = jitters.iter().filter(|j| j.order[place] == op(name)).count();
