@@ -1,1 +1,26 @@
-//! To be written.
+//! Views of images: what is drawn at random, and the engine that renders it.
+//!
+//! `recipe` draws the parameters of one view from torchvision's distributions;
+//! `cpu` renders them with torchvision's semantics on PIL images, op by op;
+//! `eval` holds the transforms of evaluation and supervised training. The rest
+//! are the operations: `resample` over `filter`'s weights, `color`, `hue`, `blur`.
+//!
+//! Knows neither files nor labels. Images come in as `[height, width, 3]` u8 and
+//! leave as `[size, size, 3]` u8; the training device turns them into [0,1].
+
+#[macro_use]
+mod vectorise;
+
+pub mod blur;
+pub mod color;
+pub mod cpu;
+pub mod eval;
+mod filter;
+pub mod hue;
+pub mod recipe;
+mod resample;
+
+pub use cpu::Renderer;
+pub use eval::EvalTransform;
+pub use filter::Filter;
+pub use recipe::{CropBox, Jitter, JitterOp, ViewParameters, draw};

@@ -1,0 +1,69 @@
+//! Views per second of the CPU engine on one thread. Peers: scripts/bench/augment_peer.py.
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use flatnce::augment::{EvalTransform, Filter, Renderer, draw};
+use flatnce::config::{Augmentation, DatasetName};
+use flatnce::pixels::RgbImage;
+use flatnce::rng::{Purpose, Stream};
+use std::hint::black_box;
+
+/// A picture with smooth parts, edges and noise; grey if `grey`.
+fn picture(width: usize, height: usize, seed: u64, grey: bool) -> RgbImage {
+    let mut noise = Stream::new(seed, Purpose::Subset, 0, 0, 0);
+    let mut image = RgbImage::new(width, height);
+    for (place, pixel) in image.pixels.chunks_exact_mut(3).enumerate() {
+        let (y, x) = (place / width, place % width);
+        let base = [x * 255 / width, y * 255 / height, (x / 8 + y / 8) % 2 * 160];
+        let level = base.map(|level| (level as u64 + noise.below(32)).min(255) as u8);
+        pixel.copy_from_slice(&if grey { [level[0]; 3] } else { level });
+    }
+    image
+}
+
+/// Two views of each of 64 images, parameters drawn anew every time.
+fn two_views(criterion: &mut Criterion, name: &str, images: &[RgbImage], dataset: DatasetName, size_px: usize) {
+    let recipe = Augmentation::paper(dataset, size_px as u32, false);
+    let mut renderer = Renderer::new();
+    let mut out = vec![0; size_px * size_px * 3];
+    let (mut sample, views) = (0u64, 2 * images.len() as u64);
+    let mut group = criterion.benchmark_group("augment");
+    group.sample_size(20).throughput(Throughput::Elements(views)).bench_function(name, |bencher| {
+        bencher.iter(|| {
+            for image in images {
+                sample += 1;
+                for view in 0..2 {
+                    let mut stream = Stream::new(0, Purpose::View, 0, sample, view);
+                    let parameters = draw(&recipe, &mut stream, image.width, image.height);
+                    renderer.view(image.as_ref(), &parameters, recipe.blur_kernel_px, size_px, &mut out);
+                    black_box(&mut out);
+                }
+            }
+        });
+    });
+    group.finish();
+}
+
+fn pictures(count: u64, width: usize, height: usize, grey: bool) -> Vec<RgbImage> {
+    (0..count).map(|seed| picture(width, height, seed, grey)).collect()
+}
+
+fn views(criterion: &mut Criterion) {
+    two_views(criterion, "cifar10 32 px", &pictures(64, 32, 32, false), DatasetName::Cifar10, 32);
+    two_views(criterion, "fashion_mnist 32 px", &pictures(64, 32, 32, true), DatasetName::FashionMnist, 32);
+    two_views(criterion, "imagenet 224 px of 500 x 375", &pictures(16, 500, 375, false), DatasetName::Imagenet, 224);
+}
+
+fn evaluation(criterion: &mut Criterion) {
+    let image = picture(500, 375, 0, false);
+    let (mut renderer, mut out) = (Renderer::new(), vec![0; 224 * 224 * 3]);
+    let transform = EvalTransform::ResizeCenterCrop { resize_px: 256, crop_px: 224, filter: Filter::Bicubic };
+    let mut group = criterion.benchmark_group("augment");
+    group.sample_size(20).throughput(Throughput::Elements(1)).bench_function("evaluation 256, 224 px", |bencher| {
+        let mut stream = Stream::new(0, Purpose::Evaluation, 0, 0, 0);
+        bencher.iter(|| transform.apply(&mut renderer, image.as_ref(), &mut stream, black_box(&mut out)));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, views, evaluation);
+criterion_main!(benches);

@@ -1,0 +1,124 @@
+//! Gaussian blur as torchvision's `gaussian_blur`: a normalised kernel sampled at
+//! integer offsets, edges mirrored without repeating the edge pixel, the result
+//! rounded half to even.
+//!
+//! torchvision convolves with the outer product of the kernel; here the two axes
+//! follow one another in float32, without rounding between them.
+
+/// Reusable memory of the blur.
+#[derive(Debug, Default)]
+pub struct Blur {
+    /// One row with its mirrored margins.
+    padded: Vec<f32>,
+    /// The plane after the horizontal pass.
+    rows: Vec<f32>,
+    /// Half of the symmetric kernel: the centre first.
+    half_kernel: Vec<f32>,
+}
+
+impl Blur {
+    /// Blurs a square plane of side `size` in place.
+    ///
+    /// `kernel_px` is odd, and its half shorter than `size` (as torch's reflection asks for).
+    pub fn apply(&mut self, plane: &mut [u8], size: usize, kernel_px: usize, sigma: f32) {
+        fill_kernel(&mut self.half_kernel, kernel_px / 2, f64::from(sigma));
+        let radius = self.half_kernel.len() - 1;
+        self.padded.clear();
+        self.padded.resize(size + 2 * radius, 0.0);
+        self.rows.clear();
+        self.rows.resize(size * size, 0.0);
+        for (levels, out) in plane.chunks_exact(size).zip(self.rows.chunks_exact_mut(size)) {
+            pad(levels, radius, &mut self.padded);
+            horizontal(&self.padded, &self.half_kernel, out);
+        }
+        vertical(&self.rows, size, &self.half_kernel, plane);
+    }
+}
+
+/// The centre and one side of the kernel; offsets of no consequence are left out.
+fn fill_kernel(half: &mut Vec<f32>, radius: usize, sigma: f64) {
+    // Weights below this share of the centre's move no level by 1/1000.
+    const NEGLIGIBLE: f64 = 1e-6;
+    let weight = |offset: usize| (-0.5 * (offset as f64 / sigma).powi(2)).exp();
+    let total: f64 = weight(0) + 2.0 * (1..=radius).map(weight).sum::<f64>();
+    half.clear();
+    half.extend((0..=radius).map(weight).take_while(|&w| w >= NEGLIGIBLE).map(|w| (w / total) as f32));
+}
+
+/// Index of the pixel that stands at `index` when the edges of `0..size` are mirrors.
+fn mirrored(index: isize, size: usize) -> usize {
+    if size == 1 {
+        return 0;
+    }
+    let period = 2 * (size - 1);
+    let place = index.rem_euclid(period as isize) as usize;
+    place.min(period - place)
+}
+
+fn pad(levels: &[u8], radius: usize, padded: &mut [f32]) {
+    let size = levels.len();
+    for (out, &level) in padded[radius..].iter_mut().zip(levels) {
+        *out = f32::from(level);
+    }
+    for margin in 1..=radius {
+        padded[radius - margin] = f32::from(levels[mirrored(-(margin as isize), size)]);
+        padded[radius + size - 1 + margin] = f32::from(levels[mirrored((size - 1 + margin) as isize, size)]);
+    }
+}
+
+vectorised! {
+    fn horizontal(padded: &[f32], half_kernel: &[f32], out: &mut [f32]) {
+        const LANES: usize = 32;
+        let radius = half_kernel.len() - 1;
+        for (block, out) in out.chunks_mut(LANES).enumerate() {
+            let middle = block * LANES + radius;
+            let mut sums = [0.0f32; LANES];
+            let width = out.len();
+            for (sum, &level) in sums[..width].iter_mut().zip(&padded[middle..middle + width]) {
+                *sum = half_kernel[0] * level;
+            }
+            for (offset, &weight) in half_kernel.iter().enumerate().skip(1) {
+                let left = &padded[middle - offset..][..width];
+                let right = &padded[middle + offset..][..width];
+                for ((sum, &a), &b) in sums[..width].iter_mut().zip(left).zip(right) {
+                    *sum += weight * (a + b);
+                }
+            }
+            out.copy_from_slice(&sums[..width]);
+        }
+    }
+}
+
+vectorised! {
+    fn vertical(rows: &[f32], size: usize, half_kernel: &[f32], out: &mut [u8]) {
+        const LANES: usize = 32;
+        for (y, out) in out.chunks_exact_mut(size).enumerate() {
+            let row = |index: isize| &rows[mirrored(index, size) * size..][..size];
+            for (block, out) in out.chunks_mut(LANES).enumerate() {
+                let (x, width) = (block * LANES, out.len());
+                let mut sums = [0.0f32; LANES];
+                for (sum, &level) in sums[..width].iter_mut().zip(&row(y as isize)[x..]) {
+                    *sum = half_kernel[0] * level;
+                }
+                for (offset, &weight) in half_kernel.iter().enumerate().skip(1) {
+                    let above = &row(y as isize - offset as isize)[x..][..width];
+                    let below = &row(y as isize + offset as isize)[x..][..width];
+                    for ((sum, &a), &b) in sums[..width].iter_mut().zip(above).zip(below) {
+                        *sum += weight * (a + b);
+                    }
+                }
+                for (level, &sum) in out.iter_mut().zip(&sums) {
+                    *level = round(sum);
+                }
+            }
+        }
+    }
+}
+
+/// Nearest integer, half to even, of a number in 0..=255.
+#[inline(always)]
+fn round(level: f32) -> u8 {
+    // At 1.5 * 2^23 float32 holds integers only, so the addition rounds.
+    const SHIFT: f32 = 12_582_912.0;
+    ((level + SHIFT) - SHIFT).clamp(0.0, 255.0) as i32 as u8
+}

@@ -1,0 +1,214 @@
+//! The CPU engine: renders one view of one image, with torchvision's semantics on
+//! PIL images.
+//!
+//! Crop and resize to planes, then colours and blur on planes, then interleave.
+//! The flip mirrors the table of horizontal weights and costs nothing. An image
+//! whose channels are equal is rendered as one plane: jitter of saturation and
+//! hue and greyscale do not change it, to the bit.
+
+use super::blur::Blur;
+use super::filter::{Filter, Span, Weights};
+use super::recipe::{CropBox, Jitter, JitterOp, ViewParameters};
+use super::{color, hue, resample};
+use crate::pixels::RgbRef;
+
+/// Renders views; one per worker thread. Its buffers grow to the largest image and stay.
+#[derive(Debug, Default)]
+pub struct Renderer {
+    columns: Weights,
+    rows: Weights,
+    /// The image between the two passes of resampling.
+    between: Vec<u8>,
+    /// Planes of the view: `[channels, height, width]`.
+    planes: Vec<u8>,
+    blur: Blur,
+}
+
+/// How a rectangle of the source becomes the output.
+pub(super) struct Resize {
+    pub crop: CropBox,
+    pub columns: Span,
+    pub rows: Span,
+    pub filter: Filter,
+    pub flip: bool,
+}
+
+impl Renderer {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Renders the view of `source` that `parameters` describes into `out`, `[size_px, size_px, 3]`.
+    ///
+    /// `blur_kernel_px` is the side of the blur's kernel, odd (`Augmentation::blur_kernel_px`).
+    ///
+    /// # Panics
+    /// If the crop is empty or leaves the image, or `out` has another length.
+    pub fn view(
+        &mut self,
+        source: RgbRef<'_>,
+        parameters: &ViewParameters,
+        blur_kernel_px: u32,
+        size_px: usize,
+        out: &mut [u8],
+    ) {
+        let crop = parameters.crop;
+        let resize = Resize {
+            crop,
+            columns: Span::whole(crop.width, size_px),
+            rows: Span::whole(crop.height, size_px),
+            filter: Filter::Bilinear,
+            flip: parameters.flip,
+        };
+        assert_eq!(out.len(), size_px * size_px * 3, "the output is not [{size_px}, {size_px}, 3]");
+        let mut channels = self.resize(source, &resize);
+        let area = size_px * size_px;
+        if let Some(jitter) = &parameters.jitter {
+            apply_jitter(&mut self.planes[..channels * area], channels, jitter);
+        }
+        if parameters.grayscale && channels == 3 {
+            let (red, rest) = self.planes.split_at_mut(area);
+            color::grayscale(red, &rest[..area], &rest[area..2 * area]);
+            channels = 1;
+        }
+        if let Some(sigma) = parameters.blur_sigma {
+            for plane in self.planes[..channels * area].chunks_exact_mut(area) {
+                self.blur.apply(plane, size_px, blur_kernel_px as usize, sigma);
+            }
+        }
+        interleave(&self.planes[..channels * area], channels, out);
+    }
+
+    /// Resizes part of `source` into `out`, `[rows.count, columns.count, 3]`.
+    pub(super) fn resize_into(&mut self, source: RgbRef<'_>, resize: &Resize, out: &mut [u8]) {
+        assert_eq!(out.len(), resize.rows.count * resize.columns.count * 3, "the output has another size");
+        let channels = self.resize(source, resize);
+        interleave(&self.planes, channels, out);
+    }
+
+    /// Fills `planes` and returns how many there are: 3, or 1 if the channels are equal throughout the crop.
+    fn resize(&mut self, source: RgbRef<'_>, resize: &Resize) -> usize {
+        let crop = resize.crop;
+        assert!(
+            crop.width > 0
+                && crop.height > 0
+                && crop.left + crop.width <= source.width
+                && crop.top + crop.height <= source.height
+                && source.pixels.len() == source.width * source.height * 3,
+            "{crop:?} is not inside a {} x {} image",
+            source.width,
+            source.height
+        );
+        self.columns.build(resize.columns, resize.filter, resize.flip);
+        self.rows.build(resize.rows, resize.filter, false);
+        let needed = self.rows.needed();
+        let stride = source.width * 3;
+        let pixels = &source.pixels[crop.top * stride + crop.left * 3..];
+        let rows = || needed.clone().map(|y| &pixels[y * stride..][..crop.width * 3]);
+        let channels = if rows().all(is_grey) { 1 } else { 3 };
+        let (width, height) = (resize.columns.count, resize.rows.count);
+        let area = width * height;
+        // Every byte up to these lengths is overwritten below; only growth is filled.
+        grow(&mut self.planes, channels * area);
+        if resample::vertical_first(resize.columns, resize.rows) {
+            let between = crop.width * 3;
+            grow(&mut self.between, height * between);
+            let shortened = &mut self.between[..height * between];
+            resample::vertical(&pixels[needed.start * stride..], stride, between, needed.start, &self.rows, shortened);
+            horizontal(shortened.chunks_exact(between), &self.columns, channels, area, &mut self.planes);
+        } else {
+            let between = needed.len() * width;
+            grow(&mut self.between, channels * between);
+            horizontal(rows(), &self.columns, channels, between, &mut self.between);
+            let planes = self.between.chunks_exact(between).zip(self.planes.chunks_exact_mut(area));
+            for (narrowed, plane) in planes.take(channels) {
+                resample::vertical(narrowed, width, width, needed.start, &self.rows, plane);
+            }
+        }
+        channels
+    }
+}
+
+/// Resamples interleaved rows into planes `[channels, plane_len]`.
+fn horizontal<'a>(
+    rows: impl Iterator<Item = &'a [u8]>,
+    weights: &Weights,
+    channels: usize,
+    plane_len: usize,
+    planes: &mut [u8],
+) {
+    let width = weights.starts.len();
+    if channels == 1 {
+        for (row, grey) in rows.zip(planes[..plane_len].chunks_exact_mut(width)) {
+            resample::horizontal_grey(row, weights, grey);
+        }
+        return;
+    }
+    let (red, green, blue) = split(&mut planes[..3 * plane_len], plane_len);
+    let out = red.chunks_exact_mut(width).zip(green.chunks_exact_mut(width)).zip(blue.chunks_exact_mut(width));
+    for (row, ((red, green), blue)) in rows.zip(out) {
+        resample::horizontal_rgb(row, weights, red, green, blue);
+    }
+}
+
+fn grow(buffer: &mut Vec<u8>, length: usize) {
+    if buffer.len() < length {
+        buffer.resize(length, 0);
+    }
+}
+
+/// `planes` is `[channels, area]`, channels 1 or 3.
+fn apply_jitter(planes: &mut [u8], channels: usize, jitter: &Jitter) {
+    let area = planes.len() / channels;
+    for op in jitter.order {
+        match op {
+            JitterOp::Brightness => color::brightness(planes, jitter.brightness),
+            JitterOp::Contrast => {
+                let mean = match channels {
+                    1 => color::mean_grey(planes),
+                    _ => color::mean_luma(&planes[..area], &planes[area..2 * area], &planes[2 * area..]),
+                };
+                color::contrast(planes, mean, jitter.contrast);
+            }
+            JitterOp::Saturation | JitterOp::Hue if channels == 1 => {}
+            JitterOp::Saturation => {
+                let (red, green, blue) = split(planes, area);
+                color::saturation(red, green, blue, jitter.saturation);
+            }
+            JitterOp::Hue => {
+                let (red, green, blue) = split(planes, area);
+                hue::rotate(red, green, blue, hue::steps(jitter.hue));
+            }
+        }
+    }
+}
+
+fn split(planes: &mut [u8], area: usize) -> (&mut [u8], &mut [u8], &mut [u8]) {
+    let (red, rest) = planes.split_at_mut(area);
+    let (green, blue) = rest.split_at_mut(area);
+    (red, green, blue)
+}
+
+vectorised! {
+    /// Whether the channels of every pixel of an interleaved row are equal.
+    fn is_grey(row: &[u8]) -> bool {
+        // Blocks, so that a coloured row is recognised early and a block needs no branch.
+        row.chunks(96).all(|block| {
+            block.chunks_exact(3).fold(0, |seen, pixel| seen | (pixel[0] ^ pixel[1]) | (pixel[0] ^ pixel[2])) == 0
+        })
+    }
+}
+
+vectorised! {
+    /// Writes planes `[channels, area]` as `[area, 3]`.
+    fn interleave(planes: &[u8], channels: usize, out: &mut [u8]) {
+        let area = out.len() / 3;
+        let red = &planes[..area];
+        let (green, blue) = if channels == 1 { (red, red) } else { (&planes[area..2 * area], &planes[2 * area..3 * area]) };
+        for (((pixel, &r), &g), &b) in out.chunks_exact_mut(3).zip(red).zip(green).zip(blue) {
+            pixel[0] = r;
+            pixel[1] = g;
+            pixel[2] = b;
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Transforms of evaluation and supervised training.
+//!
+//! Upstream: plain for the CIFAR-like sets; for ImageNet `RandomResizedCrop` with
+//! bicubic interpolation and a flip in training, `Resize(256, bicubic)` and
+//! `CenterCrop(224)` in validation; `Resize(224, bicubic)` and `CenterCrop(224)`
+//! for the transfer sets.
+
+use super::cpu::{Renderer, Resize};
+use super::filter::{Filter, Span};
+use super::recipe::{CropBox, random_resized_crop};
+use crate::config::DatasetName;
+use crate::pixels::RgbRef;
+use crate::rng::Stream;
+use serde::{Deserialize, Serialize};
+
+/// Makes a square image for a classifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvalTransform {
+    /// The image as it is. One of another size is resized (bilinear) and cropped to the centre square.
+    Plain { size_px: usize },
+    /// The shorter side becomes `resize_px`, then the central `crop_px` square is cut out.
+    ResizeCenterCrop { resize_px: usize, crop_px: usize, filter: Filter },
+    /// A box of 8 to 100% of the area and ratio 3/4 to 4/3, resized, and mirrored half of the time.
+    RandomCropFlip { size_px: usize, filter: Filter },
+}
+
+impl EvalTransform {
+    /// What upstream evaluates `dataset` with; sizes scale with `image_size_px` (224 at ImageNet).
+    pub fn evaluation(dataset: DatasetName, image_size_px: usize) -> Self {
+        use DatasetName::*;
+        match dataset {
+            Cifar10 | Cifar100 | Stl10 | TinyImagenet | FashionMnist | FashionMnistMini => {
+                EvalTransform::Plain { size_px: image_size_px }
+            }
+            Imagenet | Folder => EvalTransform::ResizeCenterCrop {
+                resize_px: image_size_px * 256 / 224,
+                crop_px: image_size_px,
+                filter: Filter::Bicubic,
+            },
+            Caltech | Voc | Flower | Food | Sun => EvalTransform::ResizeCenterCrop {
+                resize_px: image_size_px,
+                crop_px: image_size_px,
+                filter: Filter::Bicubic,
+            },
+        }
+    }
+
+    /// What upstream trains a classifier on `dataset` with: random for ImageNet, else as [`Self::evaluation`].
+    pub fn training(dataset: DatasetName, image_size_px: usize) -> Self {
+        match dataset {
+            DatasetName::Imagenet | DatasetName::Folder => {
+                EvalTransform::RandomCropFlip { size_px: image_size_px, filter: Filter::Bicubic }
+            }
+            _ => Self::evaluation(dataset, image_size_px),
+        }
+    }
+
+    /// Whether two calls may differ; if not, features need computing once only.
+    pub fn is_random(self) -> bool {
+        matches!(self, EvalTransform::RandomCropFlip { .. })
+    }
+
+    /// Side of the square that comes out.
+    pub fn size_px(self) -> usize {
+        match self {
+            EvalTransform::Plain { size_px } | EvalTransform::RandomCropFlip { size_px, .. } => size_px,
+            EvalTransform::ResizeCenterCrop { crop_px, .. } => crop_px,
+        }
+    }
+
+    /// Transforms `source` into `out`, `[size_px, size_px, 3]`. Only a random transform draws from `stream`.
+    ///
+    /// # Panics
+    /// If `source` is empty, `out` has another length, or `crop_px` is larger than `resize_px`.
+    pub fn apply(self, renderer: &mut Renderer, source: RgbRef<'_>, stream: &mut Stream, out: &mut [u8]) {
+        match self {
+            EvalTransform::Plain { size_px } if source.width == size_px && source.height == size_px => {
+                out.copy_from_slice(source.pixels);
+            }
+            EvalTransform::Plain { size_px } => {
+                renderer.resize_into(source, &center_crop(source, size_px, size_px, Filter::Bilinear), out);
+            }
+            EvalTransform::ResizeCenterCrop { resize_px, crop_px, filter } => {
+                renderer.resize_into(source, &center_crop(source, resize_px, crop_px, filter), out);
+            }
+            EvalTransform::RandomCropFlip { size_px, filter } => {
+                let crop =
+                    random_resized_crop(stream, source.width, source.height, (0.08, 1.0), (3.0 / 4.0, 4.0 / 3.0));
+                let resize = Resize {
+                    crop,
+                    columns: Span::whole(crop.width, size_px),
+                    rows: Span::whole(crop.height, size_px),
+                    filter,
+                    flip: stream.chance(0.5),
+                };
+                renderer.resize_into(source, &resize, out);
+            }
+        }
+    }
+}
+
+/// torchvision's `Resize(resize_px)` and `CenterCrop(crop_px)`; computes only the pixels that stay.
+fn center_crop(source: RgbRef<'_>, resize_px: usize, crop_px: usize, filter: Filter) -> Resize {
+    assert!(crop_px <= resize_px, "a {crop_px} px square does not fit into {resize_px} px");
+    let short = source.width.min(source.height);
+    let span = |input: usize| {
+        // The longer side is truncated, the margin rounded half to even, as in Python.
+        let output = if input == short { resize_px } else { (resize_px * input) / short };
+        let first = ((output - crop_px) as f64 / 2.0).round_ties_even() as usize;
+        Span { input, output, first, count: crop_px }
+    };
+    Resize {
+        crop: CropBox::whole(source.width, source.height),
+        columns: span(source.width),
+        rows: span(source.height),
+        filter,
+        flip: false,
+    }
+}
