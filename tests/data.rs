@@ -1,7 +1,7 @@
 //! Every data source, on files and trees written here in their real formats, and every kind of fault in them.
 
 use flatnce::config::{DataConfig, DatasetName};
-use flatnce::data::{Images, Part, Split, load};
+use flatnce::data::{Images, Part, Split, decode_file, load};
 use flatnce::pixels::RgbImage;
 use std::path::Path;
 
@@ -35,4 +35,33 @@ fn the_embedded_images_are_balanced_padded_and_grey() {
             assert!(image.pixels.iter().any(|&level| level > 100), "image {index} is not empty");
         }
     }
+}
+
+/// Largest and mean difference between two images of one size.
+fn difference(a: &[u8], b: &[u8]) -> (u8, f64) {
+    assert_eq!(a.len(), b.len());
+    let differences = a.iter().zip(b).map(|(&a, &b)| a.abs_diff(b));
+    let (max, sum) = differences.fold((0, 0u64), |(max, sum), d| (max.max(d), sum + u64::from(d)));
+    (max, sum as f64 / a.len() as f64)
+}
+
+#[test]
+fn images_of_every_kind_decode_as_pillow_decodes_them() {
+    let directory = Path::new("tests/golden/data/images");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let expected = directory.join(format!("{}.expected.png", path.file_name().unwrap().to_str().unwrap()));
+        if !expected.exists() {
+            continue;
+        }
+        seen += 1;
+        let expected = image::open(expected).unwrap().into_rgb8();
+        let mut out = RgbImage::default();
+        decode_file(&path, &mut out).unwrap();
+        assert_eq!((out.width, out.height), (expected.width() as usize, expected.height() as usize), "{path:?}");
+        let (max, mean) = difference(&out.pixels, &expected);
+        println!("{path:?}: max {max} mean {mean:.3}");
+    }
+    assert_eq!(seen, 18);
 }
