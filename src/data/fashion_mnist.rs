@@ -1,0 +1,95 @@
+//! Fashion-MNIST, whole from disk or 4,000 + 1,000 images from the binary itself.
+//!
+//! Zalando's 28x28 grey images are padded to 32x32 with zeros, two pixels on
+//! each side, and repeated to RGB, so that they take the path of CIFAR. The
+//! embedded choice and its source: `scripts/make_fashion_mnist_mini.py` and
+//! `datasets/fashion_mnist_mini/README.md`.
+
+use super::facts::how_to_get;
+use super::split::{Images, Packed, Split};
+use super::{Part, idx, source};
+use crate::config::DatasetName;
+use anyhow::{Result, anyhow};
+use std::path::Path;
+
+const CLASSES: [&str; 10] =
+    ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
+/// Side of an image in the files.
+const FILE_SIDE: usize = 28;
+/// Side of an image as it is handed on.
+const SIDE: usize = 32;
+const MARGIN: usize = (SIDE - FILE_SIDE) / 2;
+
+macro_rules! embedded {
+    ($name:literal) => {
+        include_bytes!(concat!("../../datasets/fashion_mnist_mini/", $name))
+    };
+}
+static TRAIN_IMAGES: &[u8] = embedded!("train-images-idx3-ubyte.gz");
+static TRAIN_LABELS: &[u8] = embedded!("train-labels-idx1-ubyte.gz");
+static TEST_IMAGES: &[u8] = embedded!("t10k-images-idx3-ubyte.gz");
+static TEST_LABELS: &[u8] = embedded!("t10k-labels-idx1-ubyte.gz");
+
+/// The images inside the binary: 400 training and 100 test images a class.
+pub fn load_mini(part: Part) -> Result<Split> {
+    let (images, labels, name) = match part {
+        Part::Train | Part::Unlabelled => (TRAIN_IMAGES, TRAIN_LABELS, "fashion_mnist_mini train"),
+        Part::Test => (TEST_IMAGES, TEST_LABELS, "fashion_mnist_mini test"),
+    };
+    split(images, labels, name).map_err(|(file, what)| anyhow!("the embedded {file} are broken: {what}"))
+}
+
+/// The whole set below `root`: 60,000 training and 10,000 test images.
+pub fn load(root: &Path, part: Part) -> Result<Split> {
+    let dataset = DatasetName::FashionMnist;
+    let (prefix, name) = match part {
+        Part::Train | Part::Unlabelled => ("train", "fashion_mnist train"),
+        Part::Test => ("t10k", "fashion_mnist test"),
+    };
+    let images = format!("{prefix}-images-idx3-ubyte");
+    let compressed = format!("{images}.gz");
+    let candidates = ["fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST", ""];
+    let home = source::locate(dataset, root, &candidates, &[&images, &compressed])?;
+    let path = |kind: &str| {
+        let plain = home.join(format!("{prefix}-{kind}-ubyte"));
+        if plain.exists() { plain } else { home.join(format!("{prefix}-{kind}-ubyte.gz")) }
+    };
+    let (images, labels) = (path("images-idx3"), path("labels-idx1"));
+    split(&source::read(dataset, &images)?, &source::read(dataset, &labels)?, name).map_err(|(file, what)| {
+        let path = if file == "images" { &images } else { &labels };
+        anyhow!("{}: {what}; {}", path.display(), how_to_get(dataset))
+    })
+}
+
+/// Two IDX files as a split; an error says which of the two is wrong, and how.
+fn split(images: &[u8], labels: &[u8], name: &str) -> Result<Split, (&'static str, String)> {
+    let images = idx::parse(images, 3).map_err(|what| ("images", what))?;
+    let labels = idx::parse(labels, 1).map_err(|what| ("labels", what))?;
+    if images.shape[0] == 0 || images.shape[1..] != [FILE_SIDE, FILE_SIDE] {
+        return Err(("images", format!("its shape is {:?}, expected [N, {FILE_SIDE}, {FILE_SIDE}]", images.shape)));
+    }
+    if labels.data.len() != images.shape[0] {
+        return Err(("labels", format!("it has {} labels for {} images", labels.data.len(), images.shape[0])));
+    }
+    if let Some(label) = labels.data.iter().find(|&&label| usize::from(label) >= CLASSES.len()) {
+        return Err(("labels", format!("it has the label {label}; they go from 0 to 9")));
+    }
+    let packed = Packed::new(pad_to_rgb(&images.data), SIDE, SIDE);
+    let labels = labels.data.iter().map(|&label| i64::from(label)).collect();
+    let classes = CLASSES.iter().map(|&name| name.to_owned()).collect();
+    Ok(Split::new(Images::Packed(packed), Some(labels), classes, name.to_owned()))
+}
+
+/// `[N, 28, 28]` grey to `[N, 32, 32, 3]`.
+fn pad_to_rgb(grey: &[u8]) -> Vec<u8> {
+    let count = grey.len() / (FILE_SIDE * FILE_SIDE);
+    let mut rgb = vec![0; count * SIDE * SIDE * 3];
+    for (row, line) in grey.chunks_exact(FILE_SIDE).enumerate() {
+        let (image, y) = (row / FILE_SIDE, row % FILE_SIDE);
+        let start = ((image * SIDE + y + MARGIN) * SIDE + MARGIN) * 3;
+        for (pixel, &level) in rgb[start..].chunks_exact_mut(3).zip(line) {
+            pixel.fill(level);
+        }
+    }
+    rgb
+}

@@ -1,0 +1,53 @@
+//! Any directory of JPEG and PNG images: one's own data, without a format to learn.
+//!
+//! - `DIR/train/` present: it is the training part, and `DIR/test/` (or `DIR/val/`) the
+//!   test part. Otherwise `DIR` itself is the training part and there is no test part.
+//! - A part whose images all lie in subdirectories is labelled by them. One with
+//!   images directly in it is unlabelled, and those in subdirectories belong to it too.
+
+use super::split::{Images, Split};
+use super::{Part, image_tree, walk};
+use anyhow::{Result, bail};
+use std::path::Path;
+
+/// Indexes the images of `root`.
+pub fn load(root: &Path, part: Part) -> Result<Split> {
+    if !root.is_dir() {
+        bail!("{} is no directory; give the directory of your JPEG and PNG images with `--data DIR`", root.display());
+    }
+    let train = root.join("train");
+    let train = if train.is_dir() { train.as_path() } else { root };
+    match part {
+        Part::Train | Part::Unlabelled => index(train, None, "folder train"),
+        Part::Test => {
+            let test = ["test", "val"].iter().map(|name| root.join(name)).find(|path| path.is_dir());
+            let Some(test) = test.filter(|_| train != root) else {
+                bail!(
+                    "{0} has no test images: put the images into {0}/train/CLASS/ and {0}/test/CLASS/ (or val/)",
+                    root.display()
+                );
+            };
+            index(&test, labelled_classes(train)?, "folder test")
+        }
+    }
+}
+
+/// The classes of a labelled part, or `None` for an unlabelled one.
+fn labelled_classes(base: &Path) -> Result<Option<Vec<String>>> {
+    if !walk::list(base)?.images.is_empty() {
+        return Ok(None);
+    }
+    let classes = walk::class_names(base)?;
+    Ok(Some(classes).filter(|classes| !classes.is_empty()))
+}
+
+fn index(base: &Path, classes: Option<Vec<String>>, name: &str) -> Result<Split> {
+    if labelled_classes(base)?.is_some() {
+        return image_tree::labelled(base, classes, name);
+    }
+    let files = walk::images_below(base, Path::new(""))?;
+    if files.is_empty() {
+        bail!("{} holds no JPEG or PNG image (extensions .jpg, .jpeg, .png in any case)", base.display());
+    }
+    Ok(Split::new(Images::Files(files), None, Vec::new(), name.to_owned()))
+}

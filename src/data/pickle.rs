@@ -1,0 +1,450 @@
+//! A reader for the few pickles that data sets come in (protocols 0 to 4).
+//!
+//! A pickle is a program for a small stack machine that may call any Python
+//! function. Here it is data: lists, dictionaries, numbers, byte strings and numpy
+//! arrays of bytes are built; the three functions that numpy's arrays need are known
+//! by name and everything else is refused. Every count is checked against the bytes
+//! that are there, and the number of values is bounded, so a hostile file ends in an
+//! error and not in exhausted memory.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// CIFAR-100 needs 150,000; ten times the largest set that is read.
+const MAX_VALUES: usize = 2_000_000;
+
+/// Place of a value in [`Pickle::values`]: values are shared and changed after they are stored.
+type Id = usize;
+
+#[derive(Debug)]
+enum Value {
+    /// Present, of no interest: None, floats, booleans' kin.
+    Other,
+    Integer(i64),
+    /// A byte string or text (UTF-8) that lies in the file as it is.
+    Raw(Range<usize>),
+    /// One that had to be decoded.
+    Bytes(Vec<u8>),
+    /// A list or tuple.
+    List(Vec<Id>),
+    Dictionary(Vec<(Id, Id)>),
+    /// A function or class, `module name`.
+    Global(String),
+    /// numpy's dtype, by its name.
+    Dtype(Id),
+    /// An array before and after its state is set.
+    EmptyArray,
+    Array {
+        shape: Vec<usize>,
+        column_major: bool,
+        bytes: Id,
+    },
+}
+
+/// A numpy array of bytes.
+pub struct Array<'a> {
+    pub shape: Vec<usize>,
+    /// Fortran's order.
+    pub column_major: bool,
+    pub bytes: &'a [u8],
+}
+
+/// A file that has been read.
+pub struct Pickle<'a> {
+    file: &'a [u8],
+    values: Vec<Value>,
+    root: Id,
+}
+
+impl<'a> Pickle<'a> {
+    /// Reads one pickle. The error says what is wrong, in words.
+    pub fn parse(file: &'a [u8]) -> Result<Self, String> {
+        let mut machine = Machine {
+            pickle: Pickle { file, values: Vec::new(), root: 0 },
+            at: 0,
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+        };
+        loop {
+            let start = machine.at;
+            match machine.step() {
+                Ok(true) => return Ok(machine.pickle),
+                Ok(false) => {}
+                Err(what) => return Err(format!("it is no pickle of the expected kind ({what}, at byte {start})")),
+            }
+        }
+    }
+
+    /// The value at `key` of the dictionary that the file is.
+    pub fn entry(&self, key: &str) -> Option<Id> {
+        let Value::Dictionary(entries) = &self.values[self.root] else { return None };
+        entries.iter().rev().find(|(name, _)| self.bytes(*name) == Some(key.as_bytes())).map(|(_, value)| *value)
+    }
+
+    /// A list or tuple of whole numbers.
+    pub fn integers(&self, id: Id) -> Option<Vec<i64>> {
+        let Value::List(items) = &self.values[id] else { return None };
+        items.iter().map(|&item| self.integer(item)).collect()
+    }
+
+    /// An array of bytes (numpy's `uint8`).
+    pub fn array(&self, id: Id) -> Option<Array<'_>> {
+        let Value::Array { shape, column_major, bytes } = &self.values[id] else { return None };
+        Some(Array { shape: shape.clone(), column_major: *column_major, bytes: self.bytes(*bytes)? })
+    }
+
+    fn integer(&self, id: Id) -> Option<i64> {
+        if let Value::Integer(number) = self.values[id] { Some(number) } else { None }
+    }
+
+    fn bytes(&self, id: Id) -> Option<&[u8]> {
+        match &self.values[id] {
+            Value::Raw(range) => Some(&self.file[range.clone()]),
+            Value::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+}
+
+/// The state while a pickle is read.
+struct Machine<'a> {
+    pickle: Pickle<'a>,
+    at: usize,
+    stack: Vec<Id>,
+    marks: Vec<usize>,
+    memo: HashMap<usize, Id>,
+}
+
+impl Machine<'_> {
+    /// Executes one instruction; true at the end.
+    fn step(&mut self) -> Result<bool, String> {
+        match self.byte()? {
+            b'.' => {
+                self.pickle.root = self.pop()?;
+                return Ok(true);
+            }
+            // Protocol and frame: nothing to do.
+            0x80 => _ = self.byte()?,
+            0x95 => _ = self.take(8)?,
+            b'(' => self.marks.push(self.stack.len()),
+            b'0' => _ = self.pop()?,
+            // None, float as text, float.
+            b'N' => self.push(Value::Other)?,
+            b'F' => {
+                self.line()?;
+                self.push(Value::Other)?;
+            }
+            b'G' => {
+                self.take(8)?;
+                self.push(Value::Other)?;
+            }
+            // Numbers.
+            0x88 => self.push(Value::Integer(1))?,
+            0x89 => self.push(Value::Integer(0))?,
+            b'K' => self.number(1)?,
+            b'M' => self.number(2)?,
+            b'J' => {
+                let number = self.size(4)? as u32 as i32;
+                self.push(Value::Integer(number.into()))?;
+            }
+            0x8a => {
+                let bytes = self.size(1)?;
+                if bytes > 8 {
+                    return Err("a number of more than 64 bits".into());
+                }
+                let range = self.take(bytes)?;
+                let mut wide =
+                    [if self.pickle.file[range.clone()].last().is_some_and(|b| b & 0x80 != 0) { 255 } else { 0 }; 8];
+                wide[..bytes].copy_from_slice(&self.pickle.file[range]);
+                self.push(Value::Integer(i64::from_le_bytes(wide)))?;
+            }
+            b'I' | b'L' => {
+                let range = self.line()?;
+                let text = std::str::from_utf8(&self.pickle.file[range]).unwrap_or_default();
+                let number = text.trim_end_matches('L').parse().map_err(|_| "an unreadable number")?;
+                self.push(Value::Integer(number))?;
+            }
+            // Byte strings and text, by the width of their length.
+            b'U' | b'C' | 0x8c => self.raw(1)?,
+            b'T' | b'X' | b'B' => self.raw(4)?,
+            0x8d | 0x8e => self.raw(8)?,
+            b'S' => {
+                let range = self.line()?;
+                let bytes = unescape(&self.pickle.file[range])?;
+                self.push(Value::Bytes(bytes))?;
+            }
+            b'V' => {
+                let range = self.line()?;
+                let text = unescape_text(&self.pickle.file[range])?;
+                self.push(Value::Bytes(text.into_bytes()))?;
+            }
+            // Lists and tuples.
+            b']' | b')' => self.push(Value::List(Vec::new()))?,
+            b'l' | b't' => {
+                let items = self.pop_mark()?;
+                self.push(Value::List(items))?;
+            }
+            code @ 0x85..=0x87 => {
+                let count = usize::from(code - 0x84);
+                let from = self.stack.len().checked_sub(count).ok_or("an empty stack")?;
+                let items = self.stack.split_off(from);
+                self.push(Value::List(items))?;
+            }
+            b'a' => {
+                let item = self.pop()?;
+                self.extend_list(vec![item])?;
+            }
+            b'e' => {
+                let items = self.pop_mark()?;
+                self.extend_list(items)?;
+            }
+            // Dictionaries.
+            b'}' => self.push(Value::Dictionary(Vec::new()))?,
+            b'd' => {
+                let items = self.pop_mark()?;
+                self.push(Value::Dictionary(Vec::new()))?;
+                self.extend_dictionary(&items)?;
+            }
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                self.extend_dictionary(&[key, value])?;
+            }
+            b'u' => {
+                let items = self.pop_mark()?;
+                self.extend_dictionary(&items)?;
+            }
+            // The memo.
+            b'q' => self.store(1)?,
+            b'r' => self.store(4)?,
+            b'p' => {
+                let key = self.decimal()?;
+                self.memo.insert(key, self.top()?);
+            }
+            0x94 => _ = self.memo.insert(self.memo.len(), self.top()?),
+            b'h' => self.fetch(1)?,
+            b'j' => self.fetch(4)?,
+            b'g' => {
+                let key = self.decimal()?;
+                self.push_known(key)?;
+            }
+            // numpy's arrays.
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.global(module, name)?;
+            }
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                let (Value::Raw(module), Value::Raw(name)) = (&self.pickle.values[module], &self.pickle.values[name])
+                else {
+                    return Err("a function without a name".into());
+                };
+                self.global(module.clone(), name.clone())?;
+            }
+            b'R' => self.reduce()?,
+            b'b' => self.build()?,
+            other => return Err(format!("the instruction {other:#04x}")),
+        }
+        Ok(false)
+    }
+
+    /// What the known functions would return; none is called.
+    fn reduce(&mut self) -> Result<(), String> {
+        let (arguments, function) = (self.pop()?, self.pop()?);
+        let Value::Global(name) = &self.pickle.values[function] else { return Err("a call of no function".into()) };
+        let Value::List(arguments) = &self.pickle.values[arguments] else {
+            return Err("a call without arguments".into());
+        };
+        let value = match (name.as_str(), arguments.first()) {
+            ("numpy.core.multiarray _reconstruct" | "numpy._core.multiarray _reconstruct", _) => Value::EmptyArray,
+            ("numpy dtype", Some(&kind)) => Value::Dtype(kind),
+            // How protocols below 3 spell byte strings: text that stands for Latin-1.
+            ("_codecs encode", Some(&text)) => {
+                let text = self.pickle.bytes(text).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default();
+                let bytes: Result<Vec<u8>, _> = text.chars().map(|c| u8::try_from(u32::from(c))).collect();
+                Value::Bytes(bytes.map_err(|_| "text that is no Latin-1")?)
+            }
+            (name, _) => return Err(format!("it asks for {name:?}, and nothing is executed")),
+        };
+        self.push(value)
+    }
+
+    /// Sets the state of an array: (version, shape, dtype, column-major?, bytes). A dtype's own state is of no interest.
+    fn build(&mut self) -> Result<(), String> {
+        let (state, target) = (self.pop()?, self.top()?);
+        if !matches!(self.pickle.values[target], Value::EmptyArray) {
+            let harmless = matches!(self.pickle.values[target], Value::Dtype(_));
+            return if harmless { Ok(()) } else { Err("a state for something other than an array".into()) };
+        }
+        let Value::List(state) = &self.pickle.values[state] else { return Err("an array without a state".into()) };
+        let &[_, shape, dtype, column_major, bytes] = state.as_slice() else {
+            return Err("an array's state of unknown form".into());
+        };
+        let Value::Dtype(kind) = self.pickle.values[dtype] else { return Err("an array without a type".into()) };
+        if !matches!(self.pickle.bytes(kind), Some(b"u1" | b"|u1")) {
+            return Err("an array of something other than bytes".into());
+        }
+        let shape = self.pickle.integers(shape).ok_or("an array without a shape")?;
+        let shape: Result<Vec<usize>, _> = shape.into_iter().map(usize::try_from).collect();
+        let shape = shape.map_err(|_| "an array with a negative side")?;
+        let column_major = self.pickle.integer(column_major) == Some(1);
+        self.pickle.values[target] = Value::Array { shape, column_major, bytes };
+        Ok(())
+    }
+
+    fn global(&mut self, module: Range<usize>, name: Range<usize>) -> Result<(), String> {
+        let text = |range| String::from_utf8_lossy(&self.pickle.file[range]).into_owned();
+        let name = format!("{} {}", text(module), text(name));
+        self.push(Value::Global(name))
+    }
+
+    fn extend_list(&mut self, items: Vec<Id>) -> Result<(), String> {
+        let target = self.top()?;
+        let Value::List(list) = &mut self.pickle.values[target] else { return Err("items for no list".into()) };
+        list.extend(items);
+        Ok(())
+    }
+
+    fn extend_dictionary(&mut self, items: &[Id]) -> Result<(), String> {
+        let target = self.top()?;
+        let Value::Dictionary(entries) = &mut self.pickle.values[target] else {
+            return Err("entries for no dictionary".into());
+        };
+        if !items.len().is_multiple_of(2) {
+            return Err("a key without a value".into());
+        }
+        entries.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
+        Ok(())
+    }
+
+    fn push(&mut self, value: Value) -> Result<(), String> {
+        if self.pickle.values.len() >= MAX_VALUES {
+            return Err(format!("more than {MAX_VALUES} values"));
+        }
+        self.stack.push(self.pickle.values.len());
+        self.pickle.values.push(value);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Result<Id, String> {
+        Ok(self.stack.pop().ok_or("an empty stack")?)
+    }
+
+    fn top(&self) -> Result<Id, String> {
+        Ok(*self.stack.last().ok_or("an empty stack")?)
+    }
+
+    fn pop_mark(&mut self) -> Result<Vec<Id>, String> {
+        let mark = self.marks.pop().filter(|&mark| mark <= self.stack.len()).ok_or("no mark")?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn store(&mut self, width: usize) -> Result<(), String> {
+        let key = self.size(width)?;
+        self.memo.insert(key, self.top()?);
+        Ok(())
+    }
+
+    fn fetch(&mut self, width: usize) -> Result<(), String> {
+        let key = self.size(width)?;
+        self.push_known(key)
+    }
+
+    fn push_known(&mut self, key: usize) -> Result<(), String> {
+        self.stack.push(*self.memo.get(&key).ok_or("a reference to nothing")?);
+        Ok(())
+    }
+
+    fn number(&mut self, width: usize) -> Result<(), String> {
+        let number = self.size(width)?;
+        self.push(Value::Integer(number as i64))
+    }
+
+    fn raw(&mut self, width: usize) -> Result<(), String> {
+        let length = self.size(width)?;
+        let range = self.take(length)?;
+        self.push(Value::Raw(range))
+    }
+
+    fn byte(&mut self) -> Result<u8, String> {
+        let range = self.take(1)?;
+        Ok(self.pickle.file[range.start])
+    }
+
+    /// An unsigned number of `width` bytes, little-endian.
+    fn size(&mut self, width: usize) -> Result<usize, String> {
+        let range = self.take(width)?;
+        Ok(self.pickle.file[range].iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte)))
+    }
+
+    fn take(&mut self, length: usize) -> Result<Range<usize>, String> {
+        let end = self.at.checked_add(length).filter(|&end| end <= self.pickle.file.len()).ok_or("truncated")?;
+        let range = self.at..end;
+        self.at = end;
+        Ok(range)
+    }
+
+    /// Up to the end of the line, without it.
+    fn line(&mut self) -> Result<Range<usize>, String> {
+        let rest = &self.pickle.file[self.at..];
+        let length = rest.iter().position(|&byte| byte == b'\n').ok_or("truncated")?;
+        let range = self.take(length)?;
+        self.at += 1;
+        Ok(range)
+    }
+
+    fn decimal(&mut self) -> Result<usize, String> {
+        let range = self.line()?;
+        let text = std::str::from_utf8(&self.pickle.file[range]).unwrap_or_default();
+        Ok(text.parse().map_err(|_| "an unreadable number")?)
+    }
+}
+
+/// A Python string literal in quotes: `'a\x00\n'`.
+fn unescape(literal: &[u8]) -> Result<Vec<u8>, String> {
+    let inner = match literal {
+        [b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"'] => inner,
+        _ => return Err("a string without quotes".into()),
+    };
+    let mut bytes = Vec::with_capacity(inner.len());
+    let mut rest = inner.iter();
+    while let Some(&byte) = rest.next() {
+        if byte != b'\\' {
+            bytes.push(byte);
+            continue;
+        }
+        bytes.push(match rest.next() {
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(b't') => b'\t',
+            Some(&quoted @ (b'\\' | b'\'' | b'"')) => quoted,
+            Some(b'x') => u8::try_from(hexadecimal(&mut rest, 2)?).map_err(|_| "a broken escape")?,
+            _ => return Err("an unknown escape".into()),
+        });
+    }
+    Ok(bytes)
+}
+
+/// Text in which only some characters are escaped, as `\u` or `\U`; the others are Latin-1.
+fn unescape_text(line: &[u8]) -> Result<String, String> {
+    let mut text = String::with_capacity(line.len());
+    let mut rest = line.iter();
+    while let Some(&byte) = rest.next() {
+        if byte != b'\\' {
+            text.push(char::from(byte));
+            continue;
+        }
+        let digits = match rest.next() {
+            Some(b'u') => 4,
+            Some(b'U') => 8,
+            _ => return Err("an unknown escape".into()),
+        };
+        text.push(char::from_u32(hexadecimal(&mut rest, digits)?).ok_or("no character")?);
+    }
+    Ok(text)
+}
+
+fn hexadecimal(digits: &mut std::slice::Iter<'_, u8>, count: usize) -> Result<u32, String> {
+    let digit = |_| digits.next().and_then(|&byte| char::from(byte).to_digit(16));
+    Ok((0..count).map(digit).try_fold(0u32, |number, digit| Some(number << 4 | digit?)).ok_or("a broken escape")?)
+}

@@ -1,0 +1,76 @@
+//! PASCAL VOC 2007 as a classification set: the label of an image is the class of
+//! the first object in its annotation, as upstream's `PascalVOC_Dataset` takes it.
+//! `trainval` is for training, `test` for testing.
+
+use super::facts::how_to_get;
+use super::file_list::FileList;
+use super::split::{Images, Split};
+use super::{Part, source};
+use crate::config::DatasetName;
+use anyhow::{Result, anyhow, bail};
+use rayon::prelude::*;
+use std::path::{Path, PathBuf};
+
+const CLASSES: [&str; 20] = [
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+];
+/// Where the directory `VOC2007` may lie below the root.
+const CANDIDATES: [&str; 6] =
+    ["VOC/VOCdevkit/VOC2007", "voc/VOCdevkit/VOC2007", "VOCdevkit/VOC2007", "VOC/VOC2007", "voc/VOC2007", "VOC2007"];
+
+pub fn load(root: &Path, part: Part) -> Result<Split> {
+    let dataset = DatasetName::Voc;
+    let home = source::locate(dataset, root, &CANDIDATES, &["ImageSets/Main"])?;
+    let list_name = if part == Part::Test { "test" } else { "trainval" };
+    let list = home.join("ImageSets/Main").join(format!("{list_name}.txt"));
+    let text = source::read_text(dataset, &list)?;
+    let ids: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if ids.is_empty() {
+        bail!("{} names no image; {}", list.display(), how_to_get(dataset));
+    }
+    let label = |id: &&str| label_of(&home.join("Annotations").join(format!("{id}.xml")));
+    let labels = ids.par_iter().map(label).collect::<Result<Vec<i64>>>()?;
+    let mut files = FileList::new(home.join("JPEGImages"));
+    for id in ids {
+        files.push(&PathBuf::from(format!("{id}.jpg")));
+    }
+    let classes = CLASSES.iter().map(|&name| name.to_owned()).collect();
+    Ok(Split::new(Images::Files(files), Some(labels), classes, format!("voc {list_name}")))
+}
+
+fn label_of(path: &Path) -> Result<i64> {
+    let text = source::read_text(DatasetName::Voc, path)?;
+    let class = first_object(&text).map_err(|what| anyhow!("{}: {what}", path.display()))?;
+    let label = CLASSES.iter().position(|&name| name == class);
+    let label = label.ok_or_else(|| anyhow!("{}: {class:?} is none of the 20 classes of VOC", path.display()))?;
+    Ok(label as i64)
+}
+
+/// The class of the first object of an annotation.
+fn first_object(xml: &str) -> Result<String, String> {
+    let document = roxmltree::Document::parse(xml).map_err(|error| format!("broken XML ({error})"))?;
+    let object = document.root_element().children().find(|node| node.has_tag_name("object"));
+    let object = object.ok_or("it has no object, so no label")?;
+    // The object's own name: its parts (a person's head) and the photograph's owner have names too.
+    let name = object.children().find(|node| node.has_tag_name("name")).and_then(|node| node.text());
+    Ok(name.ok_or("its first object has no name")?.trim().to_owned())
+}
