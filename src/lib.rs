@@ -12,4 +12,5 @@ pub mod data;
 pub mod pixels;
 pub mod report;
 pub mod rng;
+pub mod run_dir;
 pub mod torch_file;
