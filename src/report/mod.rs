@@ -10,6 +10,7 @@ mod format;
 mod json_lines;
 mod log_file;
 mod numbers;
+pub mod plots;
 mod progress;
 mod run_log;
 
