@@ -1,7 +1,7 @@
 //! Everything that prints, logs and draws: numbers and text in, no tensors.
 //!
 //! [`RunLog`] is what a training loop talks to; [`Console`] is the terminal for
-//! everything else.
+//! everything else; [`plots`] draws curves; [`Table`] lays out evaluation results.
 
 mod console;
 mod epoch_line;
@@ -13,6 +13,7 @@ mod numbers;
 pub mod plots;
 mod progress;
 mod run_log;
+mod table;
 
 pub use console::{Console, Verbosity};
 pub use events::{Events, Histogram};
@@ -21,3 +22,4 @@ pub use json_lines::read_json_lines;
 pub use numbers::{EpochReport, StepRecord, StepReport};
 pub use progress::Progress;
 pub use run_log::{Plan, RunLog};
+pub use table::Table;

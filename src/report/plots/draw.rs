@@ -22,6 +22,8 @@ const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(228, 228, 228);
 const PANEL_PX: (u32, u32) = (640, 440);
 const TITLE_PX: u32 = 52;
+/// The opacity of raw values.
+const FAINT: f64 = 0.45;
 /// Up to this many points a curve shows each of them.
 const MARKED_POINTS: usize = 40;
 
@@ -92,7 +94,7 @@ fn draw_panel(panel: &Panel, area: &Area) -> Result<()> {
         for part in unbroken(&series.points) {
             match series.stroke {
                 Stroke::Faint => {
-                    let style = colour.mix(0.3).stroke_width(px(1.0));
+                    let style = colour.mix(FAINT).stroke_width(px(1.0));
                     chart.draw_series(LineSeries::new(thinned(part), style)).map_err(plain)?;
                 }
                 Stroke::Dashed => {
@@ -118,6 +120,8 @@ fn draw_panel(panel: &Panel, area: &Area) -> Result<()> {
         .axis_style(ShapeStyle::from(INK).stroke_width(px(1.0)))
         .set_all_tick_mark_size(px(5.0))
         .label_style(font(15.0))
+        // plotters' idea of a label's middle is a little high.
+        .y_label_offset(px(2.0))
         .axis_desc_style(font(17.0))
         .x_desc(&panel.x_label)
         .y_desc(&panel.y_label)
@@ -142,7 +146,7 @@ fn draw_legend(panel: &Panel, area: &Area) -> Result<()> {
             area.draw(&PathElement::new([(left + from, y), (left + to, y)], style)).map_err(plain)
         };
         match series.stroke {
-            Stroke::Faint => line(0, sample, colour.mix(0.3).stroke_width(px(1.0)))?,
+            Stroke::Faint => line(0, sample, colour.mix(FAINT).stroke_width(px(1.0)))?,
             Stroke::Bold => line(0, sample, colour.stroke_width(px(2.4)))?,
             Stroke::Dashed => {
                 for dash in 0..2 {

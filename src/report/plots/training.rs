@@ -4,7 +4,8 @@ use super::{Arrangement, Figure, Panel, Series, Stroke};
 use crate::report::numbers::{EpochReport, StepRecord};
 
 /// Two panels side by side over epochs: InfoNCE value (every step thin, epoch means bold, the value of
-/// collapsed features dashed), and NESS (steps thin, epoch means bold). `steps` may be empty.
+/// collapsed features dashed), and NESS (steps thin, epoch means bold). A mean stands in the middle of its
+/// epoch. `steps` may be empty.
 pub fn training_figure(title: &str, epochs: &[EpochReport], steps: &[StepRecord]) -> Figure {
     let place = StepPlace::new(epochs);
     let thin = |name: &str, value: fn(&StepRecord) -> f64| {
@@ -15,12 +16,12 @@ pub fn training_figure(title: &str, epochs: &[EpochReport], steps: &[StepRecord]
         name: "epoch mean".into(),
         colour: 0,
         stroke: Stroke::Bold,
-        points: epochs.iter().filter_map(|report| Some((report.epoch as f64 + 1.0, value(report)?))).collect(),
+        points: epochs.iter().filter_map(|report| Some((report.epoch as f64 + 0.5, value(report)?))).collect(),
     };
     let mut loss: Vec<Series> = thin("each step", |record| record.loss_infonce).into_iter().collect();
     loss.push(bold(|report| Some(report.loss_infonce)));
     if let (Some(first), Some(last)) = (epochs.first(), epochs.last()) {
-        let from = if steps.is_empty() { first.epoch as f64 + 1.0 } else { 0.0 };
+        let from = steps.first().map_or(first.epoch as f64, |record| place.epochs(record).floor());
         let ceiling = last.mi_ceiling_nats;
         let points = vec![(from, ceiling), (last.epoch as f64 + 1.0, ceiling)];
         loss.push(Series { name: "collapsed features".into(), colour: 1, stroke: Stroke::Dashed, points });
