@@ -100,6 +100,7 @@ fn step_records(epoch: u64) -> Vec<StepRecord> {
 /// Trains `epochs` (of the plan) as far as `until`.
 fn pretend(log: &mut RunLog, plan: Plan, until: u64) {
     for epoch in plan.first_epoch..until {
+        log.start_epoch(epoch);
         for _ in 0..plan.steps_per_epoch {
             log.step(64, || StepReport { loss_infonce: 1.0, contrastive_top1: 1.0, ness_mean: 1.0, lr: 1.0 });
         }
@@ -168,6 +169,7 @@ fn quiet_prints_errors_and_the_result_only() {
 fn without_a_terminal_steps_ask_for_no_numbers() {
     let directory = tempfile::tempdir().unwrap();
     let mut log = RunLog::create(directory.path(), plan(0, 1), console(Verbosity::Normal).0).unwrap();
+    log.start_epoch(0);
     for _ in 0..STEPS_PER_EPOCH {
         log.step(64, || panic!("this would wait for the device"));
     }
@@ -538,8 +540,13 @@ fn awkward_figures_are_drawn() {
         series,
         ..Panel::default()
     };
-    let many = (0..7)
-        .map(|i| series(&format!("run {i}"), i, (0..90).map(|x| (f64::from(x), (i * x as usize) as f64)).collect()));
+    let many = (0..7).map(|i| {
+        series(
+            &format!("FlatCLR, batch {}", 32 << i),
+            i,
+            (0..90).map(|x| (f64::from(x), (i * x as usize) as f64)).collect(),
+        )
+    });
     let figure = Figure {
         title: "Awkward".into(),
         arrangement: Arrangement::Stacked,
@@ -553,5 +560,11 @@ fn awkward_figures_are_drawn() {
     let path = picture_path(directory.path(), "awkward.png");
     curves(&path, &figure).unwrap();
     assert_eq!(image::open(&path).unwrap().to_rgb8().dimensions(), (640, 4 * 440 + 52));
+    // Before the first epoch there is nothing to show, and that can be shown.
+    curves(&picture_path(directory.path(), "empty.png"), &training_figure("no epoch yet", &[], &[])).unwrap();
+    let (epochs, steps) = curve(100, 200);
+    curves(&picture_path(directory.path(), "long.png"), &training_figure("long", &epochs, &steps)).unwrap();
+    let (epochs, _) = curve(1, 20);
+    curves(&picture_path(directory.path(), "one.png"), &training_figure("one epoch", &epochs, &[])).unwrap();
     assert!(curves(Path::new("/absent/x.png"), &figure).unwrap_err().to_string().contains("/absent/x.png"));
 }

@@ -5,6 +5,7 @@
 //! elsewhere long work writes a plain line every five minutes instead.
 
 use super::progress::Progress;
+use ::console::Term;
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex};
@@ -97,12 +98,17 @@ impl Console {
 
     /// What the program was run for; always printed.
     pub fn result(&self, text: &str) {
-        self.line(&self.0.out, text);
+        self.line(&self.0.out, text.trim_end());
     }
 
     /// A bar for `total` pieces of work called `unit` (`images`, `steps`).
     pub fn progress(&self, title: &str, total: u64, unit: &'static str) -> Progress {
         Progress::new(self.clone(), title, total, unit)
+    }
+
+    /// The terminal's width in characters.
+    pub(super) fn columns(&self) -> usize {
+        Term::stderr().size_checked().map_or(80, |(_, columns)| columns.into())
     }
 
     pub(super) fn bars(&self) -> &MultiProgress {

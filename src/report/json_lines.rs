@@ -4,11 +4,13 @@
 //! it holds one curve however often the run was stopped.
 
 use super::console::Console;
-use super::log_file::{LogFile, replace};
+use super::log_file::LogFile;
+use crate::durable;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub(super) struct JsonLines {
@@ -26,7 +28,7 @@ impl JsonLines {
             let old = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
             let kept = lines_before(&old, first_epoch);
             if kept != old {
-                replace(path, &kept)?;
+                durable::replace(path, |file| Ok(file.write_all(&kept)?))?;
             }
         }
         Ok(JsonLines { path: path.to_path_buf(), file: LogFile::append(path)? })

@@ -7,7 +7,7 @@
 use super::console::Console;
 use anyhow::{Context, Result};
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 pub(super) struct LogFile {
@@ -25,14 +25,12 @@ impl LogFile {
     /// # Errors
     /// The file cannot be opened: better known before the first epoch than after it.
     pub fn append(path: &Path) -> Result<Self> {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .with_context(|| format!("cannot open {} for writing", path.display()))?;
-        let good_bytes =
-            file.seek(SeekFrom::End(0)).with_context(|| format!("cannot find the end of {}", path.display()))?;
+        let open = || -> std::io::Result<(File, u64)> {
+            let file = OpenOptions::new().create(true).append(true).open(path)?;
+            let bytes = file.metadata()?.len();
+            Ok((file, bytes))
+        };
+        let (file, good_bytes) = open().with_context(|| format!("cannot open {} for writing", path.display()))?;
         Ok(LogFile { path: path.to_path_buf(), file, good_bytes, torn: false, warned: false })
     }
 
@@ -56,28 +54,29 @@ impl LogFile {
     fn try_write(&mut self, record: &[u8]) -> std::io::Result<()> {
         if self.torn {
             self.file.set_len(self.good_bytes)?;
-            self.file.seek(SeekFrom::Start(self.good_bytes))?;
             self.torn = false;
         }
         self.file.write_all(record)
     }
 }
 
-/// Replaces a file's content in one step: a crash leaves the old content or the new one.
-///
-/// # Errors
-/// The file, or a temporary beside it, cannot be written.
-pub(super) fn replace(path: &Path, content: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("tmp");
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        match path.parent() {
-            Some(directory) => File::open(directory)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Verbosity;
+
+    #[test]
+    fn half_a_record_is_cut_off_before_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("training.log");
+        let console = Console::to_writers(Verbosity::Normal, std::io::sink(), std::io::sink());
+        std::fs::write(&path, "old\n").unwrap();
+        let mut file = LogFile::append(&path).unwrap();
+        file.write(b"one\n", &console);
+        // As a write does that runs out of space after three bytes.
+        file.file.write_all(b"tw").unwrap();
+        file.torn = true;
+        file.write(b"three\n", &console);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old\none\nthree\n");
+    }
 }

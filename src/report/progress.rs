@@ -2,7 +2,9 @@
 
 use super::console::{Console, Verbosity};
 use super::format::{cut, duration, short};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Smooth enough to watch, too seldom to cost anything.
@@ -19,20 +21,43 @@ pub struct Progress {
     unit: &'static str,
     total: u64,
     position: u64,
-    bar: Option<ProgressBar>,
+    bar: Option<Bar>,
     started: Instant,
     due: Instant,
 }
 
+/// indicatif's bar, and the words beside it.
+struct Bar {
+    bar: ProgressBar,
+    /// Not indicatif's own message, because setting that one redraws the bar once more.
+    words: Arc<Mutex<String>>,
+}
+
+impl Bar {
+    fn new(console: &Console, title: &str, total: u64) -> Self {
+        let words = Arc::new(Mutex::new(String::new()));
+        let shown = words.clone();
+        let style = ProgressStyle::with_template("{prefix} {percent:>3}% {wide_bar} {words}")
+            .expect("the template is ours")
+            .progress_chars("━╸ ")
+            .with_key("words", move |_: &ProgressState, out: &mut dyn Write| {
+                let _ = out.write_str(&shown.lock().unwrap_or_else(PoisonError::into_inner));
+            });
+        let bar = ProgressBar::new(total).with_style(style).with_prefix(title.to_string());
+        let bar = console.bars().add(bar);
+        bar.tick();
+        Bar { bar, words }
+    }
+
+    fn draw(&self, position: u64, words: String) {
+        *self.words.lock().unwrap_or_else(PoisonError::into_inner) = words;
+        self.bar.set_position(position);
+    }
+}
+
 impl Progress {
     pub(super) fn new(console: Console, title: &str, total: u64, unit: &'static str) -> Self {
-        let bar = (!console.bars().is_hidden()).then(|| {
-            let style = ProgressStyle::with_template("{prefix} {percent:>3}% {wide_bar} {msg}")
-                .expect("the template is ours")
-                .progress_chars("━╸ ");
-            let bar = ProgressBar::new(total).with_style(style).with_prefix(title.to_string());
-            console.bars().add(bar)
-        });
+        let bar = (!console.bars().is_hidden()).then(|| Bar::new(&console, title, total));
         let now = Instant::now();
         let due = if bar.is_some() { now } else { now + HEARTBEAT };
         Progress { console, title: title.to_string(), unit, total, position: 0, bar, started: now, due }
@@ -40,14 +65,15 @@ impl Progress {
 
     /// `count` more pieces are done.
     pub fn advance(&mut self, count: u64) {
-        self.advance_with(count, |progress| {
-            let eta = progress.eta().map_or(String::new(), |eta| format!("  ETA {}", duration(eta)));
+        self.advance_with(count, |progress, _| {
+            let eta = progress.eta().map_or(String::new(), |eta| format!(" ETA {}", duration(eta)));
             format!("{}/{} {}{eta}", progress.position, progress.total, progress.unit)
         });
     }
 
-    /// `count` more pieces are done; `message` is only called when the bar is redrawn.
-    pub fn advance_with(&mut self, count: u64, message: impl FnOnce(&Progress) -> String) {
+    /// `count` more pieces are done. `words` is only called when they are shown; it is given the columns that
+    /// are free, and what is longer is cut.
+    pub fn advance_with(&mut self, count: u64, words: impl FnOnce(&Progress, usize) -> String) {
         self.position += count;
         if self.console.verbosity() == Verbosity::Quiet {
             return;
@@ -56,16 +82,18 @@ impl Progress {
         if now < self.due {
             return;
         }
-        let message = message(self);
+        // `title 100% `, and for a bar one more space on its right.
+        let frame = self.title.chars().count() + 6;
         match &self.bar {
             Some(bar) => {
-                bar.set_position(self.position);
-                bar.set_message(message);
+                let room = self.console.columns().saturating_sub(frame + 1);
+                bar.draw(self.position, cut(&words(self, room), room));
                 self.due = now + REDRAW;
             }
             None => {
+                let room = COLUMNS.saturating_sub(frame);
                 let percent = 100 * self.position / self.total.max(1);
-                self.console.note(&cut(&format!("{} {percent:>3}%  {message}", self.title), COLUMNS));
+                self.console.note(&format!("{} {percent:>3}% {}", self.title, cut(&words(self, room), room)));
                 self.due = now + HEARTBEAT;
             }
         }
@@ -103,7 +131,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
+        if let Some(Bar { bar, .. }) = &self.bar {
             bar.finish_and_clear();
             self.console.bars().remove(bar);
         }

@@ -67,19 +67,25 @@ impl RunLog {
         &mut self.events
     }
 
+    /// An epoch (counted from 0) begins: draws its bar.
+    pub fn start_epoch(&mut self, epoch: u64) {
+        // The old bar goes before the new one comes.
+        self.bar = None;
+        self.clock.begin_epoch();
+        let title = format!("epoch {}/{}", epoch + 1, self.plan.epochs);
+        self.bar = Some(self.console.progress(&title, self.plan.steps_per_epoch, "steps"));
+    }
+
     /// One step over `images` images is done. `report` is called only when the bar is redrawn (at most
-    /// 8 times a second, never without a terminal), so it may fetch its numbers from a device.
+    /// 8 times a second, without a terminal every five minutes), so it may fetch its numbers from a device.
+    ///
+    /// # Panics
+    /// No epoch has been started: a bug.
     pub fn step(&mut self, images: u64, report: impl FnOnce() -> StepReport) {
         let clock = &mut self.clock;
-        clock.steps += 1;
-        let (plan, epoch) = (self.plan, clock.epoch);
-        let bar = self.bar.get_or_insert_with(|| {
-            clock.begin_epoch();
-            let title = format!("epoch {}/{}", epoch + 1, plan.epochs);
-            self.console.progress(&title, plan.steps_per_epoch, "steps")
-        });
-        clock.images += images;
-        bar.advance_with(1, |_| step_text(&report(), clock.images_per_second(), clock.eta()));
+        clock.count_step(images);
+        let bar = self.bar.as_mut().expect("a step belongs to an epoch that was started");
+        bar.advance_with(1, |_, room| step_text(&report(), clock.images_per_second(), clock.eta(), room));
     }
 
     /// Numbers of single steps, fetched together (once an epoch, say): `steps.jsonl` and TensorBoard.
@@ -95,7 +101,6 @@ impl RunLog {
     /// An epoch is done: its line on the terminal and in every file.
     pub fn epoch(&mut self, report: &EpochReport) {
         self.bar = None;
-        self.clock.epoch = report.epoch + 1;
         let line = epoch_line(report, self.plan.epochs, self.clock.eta());
         self.note(&line);
         if let Some(warning) = self.metrics.write(std::slice::from_ref(report), &self.console) {
@@ -148,35 +153,40 @@ impl RunLog {
 /// Speed and time left.
 struct Clock {
     plan: Plan,
-    epoch: u64,
+    epoch_start: Instant,
+    epoch_images: u64,
     /// Steps of this process; a resumed run starts at 0.
     steps: u64,
-    /// Images of this epoch.
-    images: u64,
-    first_step: Option<Instant>,
-    epoch_start: Instant,
+    first_step_done: Option<Instant>,
 }
 
 impl Clock {
     fn new(plan: Plan) -> Self {
-        Clock { plan, epoch: plan.first_epoch, steps: 0, images: 0, first_step: None, epoch_start: Instant::now() }
+        Clock { plan, epoch_start: Instant::now(), epoch_images: 0, steps: 0, first_step_done: None }
     }
 
-    /// Called when an epoch's first step is done.
     fn begin_epoch(&mut self) {
-        self.images = 0;
         self.epoch_start = Instant::now();
-        self.first_step.get_or_insert(self.epoch_start);
+        self.epoch_images = 0;
+    }
+
+    fn count_step(&mut self, images: u64) {
+        self.steps += 1;
+        self.epoch_images += images;
+        if self.steps == 1 {
+            self.first_step_done = Some(Instant::now());
+        }
     }
 
     fn images_per_second(&self) -> f64 {
-        self.images as f64 / self.epoch_start.elapsed().as_secs_f64().max(1e-9)
+        self.epoch_images as f64 / self.epoch_start.elapsed().as_secs_f64().max(1e-9)
     }
 
     /// Steps left at the mean pace since the first step, which warms caches up and is not counted.
     fn eta(&self) -> Option<Duration> {
-        let total = (self.plan.epochs - self.plan.first_epoch.min(self.plan.epochs)) * self.plan.steps_per_epoch;
+        let total = self.plan.epochs.saturating_sub(self.plan.first_epoch) * self.plan.steps_per_epoch;
         let counted = self.steps.checked_sub(1).filter(|&steps| steps > 0)?;
-        Some(self.first_step?.elapsed().mul_f64(total.saturating_sub(self.steps) as f64 / counted as f64))
+        let left = total.saturating_sub(self.steps);
+        Some(self.first_step_done?.elapsed().mul_f64(left as f64 / counted as f64))
     }
 }

@@ -1,9 +1,9 @@
 //! `config.yml`: everything resolved, as block-style YAML that people read and
 //! PyYAML's `safe_load` turns into the same values.
 
-use anyhow::{Context, Result};
+use crate::durable;
+use anyhow::Result;
 use serde_json::{Map, Number, Value};
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -12,22 +12,12 @@ use std::path::Path;
 /// # Errors
 /// The file cannot be written.
 pub fn write_config(directory: &Path, config: &Value, command: &[String]) -> Result<()> {
-    let path = directory.join("config.yml");
-    let temporary = directory.join("config.yml.tmp");
     let words: Vec<String> = command.iter().map(|word| shell_word(word)).collect();
-    let text = format!(
-        "# Every setting of this run, resolved. The same run again:\n# {}\n{}",
-        words.join(" "),
-        to_yaml(config)
-    );
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &path)?;
-        File::open(directory)?.sync_all()
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    let (command, settings) = (words.join(" "), to_yaml(config));
+    durable::replace(&directory.join("config.yml"), |file| {
+        write!(file, "# Every setting of this run, resolved. The same run again:\n# {command}\n{settings}")?;
+        Ok(())
+    })
 }
 
 /// Block-style YAML of any JSON value.

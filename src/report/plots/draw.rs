@@ -22,12 +22,15 @@ const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(228, 228, 228);
 const PANEL_PX: (u32, u32) = (640, 440);
 const TITLE_PX: u32 = 52;
+const PANEL_TITLE_PX: u32 = 32;
+const LEGEND_ROW_PX: u32 = 24;
 /// The opacity of raw values.
 const FAINT: f64 = 0.45;
 /// Up to this many points a curve shows each of them.
 const MARKED_POINTS: usize = 40;
 
 type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+type Chart<'a, 'b> = ChartContext<'a, BitMapBackend<'b>, Cartesian2d<Axis, Axis>>;
 
 /// Lengths below are pixels of the finished picture; this turns them into drawn ones.
 fn px(length: f64) -> u32 {
@@ -69,12 +72,10 @@ fn draw_panel(panel: &Panel, area: &Area) -> Result<()> {
     let centred = font(19.0).pos(Pos::new(HPos::Center, VPos::Center));
     let width = area.dim_in_pixel().0 as i32;
     area.draw_text(&panel.title, &centred, (width / 2, px(16.0) as i32)).map_err(plain)?;
-    if panel.series.len() > 1 {
-        draw_legend(panel, area)?;
-    }
+    let legend_px = if panel.series.len() > 1 { draw_legend(panel, area)? } else { 0 };
 
     let mut chart = ChartBuilder::on(area)
-        .margin_top(px(60.0))
+        .margin_top(px(f64::from(PANEL_TITLE_PX + legend_px.max(LEGEND_ROW_PX) + 4)))
         .margin_right(px(28.0))
         .margin_bottom(px(8.0))
         .margin_left(px(12.0))
@@ -90,28 +91,7 @@ fn draw_panel(panel: &Panel, area: &Area) -> Result<()> {
         .draw()
         .map_err(plain)?;
     for series in &panel.series {
-        let colour = PALETTE[series.colour % PALETTE.len()];
-        for part in unbroken(&series.points) {
-            match series.stroke {
-                Stroke::Faint => {
-                    let style = colour.mix(FAINT).stroke_width(px(1.0));
-                    chart.draw_series(LineSeries::new(thinned(part), style)).map_err(plain)?;
-                }
-                Stroke::Dashed => {
-                    let style = colour.stroke_width(px(1.6));
-                    let dashes = DashedLineSeries::new(part.iter().copied(), px(8.0), px(5.0), style);
-                    chart.draw_series(dashes).map_err(plain)?;
-                }
-                Stroke::Bold => {
-                    let style = colour.stroke_width(px(2.4));
-                    chart.draw_series(LineSeries::new(part.iter().copied(), style)).map_err(plain)?;
-                    if series.points.len() <= MARKED_POINTS {
-                        let marks = part.iter().map(|&point| Circle::new(point, px(4.0), colour.filled()));
-                        chart.draw_series(marks).map_err(plain)?;
-                    }
-                }
-            }
-        }
+        draw_series(series, &mut chart)?;
     }
     // The axes come last, over the curves.
     chart
@@ -129,36 +109,76 @@ fn draw_panel(panel: &Panel, area: &Area) -> Result<()> {
         .map_err(plain)
 }
 
-/// One row between title and axes, where no curve can run through it.
-fn draw_legend(panel: &Panel, area: &Area) -> Result<()> {
-    let style = font(15.0).pos(Pos::new(HPos::Left, VPos::Center));
-    let (sample, gap, space) = (px(26.0) as i32, px(7.0) as i32, px(24.0) as i32);
-    let width_of = |series: &Series| -> Result<i32> {
-        Ok(sample + gap + area.estimate_text_size(&series.name, &style).map_err(plain)?.0 as i32)
-    };
-    let widths: Vec<i32> = panel.series.iter().map(width_of).collect::<Result<_>>()?;
-    let total = widths.iter().sum::<i32>() + space * (widths.len() as i32 - 1);
-    let mut left = (area.dim_in_pixel().0 as i32 - total) / 2;
-    let y = px(42.0) as i32;
-    for (series, width) in panel.series.iter().zip(widths) {
-        let colour = PALETTE[series.colour % PALETTE.len()];
-        let line = |from: i32, to: i32, style: ShapeStyle| {
-            area.draw(&PathElement::new([(left + from, y), (left + to, y)], style)).map_err(plain)
-        };
+fn draw_series(series: &Series, chart: &mut Chart) -> Result<()> {
+    let colour = PALETTE[series.colour % PALETTE.len()];
+    for part in unbroken(&series.points) {
         match series.stroke {
-            Stroke::Faint => line(0, sample, colour.mix(FAINT).stroke_width(px(1.0)))?,
-            Stroke::Bold => line(0, sample, colour.stroke_width(px(2.4)))?,
+            Stroke::Faint => {
+                let style = colour.mix(FAINT).stroke_width(px(1.0));
+                chart.draw_series(LineSeries::new(thinned(part), style)).map_err(plain)?;
+            }
             Stroke::Dashed => {
-                for dash in 0..2 {
-                    let from = dash * px(13.0) as i32 + px(1.5) as i32;
-                    line(from, from + px(8.0) as i32, colour.stroke_width(px(1.6)))?;
+                let style = colour.stroke_width(px(1.6));
+                let dashes = DashedLineSeries::new(part.iter().copied(), px(8.0), px(5.0), style);
+                chart.draw_series(dashes).map_err(plain)?;
+            }
+            Stroke::Bold => {
+                let style = colour.stroke_width(px(2.4));
+                chart.draw_series(LineSeries::new(part.iter().copied(), style)).map_err(plain)?;
+                // A single point makes no line.
+                if series.points.len() <= MARKED_POINTS || part.len() == 1 {
+                    let marks = part.iter().map(|&point| Circle::new(point, px(4.0), colour.filled()));
+                    chart.draw_series(marks).map_err(plain)?;
                 }
             }
         }
-        area.draw_text(&series.name, &style, (left + sample + gap, y)).map_err(plain)?;
-        left += width + space;
     }
     Ok(())
+}
+
+/// Rows of samples and names between title and axes, where no curve can run through them. Returns their height.
+fn draw_legend(panel: &Panel, area: &Area) -> Result<u32> {
+    let style = font(15.0).pos(Pos::new(HPos::Left, VPos::Center));
+    let (sample, gap, space) = (px(26.0) as i32, px(7.0) as i32, px(24.0) as i32);
+    let room = area.dim_in_pixel().0 as i32 - 2 * space;
+    let mut rows: Vec<(i32, Vec<(&Series, i32)>)> = Vec::new();
+    for series in &panel.series {
+        let width = sample + gap + area.estimate_text_size(&series.name, &style).map_err(plain)?.0 as i32;
+        match rows.last_mut() {
+            Some((taken, row)) if *taken + space + width <= room => {
+                *taken += space + width;
+                row.push((series, width));
+            }
+            _ => rows.push((width, vec![(series, width)])),
+        }
+    }
+    let mut y = px(f64::from(PANEL_TITLE_PX) + 10.0) as i32;
+    for (taken, row) in &rows {
+        let mut left = (area.dim_in_pixel().0 as i32 - taken) / 2;
+        for (series, width) in row {
+            draw_sample(series, area, (left, y), sample)?;
+            area.draw_text(&series.name, &style, (left + sample + gap, y)).map_err(plain)?;
+            left += width + space;
+        }
+        y += px(f64::from(LEGEND_ROW_PX)) as i32;
+    }
+    Ok(LEGEND_ROW_PX * rows.len() as u32)
+}
+
+/// A piece of a series's line.
+fn draw_sample(series: &Series, area: &Area, (left, y): (i32, i32), length: i32) -> Result<()> {
+    let colour = PALETTE[series.colour % PALETTE.len()];
+    let line = |from: i32, to: i32, style: ShapeStyle| {
+        area.draw(&PathElement::new([(left + from, y), (left + to, y)], style)).map_err(plain)
+    };
+    match series.stroke {
+        Stroke::Faint => line(0, length, colour.mix(FAINT).stroke_width(px(1.0))),
+        Stroke::Bold => line(0, length, colour.stroke_width(px(2.4))),
+        Stroke::Dashed => {
+            line(0, length * 2 / 5, colour.stroke_width(px(1.6)))?;
+            line(length * 3 / 5, length, colour.stroke_width(px(1.6)))
+        }
+    }
 }
 
 /// The stretches of finite points.

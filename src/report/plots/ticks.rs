@@ -25,11 +25,16 @@ impl Axis {
         let (mut low, mut high) =
             values.filter(|v| v.is_finite()).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
         if low > high {
-            (low, high) = limits.unwrap_or((0.0, 1.0));
+            low = limits.map_or(0.0, |(floor, _)| floor);
+            high = low + 1.0;
         }
         // A flat curve lies in the middle of something that can be labelled.
         let flat = (high - low) < 1e-9 * high.abs().max(low.abs()).max(1e-300);
-        let pad = if flat { (0.1 * high.abs()).max(if whole { 1.0 } else { 1e-3 }) } else { margin * (high - low) };
+        let pad = match (flat, whole || high == 0.0) {
+            (true, true) => 1.0,
+            (true, false) => 0.1 * high.abs(),
+            (false, _) => margin * (high - low),
+        };
         (low, high) = (low - pad, high + pad);
         if let Some((floor, ceiling)) = limits {
             (low, high) = (low.max(floor), high.min(ceiling));
