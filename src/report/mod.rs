@@ -1,1 +1,25 @@
-//! To be written.
+//! Everything that prints, logs and draws: numbers and text in, no tensors.
+//!
+//! [`RunLog`] is what a training loop talks to; [`Console`] is the terminal for
+//! everything else; [`plots`] draws curves; [`Table`] lays out evaluation results.
+
+mod console;
+mod epoch_line;
+mod events;
+mod format;
+mod json_lines;
+mod log_file;
+mod numbers;
+pub mod plots;
+mod progress;
+mod run_log;
+mod table;
+
+pub use console::{Console, Verbosity};
+pub use events::{Events, Histogram};
+pub use format::{duration, short};
+pub use json_lines::read_json_lines;
+pub use numbers::{EpochReport, StepRecord, StepReport};
+pub use progress::Progress;
+pub use run_log::{Plan, RunLog};
+pub use table::Table;

@@ -1,0 +1,162 @@
+//! TensorBoard's event files, written by ourselves: scalars, histograms, images and text.
+//!
+//! One file a process, `events.out.tfevents.<time>.<host>.<pid>.0`. Records are
+//! gathered and written together at every flush; a crash in the middle leaves
+//! a file whose whole records can all be read. A resumed run starts a file
+//! that withdraws what earlier ones hold beyond the step it continues from.
+
+mod histogram;
+mod protobuf;
+mod records;
+
+pub use histogram::Histogram;
+
+use super::console::Console;
+use super::log_file::LogFile;
+use super::numbers::{EpochReport, StepRecord};
+use anyhow::Result;
+use protobuf::Message;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The writer of one event file.
+pub struct Events {
+    file: LogFile,
+    pending: Vec<u8>,
+}
+
+impl Events {
+    /// Creates the process's event file in `directory`. `steps_done` is 0 for a fresh run; a resumed one
+    /// passes the steps finished before it, and TensorBoard forgets older records of later steps.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub fn create(directory: &Path, steps_done: u64) -> Result<Self> {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = format!("events.out.tfevents.{:010}.{}.{}", since_1970.as_secs(), host(), std::process::id());
+        // Two runs of one process within a second differ in the last number.
+        let path = (0..)
+            .map(|number| directory.join(format!("{name}.{number}")))
+            .find(|path| !path.exists())
+            .expect("the numbers do not end");
+        let mut events = Events { file: LogFile::append(&path)?, pending: Vec::new() };
+        events.push(0, |event| event.text(3, "brain.Event:2"));
+        if steps_done > 0 {
+            // SessionLog { status: START }: TensorBoard purges what earlier files hold at or after this step.
+            events.push(steps_done + 1, |event| event.message(7, |session| session.varint(1, 1)));
+        }
+        Ok(events)
+    }
+
+    /// A point of the curve `tag`.
+    pub fn scalar(&mut self, tag: &str, step: u64, value: f64) {
+        self.value(tag, step, |summary| summary.float(2, value as f32));
+    }
+
+    pub fn histogram(&mut self, tag: &str, step: u64, histogram: &Histogram) {
+        self.value(tag, step, |summary| summary.message(5, |message| histogram.write(message)));
+    }
+
+    /// An image, encoded as PNG.
+    pub fn image(&mut self, tag: &str, step: u64, width: u32, height: u32, png: &[u8]) {
+        self.value(tag, step, |summary| {
+            summary.message(4, |image| {
+                image.varint(1, height.into());
+                image.varint(2, width.into());
+                image.varint(3, 3); // RGB
+                image.bytes(4, png);
+            });
+        });
+    }
+
+    /// Text, shown as Markdown.
+    pub fn text(&mut self, tag: &str, step: u64, markdown: &str) {
+        const STRING_TYPE: u64 = 7;
+        self.value(&format!("{tag}/text_summary"), step, |summary| {
+            summary.message(9, |metadata| metadata.message(1, |plugin| plugin.text(1, "text")));
+            summary.message(8, |tensor| {
+                tensor.varint(1, STRING_TYPE);
+                tensor.message(2, |shape| shape.message(2, |dimension| dimension.varint(1, 1)));
+                tensor.text(8, markdown);
+            });
+        });
+    }
+
+    /// One step's numbers, under `step/`.
+    pub fn step(&mut self, record: &StepRecord) {
+        self.scalar("step/loss", record.step, record.loss_infonce);
+        self.scalar("step/acc/top1", record.step, record.contrastive_top1);
+        self.scalar("step/ness", record.step, record.ness_mean);
+        self.scalar("step/learning_rate", record.step, record.lr);
+    }
+
+    /// An epoch's numbers: upstream's four tags, then ours; numbers of `extra` keep their names.
+    pub fn epoch(&mut self, report: &EpochReport) {
+        let numbers = [
+            ("loss", Some(report.loss_infonce)),
+            ("acc/top1", Some(report.contrastive_top1)),
+            ("acc/top5", Some(report.contrastive_top5)),
+            ("learning_rate", Some(report.lr)),
+            ("ness/mean", report.ness_mean),
+            ("ness/p10", report.ness_p10),
+            ("ness/p50", report.ness_p50),
+            ("ness/p90", report.ness_p90),
+            ("mutual_information/estimate_nats", Some(report.mi_estimate_nats)),
+            ("mutual_information/ceiling_nats", Some(report.mi_ceiling_nats)),
+            ("similarity/positive", Some(report.positive_similarity)),
+            ("similarity/negative", Some(report.negative_similarity)),
+            ("temperature", Some(report.temperature)),
+            ("knn/top1", report.knn_top1),
+            ("speed/images_per_second", Some(report.images_per_second)),
+            ("speed/data_wait_share", Some(report.data_wait_share)),
+            ("speed/epoch_seconds", Some(report.epoch_seconds)),
+            ("memory/peak_mib", report.memory_peak_mib),
+        ];
+        for (tag, value) in numbers {
+            if let Some(value) = value {
+                self.scalar(tag, report.step, value);
+            }
+        }
+        for (tag, value) in &report.extra {
+            if let Some(value) = value.as_f64() {
+                self.scalar(tag, report.step, value);
+            }
+        }
+    }
+
+    /// Writes what was gathered.
+    pub fn flush(&mut self, console: &Console) {
+        self.file.write(&self.pending, console);
+        self.pending.clear();
+    }
+
+    fn value(&mut self, tag: &str, step: u64, content: impl FnOnce(&mut Message)) {
+        self.push(step, |event| {
+            event.message(5, |summary| {
+                summary.message(1, |value| {
+                    value.text(1, tag);
+                    content(value);
+                });
+            });
+        });
+    }
+
+    fn push(&mut self, step: u64, what: impl FnOnce(&mut Message)) {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut event = Message::default();
+        event.double(1, since_1970.as_secs_f64());
+        event.varint(2, step);
+        what(&mut event);
+        records::append(&mut self.pending, event.as_bytes());
+    }
+}
+
+/// The machine's name as far as a file name can carry it.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .unwrap_or_default();
+    let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect();
+    if name.is_empty() { "localhost".into() } else { name }
+}

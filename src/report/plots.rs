@@ -1,0 +1,81 @@
+//! Line charts as PNG files, with the font inside the program: nothing needs
+//! to be installed on the machine.
+//!
+//! A [`Figure`] says what to show; [`curves`] draws it. Colours are Okabe and
+//! Ito's, which colour-blind readers can tell apart, on white.
+
+mod canvas;
+mod draw;
+mod ticks;
+mod training;
+
+pub use training::training_figure;
+
+use anyhow::{Context, Result};
+use std::path::Path;
+
+/// A picture: panels side by side or on top of each other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    pub title: String,
+    pub panels: Vec<Panel>,
+    pub arrangement: Arrangement,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrangement {
+    SideBySide,
+    Stacked,
+}
+
+/// One pair of axes. Labels carry the units: `loss (nats)`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Panel {
+    pub title: String,
+    pub x_label: String,
+    pub y_label: String,
+    /// Whole numbers only along x: epochs, steps.
+    pub x_whole: bool,
+    /// What y cannot leave, whatever the margin: (0, 100) for percent.
+    pub y_limits: Option<(f64, f64)>,
+    pub series: Vec<Series>,
+}
+
+/// A line through (x, y) points; where a number is not finite, the line has a gap.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// In the legend, if the panel has more than one series.
+    pub name: String,
+    /// Index into the palette, counted round: lines that belong together share one.
+    pub colour: usize,
+    pub stroke: Stroke,
+    pub points: Vec<(f64, f64)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stroke {
+    /// The curve to read; with markers where there are few points.
+    Bold,
+    /// Raw values behind a bold curve.
+    Faint,
+    /// A level to compare with.
+    Dashed,
+}
+
+/// Draws `figure` into a PNG file.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn curves(path: &Path, figure: &Figure) -> Result<()> {
+    let picture = draw::draw(figure).with_context(|| format!("cannot draw {}", path.display()))?;
+    picture.save(path)
+}
+
+/// Draws `figure` and returns width, height (pixels) and the encoded PNG: for TensorBoard and HTML.
+///
+/// # Errors
+/// The picture cannot be drawn or encoded.
+pub fn curves_png(figure: &Figure) -> Result<(u32, u32, Vec<u8>)> {
+    let picture = draw::draw(figure)?;
+    Ok((picture.width, picture.height, picture.png()?))
+}

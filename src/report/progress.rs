@@ -1,0 +1,139 @@
+//! A progress bar that costs the loop it watches one look at the clock per call.
+
+use super::console::{Console, Verbosity};
+use super::format::{cut, duration, short};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Smooth enough to watch, too seldom to cost anything.
+const REDRAW: Duration = Duration::from_millis(125);
+/// Without a terminal: seldom enough for a log file, often enough to see that work goes on.
+const HEARTBEAT: Duration = Duration::from_secs(300);
+/// The width of plain lines.
+pub(super) const COLUMNS: usize = 100;
+
+/// One bar (or its plain substitute). Cleared when finished or dropped.
+pub struct Progress {
+    console: Console,
+    title: String,
+    unit: &'static str,
+    total: u64,
+    position: u64,
+    bar: Option<Bar>,
+    started: Instant,
+    due: Instant,
+}
+
+/// indicatif's bar, and the words beside it.
+struct Bar {
+    bar: ProgressBar,
+    /// Not indicatif's own message, because setting that one redraws the bar once more.
+    words: Arc<Mutex<String>>,
+}
+
+impl Bar {
+    fn new(console: &Console, title: &str, total: u64) -> Self {
+        let words = Arc::new(Mutex::new(String::new()));
+        let shown = words.clone();
+        let style = ProgressStyle::with_template("{prefix} {percent:>3}% {wide_bar} {words}")
+            .expect("the template is ours")
+            .progress_chars("━╸ ")
+            .with_key("words", move |_: &ProgressState, out: &mut dyn Write| {
+                let _ = out.write_str(&shown.lock().unwrap_or_else(PoisonError::into_inner));
+            });
+        let bar = ProgressBar::new(total).with_style(style).with_prefix(title.to_string());
+        let bar = console.bars().add(bar);
+        bar.tick();
+        Bar { bar, words }
+    }
+
+    fn draw(&self, position: u64, words: String) {
+        *self.words.lock().unwrap_or_else(PoisonError::into_inner) = words;
+        self.bar.set_position(position);
+    }
+}
+
+impl Progress {
+    pub(super) fn new(console: Console, title: &str, total: u64, unit: &'static str) -> Self {
+        let bar = (!console.bars().is_hidden()).then(|| Bar::new(&console, title, total));
+        let now = Instant::now();
+        let due = if bar.is_some() { now } else { now + HEARTBEAT };
+        Progress { console, title: title.to_string(), unit, total, position: 0, bar, started: now, due }
+    }
+
+    /// `count` more pieces are done.
+    pub fn advance(&mut self, count: u64) {
+        self.advance_with(count, |progress, _| {
+            let eta = progress.eta().map_or(String::new(), |eta| format!(" ETA {}", duration(eta)));
+            format!("{}/{} {}{eta}", progress.position, progress.total, progress.unit)
+        });
+    }
+
+    /// `count` more pieces are done. `words` is only called when they are shown; it is given the columns that
+    /// are free, and what is longer is cut.
+    pub fn advance_with(&mut self, count: u64, words: impl FnOnce(&Progress, usize) -> String) {
+        self.position += count;
+        if self.console.verbosity() == Verbosity::Quiet {
+            return;
+        }
+        let now = Instant::now();
+        if now < self.due {
+            return;
+        }
+        // `title 100% `, and for a bar one more space on its right.
+        let frame = self.title.chars().count() + 6;
+        match &self.bar {
+            Some(bar) => {
+                let room = self.console.columns().saturating_sub(frame + 1);
+                bar.draw(self.position, cut(&words(self, room), room));
+                self.due = now + REDRAW;
+            }
+            None => {
+                let room = COLUMNS.saturating_sub(frame);
+                let percent = 100 * self.position / self.total.max(1);
+                self.console.note(&format!("{} {percent:>3}% {}", self.title, cut(&words(self, room), room)));
+                self.due = now + HEARTBEAT;
+            }
+        }
+    }
+
+    /// Pieces done.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Pieces a second since the bar began; 0 before the first.
+    pub fn per_second(&self) -> f64 {
+        self.position as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
+    }
+
+    /// Time left at the mean speed so far.
+    pub fn eta(&self) -> Option<Duration> {
+        let left = self.total.saturating_sub(self.position);
+        (self.position > 0).then(|| self.started.elapsed().mul_f64(left as f64 / self.position as f64))
+    }
+
+    /// Takes the bar off the screen and says how long it took where details are wanted.
+    pub fn finish(self) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.console.detail(&format!(
+            "{}: {} {} in {} s ({}/s)",
+            self.title,
+            self.position,
+            self.unit,
+            short(seconds),
+            short(self.per_second())
+        ));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(Bar { bar, .. }) = &self.bar {
+            bar.finish_and_clear();
+            self.console.bars().remove(bar);
+        }
+    }
+}

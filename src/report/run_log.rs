@@ -1,0 +1,192 @@
+//! Everything a training loop says, through one object: the terminal,
+//! `training.log`, `metrics.jsonl`, `steps.jsonl` and TensorBoard's events.
+
+use super::console::Console;
+use super::epoch_line::{epoch_line, step_text};
+use super::events::Events;
+use super::format::plain;
+use super::json_lines::JsonLines;
+use super::log_file::LogFile;
+use super::numbers::{EpochReport, StepRecord, StepReport};
+use super::progress::Progress;
+use anyhow::Result;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The extent of a run: what progress is measured against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// 0, or the first epoch that a resumed run trains.
+    pub first_epoch: u64,
+    /// Epochs when the run is complete.
+    pub epochs: u64,
+    pub steps_per_epoch: u64,
+}
+
+/// The reports of one run. A file that fails later on is warned about once and costs no training.
+pub struct RunLog {
+    console: Console,
+    plan: Plan,
+    text: LogFile,
+    metrics: JsonLines,
+    steps: JsonLines,
+    events: Events,
+    clock: Clock,
+    bar: Option<Progress>,
+}
+
+impl RunLog {
+    /// Opens the files in `directory`, which exists. A resumed run (`plan.first_epoch > 0`) continues them:
+    /// numbers of that epoch and later are dropped.
+    ///
+    /// # Errors
+    /// A file cannot be created, read or rewritten.
+    pub fn create(directory: &Path, plan: Plan, console: Console) -> Result<Self> {
+        let mut log = RunLog {
+            text: LogFile::append(&directory.join("training.log"))?,
+            metrics: JsonLines::continue_at(&directory.join("metrics.jsonl"), plan.first_epoch)?,
+            steps: JsonLines::continue_at(&directory.join("steps.jsonl"), plan.first_epoch)?,
+            events: Events::create(directory, plan.first_epoch * plan.steps_per_epoch)?,
+            clock: Clock::new(plan),
+            bar: None,
+            console,
+            plan,
+        };
+        if plan.first_epoch > 0 {
+            log.note(&format!("resumed: epoch {} of {} is next", plan.first_epoch + 1, plan.epochs));
+        }
+        Ok(log)
+    }
+
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
+    /// TensorBoard's events: histograms, images and text; they reach the file with the next epoch.
+    pub fn events(&mut self) -> &mut Events {
+        &mut self.events
+    }
+
+    /// An epoch (counted from 0) begins: draws its bar.
+    pub fn start_epoch(&mut self, epoch: u64) {
+        // The old bar goes before the new one comes.
+        self.bar = None;
+        self.clock.begin_epoch();
+        let title = format!("epoch {}/{}", epoch + 1, self.plan.epochs);
+        self.bar = Some(self.console.progress(&title, self.plan.steps_per_epoch, "steps"));
+    }
+
+    /// One step over `images` images is done. `report` is called only when the bar is redrawn (at most
+    /// 8 times a second, without a terminal every five minutes), so it may fetch its numbers from a device.
+    ///
+    /// # Panics
+    /// No epoch has been started: a bug.
+    pub fn step(&mut self, images: u64, report: impl FnOnce() -> StepReport) {
+        let clock = &mut self.clock;
+        clock.count_step(images);
+        let bar = self.bar.as_mut().expect("a step belongs to an epoch that was started");
+        bar.advance_with(1, |_, room| step_text(&report(), clock.images_per_second(), clock.eta(), room));
+    }
+
+    /// Numbers of single steps, fetched together (once an epoch, say): `steps.jsonl` and TensorBoard.
+    pub fn record_steps(&mut self, records: &[StepRecord]) {
+        for record in records {
+            self.events.step(record);
+        }
+        if let Some(warning) = self.steps.write(records, &self.console) {
+            self.warn(&warning);
+        }
+    }
+
+    /// An epoch is done: its line on the terminal and in every file.
+    pub fn epoch(&mut self, report: &EpochReport) {
+        self.bar = None;
+        let line = epoch_line(report, self.plan.epochs, self.clock.eta());
+        self.note(&line);
+        if let Some(warning) = self.metrics.write(std::slice::from_ref(report), &self.console) {
+            self.warn(&format!("epoch {}: {warning}", report.epoch + 1));
+        }
+        self.events.epoch(report);
+        self.events.flush(&self.console);
+    }
+
+    /// A line for the terminal (not when quiet) and for `training.log`.
+    pub fn note(&mut self, text: &str) {
+        self.console.note(text);
+        self.log("INFO", text);
+    }
+
+    /// A line for `training.log`, and for the terminal when verbose.
+    pub fn detail(&mut self, text: &str) {
+        self.console.detail(text);
+        self.log("DETAIL", text);
+    }
+
+    /// Something that the user should look at, with the next step in it.
+    pub fn warn(&mut self, text: &str) {
+        self.console.warn(text);
+        self.log("WARNING", text);
+    }
+
+    /// Why the run stops, for `training.log`; printing it is the caller's part.
+    pub fn failed(&mut self, text: &str) {
+        self.bar = None;
+        self.log("ERROR", text);
+    }
+
+    /// The run is complete: prints `result` whatever the verbosity and finishes the files.
+    pub fn finish(mut self, result: &str) {
+        self.bar = None;
+        self.console.result(result);
+        self.log("INFO", result);
+        self.events.flush(&self.console);
+    }
+
+    fn log(&mut self, level: &str, text: &str) {
+        let time = chrono::Local::now().format("%Y-%m-%dT%H:%M:%S%:z");
+        for line in text.lines() {
+            self.text.write(format!("{time} {level:<7} {}\n", plain(line)).as_bytes(), &self.console);
+        }
+    }
+}
+
+/// Speed and time left.
+struct Clock {
+    plan: Plan,
+    epoch_start: Instant,
+    epoch_images: u64,
+    /// Steps of this process; a resumed run starts at 0.
+    steps: u64,
+    first_step_done: Option<Instant>,
+}
+
+impl Clock {
+    fn new(plan: Plan) -> Self {
+        Clock { plan, epoch_start: Instant::now(), epoch_images: 0, steps: 0, first_step_done: None }
+    }
+
+    fn begin_epoch(&mut self) {
+        self.epoch_start = Instant::now();
+        self.epoch_images = 0;
+    }
+
+    fn count_step(&mut self, images: u64) {
+        self.steps += 1;
+        self.epoch_images += images;
+        if self.steps == 1 {
+            self.first_step_done = Some(Instant::now());
+        }
+    }
+
+    fn images_per_second(&self) -> f64 {
+        self.epoch_images as f64 / self.epoch_start.elapsed().as_secs_f64().max(1e-9)
+    }
+
+    /// Steps left at the mean pace since the first step, which warms caches up and is not counted.
+    fn eta(&self) -> Option<Duration> {
+        let total = self.plan.epochs.saturating_sub(self.plan.first_epoch) * self.plan.steps_per_epoch;
+        let counted = self.steps.checked_sub(1).filter(|&steps| steps > 0)?;
+        let left = total.saturating_sub(self.steps);
+        Some(self.first_step_done?.elapsed().mul_f64(left as f64 / counted as f64))
+    }
+}

@@ -1,0 +1,197 @@
+//! `config.yml`: everything resolved, as block-style YAML that people read and
+//! PyYAML's `safe_load` turns into the same values.
+
+use crate::durable;
+use anyhow::Result;
+use serde_json::{Map, Number, Value};
+use std::io::Write;
+use std::path::Path;
+
+/// Writes `directory/config.yml` in one step: a comment with the command line that repeats the run, then `config`.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_config(directory: &Path, config: &Value, command: &[String]) -> Result<()> {
+    let words: Vec<String> = command.iter().map(|word| shell_word(word)).collect();
+    let (command, settings) = (words.join(" "), to_yaml(config));
+    durable::replace(&directory.join("config.yml"), |file| {
+        write!(file, "# Every setting of this run, resolved. The same run again:\n# {command}\n{settings}")?;
+        Ok(())
+    })
+}
+
+/// Block-style YAML of any JSON value.
+pub fn to_yaml(value: &Value) -> String {
+    let mut out = String::new();
+    match value {
+        Value::Object(fields) if !fields.is_empty() => object(&mut out, fields, 0),
+        Value::Array(items) if !fits_a_line(items) => array(&mut out, items, 0),
+        _ => {
+            out.push_str(&inline(value));
+            out.push('\n');
+        }
+    }
+    out
+}
+
+fn object(out: &mut String, fields: &Map<String, Value>, indent: usize) {
+    for (index, (key, value)) in fields.iter().enumerate() {
+        // The first field of an array's object stands behind the dash.
+        if index > 0 || !out.ends_with("- ") {
+            out.extend(std::iter::repeat_n(' ', indent));
+        }
+        out.push_str(&text(key));
+        out.push(':');
+        nested(out, value, indent + 2);
+    }
+}
+
+fn array(out: &mut String, items: &[Value], indent: usize) {
+    for item in items {
+        out.extend(std::iter::repeat_n(' ', indent));
+        match item {
+            Value::Object(fields) if !fields.is_empty() => {
+                out.push_str("- ");
+                object(out, fields, indent + 2);
+            }
+            _ => {
+                out.push('-');
+                nested(out, item, indent + 2);
+            }
+        }
+    }
+}
+
+/// A value behind `key:` or `-`.
+fn nested(out: &mut String, value: &Value, indent: usize) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            out.push('\n');
+            object(out, fields, indent);
+        }
+        Value::Array(items) if !fits_a_line(items) => {
+            out.push('\n');
+            array(out, items, indent);
+        }
+        _ => {
+            out.push(' ');
+            out.push_str(&inline(value));
+            out.push('\n');
+        }
+    }
+}
+
+/// Short lists of numbers and words stand on one line: `[0.5, 0.5, 0.5]`.
+fn fits_a_line(items: &[Value]) -> bool {
+    items.len() <= 8 && items.iter().all(|item| !item.is_object() && !item.is_array())
+}
+
+fn inline(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Number(number) => self::number(number),
+        Value::String(string) => text(string),
+        Value::Array(items) => format!("[{}]", items.iter().map(inline).collect::<Vec<_>>().join(", ")),
+        Value::Object(_) => "{}".into(),
+    }
+}
+
+/// PyYAML wants a point in every float and a sign in every exponent: `1e-6` is a string to it, `1.0e-6` a number.
+fn number(number: &Number) -> String {
+    if number.is_i64() || number.is_u64() {
+        return number.to_string();
+    }
+    let digits = format!("{:?}", number.as_f64().unwrap_or(f64::NAN));
+    let Some((mantissa, exponent)) = digits.split_once('e') else { return digits };
+    let point = if mantissa.contains('.') { "" } else { ".0" };
+    let sign = if exponent.starts_with('-') { "" } else { "+" };
+    format!("{mantissa}{point}e{sign}{exponent}")
+}
+
+/// Bare where YAML 1.1 cannot take it for anything but this string, else in double quotes.
+fn text(string: &str) -> String {
+    const OTHER_MEANINGS: [&str; 9] = ["true", "false", "yes", "no", "on", "off", "null", "y", "n"];
+    let begins_well = string.starts_with(|c: char| c.is_ascii_alphabetic() || "/_".contains(c));
+    let plain = string.chars().all(|c| c.is_ascii_alphanumeric() || "/_.-".contains(c));
+    if begins_well && plain && !OTHER_MEANINGS.contains(&string.to_ascii_lowercase().as_str()) {
+        return string.to_string();
+    }
+    let mut quoted = String::from('"');
+    for c in string.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            ' '..='~' => quoted.push(c),
+            // What PyYAML's reader takes as printable, less the characters that break lines.
+            '\u{a1}'..='\u{2027}' | '\u{202a}'..='\u{d7ff}' | '\u{e000}'..='\u{fefe}' | '\u{ff00}'..='\u{fffd}' => {
+                quoted.push(c)
+            }
+            _ if u32::from(c) <= 0xffff => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ => quoted.push_str(&format!("\\U{:08x}", u32::from(c))),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// A word as a POSIX shell (bash for control characters) reads it back.
+fn shell_word(word: &str) -> String {
+    let safe = |c: char| c.is_ascii_alphanumeric() || "/_.-=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(safe) {
+        return word.to_string();
+    }
+    if !word.chars().any(char::is_control) {
+        return format!("'{}'", word.replace('\'', r"'\''"));
+    }
+    // A line break inside would end the comment.
+    let escaped: String = word
+        .chars()
+        .map(|c| match c {
+            '\'' | '\\' => format!("\\{c}"),
+            c if c.is_control() => format!("\\u{:04x}", u32::from(c)),
+            c => c.to_string(),
+        })
+        .collect();
+    format!("$'{escaped}'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_configuration_reads_well() {
+        let config = json!({
+            "dataset": "fashion_mnist_mini",
+            "lr": 1e-6,
+            "epochs": 4,
+            "device": "cuda:0",
+            "resume": null,
+            "model": { "mean": [0.5, 0.5, 0.5], "head": { "layers": 2 }, "none": {} },
+            "runs": [{ "a": 1, "b": [] }, "no"],
+        });
+        assert_eq!(
+            to_yaml(&config),
+            "dataset: fashion_mnist_mini\nlr: 1.0e-6\nepochs: 4\ndevice: \"cuda:0\"\nresume: null\n\
+             model:\n  mean: [0.5, 0.5, 0.5]\n  head:\n    layers: 2\n  none: {}\n\
+             runs:\n  - a: 1\n    b: []\n  - \"no\"\n"
+        );
+    }
+
+    #[test]
+    fn words_survive_the_shell() {
+        for (word, quoted) in [
+            ("--lr=0.6", "--lr=0.6"),
+            ("my data", "'my data'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+            ("a\nb'", r"$'a\u000ab\''"),
+            ("$HOME", "'$HOME'"),
+        ] {
+            assert_eq!(shell_word(word), quoted);
+        }
+    }
+}
