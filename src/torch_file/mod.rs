@@ -1,1 +1,105 @@
-//! To be written.
+//! PyTorch's checkpoint files as data: what `torch.save` writes, without PyTorch and without running anything.
+//!
+//! A file becomes a tree of [`Value`]s and a tree becomes a file; neither direction knows models, optimisers or
+//! libtorch. Reading verifies every checksum before it hands anything out, refuses classes and functions outside a
+//! short list by name, and allocates no more than a fixed multiple of the file's length (see [`Limits`]). Two
+//! formats are read: zip archives (PyTorch 1.6 and later) and the pickles with raw storages before them. Archives
+//! are written.
+//!
+//! ```no_run
+//! use flatnce::torch_file::{self, TensorData, Value};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let checkpoint = torch_file::read("checkpoint_0026.pth.tar".as_ref())?;
+//! let epoch = checkpoint.get("epoch").and_then(Value::as_int);
+//! let weight = checkpoint.get("model_state_dict").and_then(|model| model.get("conv1.weight"));
+//! println!("{epoch:?} {:?}", weight.and_then(Value::as_tensor).map(TensorData::shape));
+//! # Ok(()) }
+//! ```
+
+mod archive;
+mod dtype;
+mod error;
+mod legacy;
+mod limits;
+mod pickle;
+mod strided;
+mod tensor;
+mod value;
+mod write;
+mod zip;
+
+pub use dtype::DType;
+pub use error::{Error, Place};
+pub use limits::Limits;
+pub use tensor::{Storage, TensorData};
+pub use value::{Dict, Inert, Value};
+pub use write::{write, written_size};
+
+use limits::Budget;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+/// Enough of a file to tell its format: a tar header.
+const HEAD_BYTES: u64 = 512;
+
+/// Reads a checkpoint with the default [`Limits`].
+///
+/// # Errors
+/// Whatever is wrong with the file, with its name, the record, the byte, and what to do next.
+pub fn read(path: &Path) -> Result<Value, Error> {
+    read_with(path, &Limits::default())
+}
+
+/// Reads a checkpoint within `limits`. See [`read`].
+pub fn read_with(path: &Path, limits: &Limits) -> Result<Value, Error> {
+    let opened = File::open(path).map_err(|source| Error::io("open", source));
+    opened.and_then(|mut file| read_from(&mut file, limits)).map_err(|error| error.in_file(path))
+}
+
+/// Reads a checkpoint from memory or an open file. See [`read`].
+pub fn read_from<R: Read + Seek>(source: &mut R, limits: &Limits) -> Result<Value, Error> {
+    let head_of = |source: &mut R| {
+        let length = source.seek(SeekFrom::End(0))?;
+        source.seek(SeekFrom::Start(0))?;
+        let mut head = Vec::new();
+        source.by_ref().take(HEAD_BYTES).read_to_end(&mut head)?;
+        Ok((length, head))
+    };
+    let (length, head) = head_of(source).map_err(|error| Error::io("read", error))?;
+    let mut budget = Budget::new(limits, length);
+    if zip::starts_like_zip(&head) {
+        archive::read_archive(source, length, limits, &mut budget)
+    } else if legacy::starts_like_legacy(&head) {
+        budget.take(length)?;
+        let mut file = head;
+        source.read_to_end(&mut file).map_err(|error| Error::io("read", error))?;
+        legacy::read_legacy(&file, limits, &mut budget)
+    } else {
+        Err(foreign(&head))
+    }
+}
+
+/// Names the kinds of file that are met in place of a checkpoint.
+fn foreign(head: &[u8]) -> Error {
+    let again = "Download it again and compare its length with the original's";
+    let (found, advice) = match head {
+        [] => ("an empty file", "Take an older checkpoint, or copy or download it again"),
+        _ if head.get(257..262) == Some(b"ustar") => (
+            "a tar archive",
+            "If it holds checkpoints, unpack it (`tar xf`); if it is one, from PyTorch before 0.1.10, load it with a \
+             PyTorch of that time and save it again",
+        ),
+        [0x1f, 0x8b, ..] => ("a gzip file", "Unpack it (`gunzip`)"),
+        [_, _, _, _, _, _, _, _, b'{', b'"', ..] => {
+            ("a safetensors file", "It holds tensors alone: give a file from `torch.save`")
+        }
+        [0x80, _, ..] => ("a plain pickle", "Save it with `torch.save`"),
+        [b'<', ..] => ("a web page", again),
+        _ if head.starts_with(b"version https://git-lfs") => {
+            ("a Git LFS pointer", "Fetch the file itself (`git lfs pull`)")
+        }
+        _ => ("a file of an unknown kind", again),
+    };
+    Error::foreign(found, advice)
+}

@@ -1,0 +1,268 @@
+//! What calling one of the known names gives: always a value, never an effect.
+
+use super::super::error::Error;
+use super::super::strided::View;
+use super::super::value::Value;
+use super::globals::Global;
+use super::machine::Machine;
+use super::nodes::{DictNode, Item, Node, StorageClaim, TensorNode};
+use super::number::numpy_number;
+use std::borrow::Cow;
+
+/// No function on the list takes more arguments.
+const MAX_ARGUMENTS: usize = 16;
+const MAX_DIMENSIONS: usize = 64;
+
+impl<'a> Machine<'a, '_> {
+    /// The result of `function(*arguments)`.
+    pub(super) fn call(&mut self, function: Item, arguments: Item) -> Result<Item, Error> {
+        let (global, name) = self.callable(function)?;
+        let args = self.arguments(arguments)?;
+        match (global, args.as_slice()) {
+            (Global::RebuildTensor, [storage, offset, size, stride, rest @ ..]) => {
+                if let Some(&flags) = rest.get(2) {
+                    self.check_no_flags(flags)?;
+                }
+                self.tensor([*storage, *offset, *size, *stride])
+            }
+            // The tensor is the first argument; whether it wants a gradient is the model's affair.
+            (Global::RebuildParameter, [tensor, ..]) if matches!(self.node(*tensor), Some(Node::Tensor(_))) => {
+                Ok(*tensor)
+            }
+            (Global::RebuildFromType, [inner, class, inner_arguments, ..]) => {
+                let is_tensor = matches!(self.callable(*class)?.0, Global::TensorClass);
+                let rebuilds = matches!(self.callable(*inner)?.0, Global::RebuildTensor | Global::RebuildParameter);
+                if !is_tensor || !rebuilds {
+                    return Err(Error::damaged("a tensor is built from something that is none"));
+                }
+                self.call(*inner, *inner_arguments)
+            }
+            (Global::OrderedDict, []) => self.add(Node::Dict(DictNode { ordered: true, ..DictNode::default() })),
+            (Global::OrderedDict, [pairs]) => {
+                let mut entries = Vec::new();
+                for pair in self.items(*pairs)? {
+                    match self.items(pair)?.as_slice() {
+                        [key, value] => entries.push((*key, *value)),
+                        _ => return Err(Error::damaged("a dictionary is made from something that is no pair")),
+                    }
+                }
+                self.add(Node::Dict(DictNode { entries, ordered: true, attributes: None }))
+            }
+            (Global::Dict, []) | (Global::DefaultDict, [] | [_]) => self.add(Node::Dict(DictNode::default())),
+            (Global::Dict, [other]) => {
+                let Some(Node::Dict(DictNode { entries, .. })) = self.node(*other) else {
+                    return Err(Error::damaged("a dictionary is made from something that is none"));
+                };
+                let entries = entries.clone();
+                self.budget.take(entries.len() as u64 * size_of::<(Item, Item)>() as u64)?;
+                self.add(Node::Dict(DictNode { entries, ..DictNode::default() }))
+            }
+            (Global::Set, []) => self.add(Node::Set(Vec::new())),
+            (Global::Set, [items]) => {
+                let items = self.items(*items)?;
+                self.add(Node::Set(items))
+            }
+            (Global::List, []) => self.add(Node::List(Vec::new())),
+            // A deque has its maximal length as second argument.
+            (Global::List, [items] | [items, _]) => {
+                let items = self.items(*items)?;
+                self.add(Node::List(items))
+            }
+            (Global::Tuple, []) => self.add(Node::Tuple(Vec::new())),
+            (Global::Tuple, [items]) => {
+                let items = self.items(*items)?;
+                self.add(Node::Tuple(items))
+            }
+            (Global::Bytes, []) => self.add(Node::Bytes(Cow::Borrowed(&[]))),
+            (Global::Bytes, [bytes]) if matches!(self.node(*bytes), Some(Node::Bytes(_))) => Ok(*bytes),
+            (Global::Encode | Global::Bytes, [text, encoding])
+                if matches!(self.text(*encoding), Some("latin1" | "latin-1")) =>
+            {
+                let text =
+                    self.text(*text).ok_or_else(|| Error::damaged("bytes are made from something that is no text"))?;
+                self.budget.take(text.len() as u64)?;
+                let bytes = text.chars().map(|letter| u8::try_from(u32::from(letter))).collect::<Result<Vec<u8>, _>>();
+                let bytes = bytes.map_err(|_| Error::damaged("bytes are made from letters beyond Latin-1"))?;
+                self.add(Node::Bytes(Cow::Owned(bytes)))
+            }
+            (Global::NumpyScalar, [dtype, bytes]) => match self.numpy_scalar(*dtype, *bytes) {
+                Some(Value::Int(value)) => Ok(Item::Int(value)),
+                Some(Value::Bool(value)) => Ok(Item::Bool(value)),
+                Some(Value::Float(value)) => Ok(Item::Float(value)),
+                Some(Value::BigInt(bytes)) => self.add(Node::Long(Cow::Owned(bytes))),
+                _ => self.object(function, arguments),
+            },
+            (Global::Reconstructor, [class, _base, state]) => {
+                let none = self.add(Node::Tuple(Vec::new()))?;
+                let object = self.new_object(*class, none)?;
+                if let (Item::Node(index), false) = (object, matches!(state, Item::None))
+                    && let Some(Node::Object { state: old, .. }) = self.nodes.get_mut(index as usize)
+                {
+                    *old = *state;
+                }
+                Ok(object)
+            }
+            (Global::Inert, _) => self.object(function, arguments),
+            _ => Err(Error::damaged(format!("{name} is called with arguments that it does not take"))),
+        }
+    }
+
+    /// A new object of `class`.
+    pub(super) fn new_object(&mut self, class: Item, arguments: Item) -> Result<Item, Error> {
+        match self.callable(class)? {
+            (Global::Inert, _) => {
+                self.arguments(arguments)?;
+                self.object(class, arguments)
+            }
+            (
+                Global::OrderedDict | Global::Dict | Global::DefaultDict | Global::Set | Global::List | Global::Tuple,
+                _,
+            ) => self.call(class, arguments),
+            (_, name) => Err(Error::damaged(format!("an object of {name} is made directly"))),
+        }
+    }
+
+    /// A storage from its persistent identifier:
+    /// ("storage", class, key, location, elements), in old files with (view key, first, elements) or None behind.
+    pub(super) fn storage(&mut self, id: Item) -> Result<Node<'a>, Error> {
+        let wrong = || Error::damaged("a storage is described in a way that torch.save does not use");
+        let parts = self.arguments(id)?;
+        let [tag, class, key, _location, elements, view @ ..] = parts.as_slice() else { return Err(wrong()) };
+        match (self.text(*tag), self.callable(*class)?) {
+            (Some("storage"), (Global::TypedStorage(dtype), _)) => {
+                let key = match (self.text(*key), key) {
+                    (Some(key), _) => key.to_owned(),
+                    (None, Item::Int(key)) => key.to_string(),
+                    _ => return Err(wrong()),
+                };
+                let claim = StorageClaim { key, dtype, elements: count(*elements)? };
+                claim.bytes()?;
+                let (first, end) = match view {
+                    [] | [Item::None] => (0, claim.elements),
+                    [view] => match self.arguments(*view)?.as_slice() {
+                        [_key, first, length] => {
+                            let (first, length) = (count(*first)?, count(*length)?);
+                            let end = first.checked_add(length).filter(|&end| end <= claim.elements);
+                            (first, end.ok_or_else(|| Error::damaged("a view reaches past its storage"))?)
+                        }
+                        _ => return Err(wrong()),
+                    },
+                    _ => return Err(wrong()),
+                };
+                let index = self.claim(claim)?;
+                Ok(Node::Storage { index, dtype, first, end })
+            }
+            _ => Err(wrong()),
+        }
+    }
+
+    fn claim(&mut self, claim: StorageClaim) -> Result<usize, Error> {
+        if let Some(&index) = self.storage_index.get(&claim.key) {
+            let known = &self.storages[index];
+            if *known != claim {
+                return Err(Error::damaged(format!("storage {} is described in two ways", claim.key)));
+            }
+            return Ok(index);
+        }
+        self.budget.take((size_of::<StorageClaim>() + 2 * claim.key.len()) as u64)?;
+        let index = self.storages.len();
+        self.storage_index.insert(claim.key.clone(), index);
+        self.storages.push(claim);
+        Ok(index)
+    }
+
+    /// A tensor from storage, offset, size and stride, all in elements.
+    fn tensor(&mut self, [storage, offset, size, stride]: [Item; 4]) -> Result<Item, Error> {
+        let Some(&Node::Storage { index, dtype, first: base, end }) = self.node(storage) else {
+            return Err(Error::damaged("a tensor is built from something that is no storage"));
+        };
+        let first = count(offset)?.checked_add(base);
+        let first = first.ok_or_else(|| Error::damaged("a tensor starts beyond any storage"))?;
+        let view = View { dtype, first, end, shape: self.counts(size)?, strides: self.counts(stride)? };
+        view.check()?;
+        self.budget.take((size_of::<TensorNode>() + 16 * view.shape.len()) as u64)?;
+        self.add(Node::Tensor(Box::new(TensorNode { storage: index, view })))
+    }
+
+    /// Conjugated and negated views are stored without that operation: as they stand they would be wrong.
+    fn check_no_flags(&self, flags: Item) -> Result<(), Error> {
+        match self.node(flags) {
+            Some(Node::Dict(dict)) if dict.entries.iter().all(|(_, on)| matches!(on, Item::Bool(false))) => Ok(()),
+            None if matches!(flags, Item::None) => Ok(()),
+            _ => Err(Error::unsupported(
+                "a conjugated or negated view",
+                "Save `tensor.resolve_conj().resolve_neg()` instead",
+            )),
+        }
+    }
+
+    fn numpy_scalar(&self, dtype: Item, bytes: Item) -> Option<Value> {
+        let (Node::Object { class, arguments, state }, Node::Bytes(bytes)) = (self.node(dtype)?, self.node(bytes)?)
+        else {
+            return None;
+        };
+        let Some(Node::Global { name: "dtype", .. }) = self.nodes.get(*class as usize) else { return None };
+        let Some(Node::Tuple(arguments)) = self.nodes.get(*arguments as usize) else { return None };
+        let code = self.text(*arguments.first()?)?;
+        // State: (version, byte order, ...).
+        let order = match self.node(*state) {
+            Some(Node::Tuple(state)) => self.text(*state.get(1)?)?,
+            _ => "=",
+        };
+        numpy_number(code, order, bytes)
+    }
+
+    fn object(&mut self, class: Item, arguments: Item) -> Result<Item, Error> {
+        match (class, arguments) {
+            (Item::Node(class), Item::Node(arguments)) => {
+                self.add(Node::Object { class, arguments, state: Item::None })
+            }
+            _ => Err(Error::damaged("an object without class")),
+        }
+    }
+
+    fn callable(&self, item: Item) -> Result<(Global, String), Error> {
+        match self.node(item) {
+            Some(Node::Global { global, module, name }) => Ok((*global, format!("{module}.{name}"))),
+            _ => Err(Error::damaged("something is called that is no class or function")),
+        }
+    }
+
+    /// The members of a tuple of arguments.
+    fn arguments(&self, item: Item) -> Result<Vec<Item>, Error> {
+        match self.node(item) {
+            Some(Node::Tuple(items)) if items.len() <= MAX_ARGUMENTS => Ok(items.clone()),
+            _ => Err(Error::damaged("a call without a list of arguments, or with too many")),
+        }
+    }
+
+    /// A copy of the members of a list, tuple or set.
+    fn items(&mut self, item: Item) -> Result<Vec<Item>, Error> {
+        let items = match self.node(item) {
+            Some(Node::List(items) | Node::Tuple(items) | Node::Set(items)) => items,
+            _ => return Err(Error::damaged("a collection is made from something that is none")),
+        };
+        let bytes = items.len() as u64 * size_of::<Item>() as u64;
+        let copy = items.clone();
+        self.budget.take(bytes)?;
+        Ok(copy)
+    }
+
+    /// Sizes or strides.
+    fn counts(&self, item: Item) -> Result<Vec<u64>, Error> {
+        match self.node(item) {
+            Some(Node::Tuple(items)) if items.len() <= MAX_DIMENSIONS => {
+                items.iter().map(|&item| count(item)).collect()
+            }
+            _ => Err(Error::damaged("a tensor without sizes or strides")),
+        }
+    }
+}
+
+/// An integer that is not negative.
+fn count(item: Item) -> Result<u64, Error> {
+    match item {
+        Item::Int(value) => u64::try_from(value).map_err(|_| Error::damaged(format!("{value} is no size"))),
+        _ => Err(Error::damaged("a size is no integer")),
+    }
+}
