@@ -361,3 +361,94 @@ pub struct Pretrain {
     pub precision: Precision,
     pub save_every_n_epochs: u32,
 }
+
+/// Which checkpoint of a directory to evaluate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckpointChoice {
+    /// The newest.
+    Last,
+    /// `checkpoint_{epoch:04}.pth.tar`.
+    Epoch(u32),
+    /// Every one, oldest first: accuracy over epochs, as upstream's `main_eval`.
+    All,
+}
+
+/// Where the encoder of an evaluation comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EncoderSource {
+    /// Checkpoints of a directory.
+    Directory { directory: PathBuf, which: CheckpointChoice },
+    /// One checkpoint file.
+    File(PathBuf),
+    /// Random weights: supervised training from scratch.
+    Scratch(ModelConfig),
+}
+
+/// How the trunk's features are judged by their nearest neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KnnConfig {
+    pub neighbours: u32,
+    /// Of the weighted vote, exp(similarity / temperature).
+    pub temperature: f64,
+}
+
+/// One evaluation: a classifier on frozen features, or the whole network trained with labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluate {
+    pub source: EncoderSource,
+    pub mode: TransferMode,
+    /// The labelled data.
+    pub data: DataConfig,
+    /// Share of the training labels that is used, in (0, 1].
+    pub label_ratio: f64,
+    pub optimizer: OptimizerConfig,
+    pub schedule: ScheduleConfig,
+    pub batch_size: u32,
+    pub epochs: u32,
+    /// Stop after so many epochs without a better test top-1 (fine-tuning); 0 = never.
+    pub patience_epochs: u32,
+    /// L2 penalties on the classifier to choose from, on a split of the training data.
+    pub reg_weights: Vec<f64>,
+    pub knn: KnnConfig,
+    pub save_every_n_epochs: u32,
+    /// Directory and checkpoint file of an evaluation to continue.
+    pub resume: Option<(PathBuf, String)>,
+    pub seed: u64,
+    pub precision: Precision,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Job {
+    Pretrain(Box<Pretrain>),
+    Evaluate(Box<Evaluate>),
+}
+
+/// How much the program says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Talk {
+    Quiet,
+    Normal,
+    Verbose,
+}
+
+/// A command line, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    pub job: Job,
+    pub start: Start,
+    pub device: DeviceChoice,
+    /// Threads that load and augment.
+    pub workers: u32,
+    /// Results go below this directory.
+    pub save_dir: PathBuf,
+    pub talk: Talk,
+    /// Resolve and print everything, train nothing.
+    pub dry_run: bool,
+    /// The command line as typed, to be repeated.
+    pub command: String,
+}
