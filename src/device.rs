@@ -42,7 +42,7 @@ pub fn load_cuda_libraries() -> Result<(), &'static str> {
             Err(message)
         })
         .as_ref()
-        .map(|()| ())
+        .copied()
         .map_err(String::as_str)
 }
 

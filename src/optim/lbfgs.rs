@@ -86,11 +86,11 @@ impl<F: FnMut(&Tensor) -> (f64, Tensor)> Lbfgs<F> {
         let mut shares = Vec::with_capacity(self.pairs.len());
         for (s, y, curvature) in self.pairs.iter().rev() {
             let share = dot(s, &q) / curvature;
-            q = q - y * share;
+            q -= y * share;
             shares.push(share);
         }
         if let Some((_, y, curvature)) = self.pairs.back() {
-            q = q * (curvature / dot(y, y));
+            q *= curvature / dot(y, y);
         }
         for ((s, y, curvature), share) in self.pairs.iter().zip(shares.iter().rev()) {
             q = &q + s * (share - dot(y, &q) / curvature);
