@@ -118,10 +118,9 @@ install_set() {
     require_pip
     take_lock
     if ! believed "$name"; then # another set-up may have finished while this one waited
-        case $name in
-            cpu) require_space 1700 "the CPU set" ;;
-            cuda) require_space 8000 "the CUDA set" ;;
-        esac
+        local -A megabytes=([cpu]=600 [cuda]=4000)
+        if [[ -z ${FLATNCE_WHEELS-} ]]; then megabytes=([cpu]=1300 [cuda]=6700); fi
+        require_space "${megabytes[$name]}" "the $name set"
         unpack_set "$name" "$home"
     fi
     drop_lock
@@ -139,8 +138,8 @@ unpack_set() {
         wheel=$(find_wheel "$requirement" "${FLATNCE_WHEELS:-$store}")
         if [[ -z $wheel ]]; then
             [[ -z ${FLATNCE_WHEELS-} ]] || fail "FLATNCE_WHEELS=$FLATNCE_WHEELS holds no wheel of ${requirement%% *} with the SHA-256" \
-                "${requirement##*:}." "On a machine with a network: $(download_line "$requirement")"
-            fetch_wheel "$requirement" "$store"
+                "${requirement##*:}. On a machine with a network:" "  $(download_line "$name")"
+            fetch_wheel "$requirement" "$name" "$store"
             wheel=$(find_wheel "$requirement" "$store")
             [[ -n $wheel ]] || fail "pip left no wheel of ${requirement%% *} with the pinned SHA-256 in $store."
         fi
@@ -175,12 +174,13 @@ pip_selection=(--no-deps --only-binary=:all: --python-version 311 --implementati
 for tag in 28 27 25 18 17 12 5; do pip_selection+=(--platform "manylinux_2_${tag}_x86_64"); done
 unset tag
 
+# The command that fetches every wheel of a set, for a machine that has a network.
 download_line() {
-    say "python3 -m pip download ${pip_selection[*]} -d DIR ${1%% *}"
+    say "python3 -m pip download ${pip_selection[*]} -d DIR -r scripts/setup/libtorch-$1.txt"
 }
 
 fetch_wheel() {
-    local requirement=$1 store=$2 tmp=$2/tmp.$$
+    local requirement=$1 name=$2 store=$3 tmp=$3/tmp.$$
     unfinished+=("$tmp")
     rm -rf -- "$tmp"
     mkdir -p -- "$tmp"
@@ -194,7 +194,7 @@ fetch_wheel() {
             "Network: is https://pypi.org reachable? pip reads HTTPS_PROXY and PIP_INDEX_URL." \
             "Disk: $(df -Ph -- "$store" | awk 'NR == 2 { print $4 " free" }') in $store." \
             "Without a network: fetch the wheels elsewhere and name their directory with FLATNCE_WHEELS:" \
-            "  $(download_line "$requirement")"
+            "  $(download_line "$name")"
     mv -- "$tmp"/*.whl "$store/"
     rm -rf -- "$tmp"
 }
