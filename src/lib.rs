@@ -7,6 +7,7 @@
 //! `durable` `pixels` `rng`. `cli` sits on top of all.
 
 pub mod augment;
+pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod device;

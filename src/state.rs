@@ -7,6 +7,30 @@
 use std::collections::HashMap;
 use tch::Tensor;
 
+/// What a parameter is: optimisers treat some kinds apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Weight,
+    Bias,
+    /// Weight or bias of a BatchNorm layer.
+    BatchNorm,
+}
+
+/// A trained tensor, its PyTorch name and its role.
+#[derive(Debug)]
+pub struct Parameter {
+    pub name: String,
+    pub tensor: Tensor,
+    pub role: Role,
+}
+
+impl Clone for Parameter {
+    /// The same tensor, not a copy of it.
+    fn clone(&self) -> Self {
+        Parameter { name: self.name.clone(), tensor: self.tensor.shallow_clone(), role: self.role }
+    }
+}
+
 /// An ordered map from name to tensor.
 #[derive(Debug, Default)]
 pub struct StateDict {

@@ -17,7 +17,8 @@ const FLOORS: &[&[&str]] = &[
 type Neighbours = [(&'static str, &'static str, &'static str)];
 
 /// The imports of that kind that are meant. None is needed so far.
-const NEIGHBOURS: &Neighbours = &[];
+const NEIGHBOURS: &Neighbours =
+    &[("checkpoint", "run_dir", "the names of checkpoint files are the directory's business: which is the newest")];
 
 fn floor_of(module: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&module))

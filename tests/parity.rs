@@ -3,8 +3,9 @@
 
 use flatnce::config::*;
 use flatnce::loss::{anchors, contrast, contrast_in_chunks, normalise};
-use flatnce::model::{Encoder, HeadKind, Parameter, Pass, Role};
+use flatnce::model::{Encoder, HeadKind, Pass};
 use flatnce::optim;
+use flatnce::state::{Parameter, Role};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 

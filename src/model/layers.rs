@@ -6,35 +6,11 @@
 //! is one cast a step, and autograd carries the gradient back to the master.
 
 use crate::rng::{Purpose, Stream};
-use crate::state::StateDict;
+use crate::state::{Parameter, Role, StateDict};
 use anyhow::{Result, bail};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use tch::{Device, Kind, Tensor};
-
-/// What a parameter is: optimisers treat some kinds apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    Weight,
-    Bias,
-    /// Weight or bias of a BatchNorm layer.
-    BatchNorm,
-}
-
-/// A trained tensor, its PyTorch name and its role.
-#[derive(Debug)]
-pub struct Parameter {
-    pub name: String,
-    pub tensor: Tensor,
-    pub role: Role,
-}
-
-impl Clone for Parameter {
-    /// The same tensor, not a copy of it.
-    fn clone(&self) -> Self {
-        Parameter { name: self.name.clone(), tensor: self.tensor.shallow_clone(), role: self.role }
-    }
-}
 
 /// How a forward pass runs.
 #[derive(Clone, Copy, Debug)]

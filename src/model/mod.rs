@@ -6,11 +6,11 @@ mod layers;
 mod resnet;
 
 pub use head::Head;
-pub use layers::{Builder, Linear, Parameter, Pass, Registry, Role, channels_last};
+pub use layers::{Builder, Linear, Pass, Registry, channels_last};
 pub use resnet::feature_dim;
 
 use crate::config::ModelConfig;
-use crate::state::StateDict;
+use crate::state::{Parameter, StateDict};
 use anyhow::Result;
 use resnet::Trunk;
 use tch::{Device, Kind, Tensor};

@@ -8,7 +8,7 @@
 
 use super::{Optimizer, StateEntry, load_slots, slot_entries};
 use crate::config::OptimizerConfig;
-use crate::model::Parameter;
+use crate::state::Parameter;
 use anyhow::{Result, bail};
 use tch::Tensor;
 

@@ -11,7 +11,7 @@
 
 use super::{Optimizer, StateEntry, load_slots, slot_entries};
 use crate::config::OptimizerConfig;
-use crate::model::{Parameter, Role};
+use crate::state::{Parameter, Role};
 use anyhow::Result;
 use tch::Tensor;
 

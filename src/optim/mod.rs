@@ -15,7 +15,7 @@ pub use schedule::{Schedule, scaled_lr};
 pub use sgd::Sgd;
 
 use crate::config::{OptimizerConfig, OptimizerName};
-use crate::model::Parameter;
+use crate::state::Parameter;
 use anyhow::{Result, bail};
 use tch::{Kind, Tensor};
 

@@ -6,7 +6,7 @@
 
 use super::{Optimizer, StateEntry, load_slots, slot_entries};
 use crate::config::OptimizerConfig;
-use crate::model::Parameter;
+use crate::state::Parameter;
 use anyhow::Result;
 use tch::Tensor;
 

@@ -1,0 +1,197 @@
+//! Checkpoints: what a run needs to continue, in the form that `torch.save`
+//! writes and upstream's scripts read (upstream: `utils.save_checkpoint`).
+//!
+//! ```text
+//! {batch_size, epoch, model, model_state_dict,
+//!  optimizer: {state: {index: {...}}, param_groups}, scheduler: {LambdaLR's},
+//!  flatnce: {format, config, step, batch_in_epoch, ...}}
+//! ```
+//!
+//! Upstream's own files lack `flatnce` and are read all the same. Knows no
+//! architecture: tensors have names and indices, no meaning.
+
+mod optimizer;
+mod tensors;
+
+pub use optimizer::{OptimizerState, SavedOptimizer};
+pub use tensors::{from_tensor, to_tensor};
+
+use crate::config::Pretrain;
+use crate::durable;
+use crate::run_dir;
+use crate::state::StateDict;
+use crate::torch_file::{self, Dict, Value};
+use anyhow::{Context, Result, anyhow, bail};
+use std::path::{Path, PathBuf};
+
+/// The layout of the `flatnce` entry; a reader refuses newer ones.
+const FORMAT: i64 = 1;
+
+/// Everything saved of a pre-training run. Tensors are on the CPU and belong to the checkpoint alone.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The epoch that was finished last or is under way, counted from 0, as in the file's name.
+    pub epoch: u32,
+    /// Steps done since the start of the run.
+    pub step: u64,
+    /// Batches of the current epoch already trained; 0 after a whole epoch.
+    pub batch_in_epoch: u64,
+    /// State of the encoder without the prefix `module.` of multi-GPU runs.
+    pub model: StateDict,
+    pub optimizer: SavedOptimizer,
+    /// The run's configuration; `None` in a file that PyTorch wrote.
+    pub config: Option<Pretrain>,
+    /// Upstream's name of the model, such as `res50`.
+    pub model_name: Option<String>,
+    pub batch_size: Option<u32>,
+}
+
+impl Checkpoint {
+    /// The tree that `torch.load` returns.
+    ///
+    /// Errors: a tensor of a type that PyTorch files do not have.
+    pub fn to_value(&self) -> Result<Value> {
+        let config =
+            self.config.as_ref().ok_or_else(|| anyhow!("a checkpoint without configuration is not written"))?;
+        let mut model = Dict::ordered();
+        for (name, tensor) in self.model.iter() {
+            model.insert(name, from_tensor(tensor)?);
+        }
+        let mut ours = Dict::new();
+        ours.insert("format", FORMAT);
+        ours.insert("version", env!("CARGO_PKG_VERSION"));
+        ours.insert("config", serde_json::to_string(config)?);
+        ours.insert("step", i64::try_from(self.step)?);
+        ours.insert("batch_in_epoch", i64::try_from(self.batch_in_epoch)?);
+
+        let mut root = Dict::new();
+        root.insert("batch_size", i64::from(config.batch_size));
+        root.insert("epoch", i64::from(self.epoch));
+        root.insert("model", config.model.depth.name());
+        root.insert("model_state_dict", Value::Dict(model));
+        root.insert("optimizer", self.optimizer.to_value(&config.optimizer)?);
+        root.insert("scheduler", self.optimizer.scheduler_value(&config.optimizer, self.step)?);
+        root.insert("flatnce", Value::Dict(ours));
+        Ok(Value::Dict(root))
+    }
+
+    /// Reads the tree of one of our files, or of upstream's; `path` gives the epoch of the latter, as upstream takes it
+    /// from the file's name.
+    fn from_value(value: &Value, path: &Path) -> Result<Checkpoint> {
+        let root = value.as_dict().ok_or_else(|| anyhow!("it holds {} instead of a dictionary", value.kind()))?;
+        let model = model_state(root.get("model_state_dict").ok_or_else(|| {
+            anyhow!("it has no entry model_state_dict; pre-trained weights of other programs go to --from-pretrained")
+        })?)?;
+        let optimizer = SavedOptimizer::from_value(root.get("optimizer"))?;
+        let ours = root.get("flatnce");
+        let named_epoch =
+            path.file_name().and_then(|name| run_dir::CheckpointName::parse(name.to_str()?)).map(|name| name.epoch);
+        let (mut config, mut step, mut batch_in_epoch) = (None, None, 0);
+        if let Some(ours) = ours {
+            let int = |key: &str| {
+                ours.get(key)
+                    .and_then(Value::as_int)
+                    .and_then(|n| u64::try_from(n).ok())
+                    .ok_or_else(|| anyhow!("flatnce.{key} is no count"))
+            };
+            let format = int("format")?;
+            if format > FORMAT as u64 {
+                bail!("its format {format} is newer than this program's {FORMAT}; use a newer flatnce");
+            }
+            let text =
+                ours.get("config").and_then(Value::as_str).ok_or_else(|| anyhow!("flatnce.config is no text"))?;
+            config = Some(serde_json::from_str(text).context("flatnce.config cannot be understood")?);
+            step = Some(int("step")?);
+            batch_in_epoch = int("batch_in_epoch")?;
+        }
+        let epoch = match (ours, root.get("epoch").and_then(Value::as_int), named_epoch) {
+            // Upstream saves the number of epochs asked for; only its file name tells how far it came.
+            (None, _, Some(named)) => named,
+            (_, Some(saved), _) => u32::try_from(saved).context("its epoch is negative")?,
+            (_, None, named) => named.unwrap_or(0),
+        };
+        let scheduled = root.get("scheduler").and_then(|s| s.get("last_epoch")).and_then(Value::as_int);
+        let step = step.or(scheduled.and_then(|n| u64::try_from(n).ok())).unwrap_or(0);
+        Ok(Checkpoint {
+            epoch,
+            step,
+            batch_in_epoch,
+            model,
+            optimizer,
+            config,
+            model_name: root.get("model").and_then(Value::as_str).map(str::to_owned),
+            batch_size: root.get("batch_size").and_then(Value::as_int).and_then(|n| u32::try_from(n).ok()),
+        })
+    }
+}
+
+/// A dictionary of tensors, without the prefix that `torch.nn.DataParallel` puts before every name.
+fn model_state(value: &Value) -> Result<StateDict> {
+    let entries = value.as_dict().ok_or_else(|| anyhow!("model_state_dict is {}", value.kind()))?;
+    let mut state = StateDict::new();
+    for (key, value) in entries.iter() {
+        let name = key.as_str().ok_or_else(|| anyhow!("model_state_dict has a key that is {}", key.kind()))?;
+        let tensor = value.as_tensor().ok_or_else(|| anyhow!("{name} is {} instead of a tensor", value.kind()))?;
+        let short = name.strip_prefix("module.").unwrap_or(name);
+        if state.get(short).is_some() {
+            bail!("{short} is there with and without the prefix module.");
+        }
+        state.push(short, to_tensor(tensor)?);
+    }
+    if state.is_empty() {
+        bail!("model_state_dict is empty");
+    }
+    Ok(state)
+}
+
+/// Writes a checkpoint so that the file is whole or not there, and returns its size in bytes.
+///
+/// Errors: a number in the model that is not finite (nothing is written); no space, with the size needed; no
+/// permission.
+pub fn write(path: &Path, checkpoint: &Checkpoint) -> Result<u64> {
+    if let Some(name) = checkpoint.model.first_not_finite() {
+        bail!("{name} holds a number that is not finite; {} is not written", path.display());
+    }
+    let value = checkpoint.to_value()?;
+    // PyTorch names the folder inside the archive after the file, without its last extension.
+    let archive = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("checkpoint").to_owned();
+    let size = torch_file::written_size(&archive, &value)?;
+    let mut written = 0;
+    durable::replace(path, |file| {
+        written = torch_file::write(file, &archive, &value)?;
+        Ok(())
+    })
+    .with_context(|| format!("the checkpoint needs {:.1} MiB at {}", size as f64 / 1048576.0, path.display()))?;
+    Ok(written)
+}
+
+/// Reads and verifies a checkpoint: every record's checksum before any of it is used.
+///
+/// Errors: the file and the entry at fault.
+pub fn read(path: &Path) -> Result<Checkpoint> {
+    let value = torch_file::read(path)?;
+    Checkpoint::from_value(&value, path)
+        .with_context(|| format!("{} is no checkpoint of a pre-training run", path.display()))
+}
+
+/// Reads the newest checkpoint of a run that verifies; damaged ones are named through `warn` and passed over.
+///
+/// Errors: the directory has no checkpoint, or none that verifies.
+pub fn newest_good(directory: &Path, warn: &mut dyn FnMut(String)) -> Result<(PathBuf, Checkpoint)> {
+    let found = run_dir::list_checkpoints(directory)?;
+    let newest_first: Vec<PathBuf> = found.into_iter().rev().map(|(_, path)| path).collect();
+    if newest_first.is_empty() {
+        bail!("{} holds no checkpoint (checkpoint_NNNN.pth.tar)", directory.display());
+    }
+    for path in &newest_first {
+        match read(path) {
+            Ok(checkpoint) => return Ok((path.clone(), checkpoint)),
+            Err(error) => warn(format!("{} is passed over: {error:#}", path.display())),
+        }
+    }
+    bail!(
+        "none of the {} checkpoints in {} can be read; their faults are named above",
+        newest_first.len(),
+        directory.display()
+    )
+}
