@@ -34,6 +34,8 @@ pub struct Panel {
     pub title: String,
     pub x_label: String,
     pub y_label: String,
+    /// What x covers at least: panels of one figure then agree.
+    pub x_range: Option<(f64, f64)>,
     /// Whole numbers only along x: epochs, steps.
     pub x_whole: bool,
     /// What y cannot leave, whatever the margin: (0, 100) for percent.
