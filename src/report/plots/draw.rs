@@ -1,8 +1,9 @@
 //! From a [`Figure`] to pixels, through plotters.
 
-use super::canvas::{FONT, Picture, SCALE, load_font};
+use super::canvas::{FONT, SCALE, load_font, shrink};
 use super::ticks::Axis;
 use super::{Arrangement, Figure, Panel, Series, Stroke};
+use crate::pixels::RgbImage;
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -41,7 +42,7 @@ fn font(size_px: f64) -> TextStyle<'static> {
     (FONT, px(size_px)).into_font().color(&INK)
 }
 
-pub(super) fn draw(figure: &Figure) -> Result<Picture> {
+pub(super) fn draw(figure: &Figure) -> Result<RgbImage> {
     load_font();
     let count = figure.panels.len().max(1) as u32;
     let (columns, rows) = match figure.arrangement {
@@ -61,7 +62,7 @@ pub(super) fn draw(figure: &Figure) -> Result<Picture> {
         }
         root.present().map_err(plain)?;
     }
-    Ok(Picture::shrink(&drawn, width, height))
+    Ok(shrink(&drawn, width as usize, height as usize))
 }
 
 fn draw_panel(panel: &Panel, area: &Area) -> Result<()> {
