@@ -55,6 +55,12 @@ impl Console {
         Self::build(verbosity, ProgressDrawTarget::hidden(), false, Box::new(out), Box::new(err))
     }
 
+    /// Bars on a terminal of a test's own.
+    #[cfg(test)]
+    pub(super) fn drawing_on(draw: ProgressDrawTarget) -> Self {
+        Self::build(Verbosity::Normal, draw, false, Box::new(std::io::sink()), Box::new(std::io::sink()))
+    }
+
     fn build(
         verbosity: Verbosity,
         draw: ProgressDrawTarget,

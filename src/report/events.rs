@@ -14,6 +14,8 @@ pub use histogram::Histogram;
 use super::console::Console;
 use super::log_file::LogFile;
 use super::numbers::{EpochReport, StepRecord};
+use super::png::encode_png;
+use crate::pixels::RgbRef;
 use anyhow::Result;
 use protobuf::Message;
 use std::path::Path;
@@ -57,16 +59,22 @@ impl Events {
         self.value(tag, step, |summary| summary.message(5, |message| histogram.write(message)));
     }
 
-    /// An image, encoded as PNG.
-    pub fn image(&mut self, tag: &str, step: u64, width: u32, height: u32, png: &[u8]) {
+    /// A picture; it is stored as PNG.
+    ///
+    /// # Errors
+    /// As [`encode_png`].
+    pub fn image(&mut self, tag: &str, step: u64, picture: RgbRef) -> Result<()> {
+        const RGB: u64 = 3;
+        let png = encode_png(picture)?;
         self.value(tag, step, |summary| {
             summary.message(4, |image| {
-                image.varint(1, height.into());
-                image.varint(2, width.into());
-                image.varint(3, 3); // RGB
-                image.bytes(4, png);
+                image.varint(1, picture.height as u64);
+                image.varint(2, picture.width as u64);
+                image.varint(3, RGB);
+                image.bytes(4, &png);
             });
         });
+        Ok(())
     }
 
     /// Text, shown as Markdown.

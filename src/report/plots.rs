@@ -11,6 +11,8 @@ mod training;
 
 pub use training::training_figure;
 
+use super::png::save_png;
+use crate::pixels::RgbImage;
 use anyhow::{Context, Result};
 use std::path::Path;
 
@@ -34,6 +36,8 @@ pub struct Panel {
     pub title: String,
     pub x_label: String,
     pub y_label: String,
+    /// What x covers at least: panels of one figure then agree.
+    pub x_range: Option<(f64, f64)>,
     /// Whole numbers only along x: epochs, steps.
     pub x_whole: bool,
     /// What y cannot leave, whatever the margin: (0, 100) for percent.
@@ -65,17 +69,15 @@ pub enum Stroke {
 /// Draws `figure` into a PNG file.
 ///
 /// # Errors
-/// The file cannot be written.
+/// The picture cannot be drawn, or the file cannot be written.
 pub fn curves(path: &Path, figure: &Figure) -> Result<()> {
-    let picture = draw::draw(figure).with_context(|| format!("cannot draw {}", path.display()))?;
-    picture.save(path)
+    save_png(path, draw(figure)?.as_ref())
 }
 
-/// Draws `figure` and returns width, height (pixels) and the encoded PNG: for TensorBoard and HTML.
+/// Draws `figure`: 640 x 440 pixels a panel, and 52 more rows for the title.
 ///
 /// # Errors
-/// The picture cannot be drawn or encoded.
-pub fn curves_png(figure: &Figure) -> Result<(u32, u32, Vec<u8>)> {
-    let picture = draw::draw(figure)?;
-    Ok((picture.width, picture.height, picture.png()?))
+/// The picture cannot be drawn.
+pub fn draw(figure: &Figure) -> Result<RgbImage> {
+    draw::draw(figure).with_context(|| format!("cannot draw {:?}", figure.title))
 }

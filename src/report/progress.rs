@@ -137,3 +137,66 @@ impl Drop for Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use indicatif::{ProgressDrawTarget, TermLike};
+    use std::io::Result;
+
+    /// A terminal that only keeps what is written.
+    #[derive(Clone, Debug, Default)]
+    struct Terminal(Arc<Mutex<String>>);
+
+    impl TermLike for Terminal {
+        fn width(&self) -> u16 {
+            120
+        }
+        fn move_cursor_up(&self, _: usize) -> Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> Result<()> {
+            self.0.lock().unwrap().push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_bar_asks_for_words_only_when_it_is_redrawn() {
+        let terminal = Terminal::default();
+        let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+        let console = Console::drawing_on(target);
+        let mut progress = console.progress("epoch 3/100", 1000, "steps");
+        let (mut calls, started) = (0, Instant::now());
+        for step in 0..1000 {
+            progress.advance_with(1, |_, _| {
+                calls += 1;
+                format!("loss of step {step}")
+            });
+        }
+        let most = 1 + started.elapsed().as_millis() / REDRAW.as_millis();
+        assert!((1..=most).contains(&calls), "{calls} redraws, not {most}");
+        assert_eq!((progress.position(), progress.eta()), (1000, Some(Duration::ZERO)));
+        drop(progress);
+        let shown = terminal.0.lock().unwrap().clone();
+        assert!(shown.contains("epoch 3/100   0% ") && shown.contains("loss of step 0"), "{shown:?}");
+    }
+}

@@ -1,8 +1,9 @@
 //! From a [`Figure`] to pixels, through plotters.
 
-use super::canvas::{FONT, Picture, SCALE, load_font};
+use super::canvas::{FONT, SCALE, load_font, shrink};
 use super::ticks::Axis;
 use super::{Arrangement, Figure, Panel, Series, Stroke};
+use crate::pixels::RgbImage;
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -24,7 +25,7 @@ const PANEL_PX: (u32, u32) = (640, 440);
 const TITLE_PX: u32 = 52;
 const PANEL_TITLE_PX: u32 = 32;
 const LEGEND_ROW_PX: u32 = 24;
-/// The opacity of raw values.
+/// The strength of the colour of raw values.
 const FAINT: f64 = 0.45;
 /// Up to this many points a curve shows each of them.
 const MARKED_POINTS: usize = 40;
@@ -41,7 +42,7 @@ fn font(size_px: f64) -> TextStyle<'static> {
     (FONT, px(size_px)).into_font().color(&INK)
 }
 
-pub(super) fn draw(figure: &Figure) -> Result<Picture> {
+pub(super) fn draw(figure: &Figure) -> Result<RgbImage> {
     load_font();
     let count = figure.panels.len().max(1) as u32;
     let (columns, rows) = match figure.arrangement {
@@ -61,12 +62,13 @@ pub(super) fn draw(figure: &Figure) -> Result<Picture> {
         }
         root.present().map_err(plain)?;
     }
-    Ok(Picture::shrink(&drawn, width, height))
+    Ok(shrink(&drawn, width as usize, height as usize))
 }
 
 fn draw_panel(panel: &Panel, area: &Area) -> Result<()> {
     let points = || panel.series.iter().flat_map(|series| &series.points);
-    let x = Axis::new(points().map(|point| point.0), 8, 0.02, None, panel.x_whole);
+    let x_values = points().map(|point| point.0).chain(panel.x_range.into_iter().flat_map(|(from, to)| [from, to]));
+    let x = Axis::new(x_values, 8, 0.02, None, panel.x_whole);
     let y = Axis::new(points().map(|point| point.1), 6, 0.05, panel.y_limits, false);
 
     let centred = font(19.0).pos(Pos::new(HPos::Center, VPos::Center));
@@ -110,30 +112,38 @@ fn draw_panel(panel: &Panel, area: &Area) -> Result<()> {
 }
 
 fn draw_series(series: &Series, chart: &mut Chart) -> Result<()> {
-    let colour = PALETTE[series.colour % PALETTE.len()];
+    let style = line_style(series);
     for part in unbroken(&series.points) {
-        match series.stroke {
-            Stroke::Faint => {
-                let style = colour.mix(FAINT).stroke_width(px(1.0));
-                chart.draw_series(LineSeries::new(thinned(part), style)).map_err(plain)?;
-            }
-            Stroke::Dashed => {
-                let style = colour.stroke_width(px(1.6));
-                let dashes = DashedLineSeries::new(part.iter().copied(), px(8.0), px(5.0), style);
-                chart.draw_series(dashes).map_err(plain)?;
-            }
-            Stroke::Bold => {
-                let style = colour.stroke_width(px(2.4));
-                chart.draw_series(LineSeries::new(part.iter().copied(), style)).map_err(plain)?;
-                // A single point makes no line.
-                if series.points.len() <= MARKED_POINTS || part.len() == 1 {
-                    let marks = part.iter().map(|&point| Circle::new(point, px(4.0), colour.filled()));
-                    chart.draw_series(marks).map_err(plain)?;
-                }
-            }
+        let part = thinned(part);
+        if series.stroke == Stroke::Dashed {
+            chart.draw_series(DashedLineSeries::new(part, px(8.0), px(5.0), style)).map_err(plain)?;
+            continue;
+        }
+        // Piece by piece: plotters draws a spike where a thick line turns sharply.
+        let pieces = part.windows(2).map(|ends| PathElement::new(ends, style));
+        chart.draw_series(pieces).map_err(plain)?;
+        if series.stroke == Stroke::Bold {
+            // A lone point makes no line, and joints are round.
+            let marked = series.points.len() <= MARKED_POINTS || part.len() == 1;
+            let radius = if marked { px(4.0) } else { style.stroke_width / 2 };
+            let dots = part.iter().map(|&point| Circle::new(point, radius, style.filled()));
+            chart.draw_series(dots).map_err(plain)?;
         }
     }
     Ok(())
+}
+
+fn line_style(series: &Series) -> ShapeStyle {
+    let colour = PALETTE[series.colour % PALETTE.len()];
+    match series.stroke {
+        Stroke::Bold => colour.stroke_width(px(2.4)),
+        Stroke::Dashed => colour.stroke_width(px(1.6)),
+        // Paler, not transparent, which would show every joint.
+        Stroke::Faint => {
+            let paler = |part: u8| (255.0 - FAINT * f64::from(255 - part)) as u8;
+            RGBColor(paler(colour.0), paler(colour.1), paler(colour.2)).stroke_width(px(1.0))
+        }
+    }
 }
 
 /// Rows of samples and names between title and axes, where no curve can run through them. Returns their height.
@@ -167,18 +177,15 @@ fn draw_legend(panel: &Panel, area: &Area) -> Result<u32> {
 
 /// A piece of a series's line.
 fn draw_sample(series: &Series, area: &Area, (left, y): (i32, i32), length: i32) -> Result<()> {
-    let colour = PALETTE[series.colour % PALETTE.len()];
-    let line = |from: i32, to: i32, style: ShapeStyle| {
-        area.draw(&PathElement::new([(left + from, y), (left + to, y)], style)).map_err(plain)
+    let pieces = match series.stroke {
+        Stroke::Dashed => vec![(0, length * 2 / 5), (length * 3 / 5, length)],
+        Stroke::Bold | Stroke::Faint => vec![(0, length)],
     };
-    match series.stroke {
-        Stroke::Faint => line(0, length, colour.mix(FAINT).stroke_width(px(1.0))),
-        Stroke::Bold => line(0, length, colour.stroke_width(px(2.4))),
-        Stroke::Dashed => {
-            line(0, length * 2 / 5, colour.stroke_width(px(1.6)))?;
-            line(length * 3 / 5, length, colour.stroke_width(px(1.6)))
-        }
+    for (from, to) in pieces {
+        let piece = PathElement::new([(left + from, y), (left + to, y)], line_style(series));
+        area.draw(&piece).map_err(plain)?;
     }
+    Ok(())
 }
 
 /// The stretches of finite points.
@@ -186,7 +193,7 @@ fn unbroken(points: &[(f64, f64)]) -> impl Iterator<Item = &[(f64, f64)]> {
     points.split(|point| !(point.0.is_finite() && point.1.is_finite())).filter(|part| !part.is_empty())
 }
 
-/// At most 2,000 points that keep every bucket's lowest and highest: a faint line shows the spread.
+/// At most 2,000 points that keep the lowest and the highest of every stretch: the line shows the spread.
 fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     const BUCKETS: usize = 1000;
     if points.len() <= 2 * BUCKETS {

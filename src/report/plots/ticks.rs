@@ -9,6 +9,7 @@ pub(super) struct Axis {
     pub low: f64,
     pub high: f64,
     pub ticks: Vec<f64>,
+    step: f64,
     decimals: usize,
 }
 
@@ -46,13 +47,18 @@ impl Axis {
         let first = (low / step - 1e-9).ceil() as i64;
         let last = (high / step + 1e-9).floor() as i64;
         let decimals = (-step.log10().floor()).max(0.0) as usize;
-        Axis { low, high, ticks: (first..=last).map(|i| i as f64 * step).collect(), decimals }
+        Axis { low, high, ticks: (first..=last).map(|i| i as f64 * step).collect(), step, decimals }
     }
 
     fn label(&self, tick: f64) -> String {
         // Zero may come as -0.
         let tick = tick + 0.0;
-        if self.decimals > 5 || tick.abs() >= 1e6 { format!("{tick:.1e}") } else { format!("{tick:.*}", self.decimals) }
+        if self.decimals <= 5 && tick.abs() < 1e6 {
+            return format!("{tick:.*}", self.decimals);
+        }
+        // As many digits as tell neighbours apart.
+        let digits = (tick.abs().max(self.step).log10().floor() - self.step.log10().floor()).max(0.0);
+        format!("{tick:.*e}", digits as usize)
     }
 }
 
@@ -100,6 +106,14 @@ mod tests {
         assert_eq!(labels(&axis), ["0.012", "0.014", "0.016", "0.018"]);
         let axis = Axis::new([-0.5, 0.5].into_iter(), 4, 0.05, None, false);
         assert_eq!(labels(&axis), ["-0.5", "0.0", "0.5"]);
+    }
+
+    #[test]
+    fn labels_of_tiny_and_huge_numbers_differ() {
+        let axis = Axis::new([0.9e-5, 1.1e-5].into_iter(), 4, 0.0, None, false);
+        assert_eq!(labels(&axis), ["9.0e-6", "9.5e-6", "1.00e-5", "1.05e-5", "1.10e-5"]);
+        let axis = Axis::new([0.0, 3e7].into_iter(), 3, 0.0, None, false);
+        assert_eq!(labels(&axis), ["0", "1e7", "2e7", "3e7"]);
     }
 
     #[test]

@@ -20,10 +20,12 @@ pub fn training_figure(title: &str, epochs: &[EpochReport], steps: &[StepRecord]
     };
     let mut loss: Vec<Series> = thin("each step", |record| record.loss_infonce).into_iter().collect();
     loss.push(bold(|report| Some(report.loss_infonce)));
-    if let (Some(first), Some(last)) = (epochs.first(), epochs.last()) {
-        let from = steps.first().map_or(first.epoch as f64, |record| place.epochs(record).floor());
-        let ceiling = last.mi_ceiling_nats;
-        let points = vec![(from, ceiling), (last.epoch as f64 + 1.0, ceiling)];
+    let x_range = epochs.last().map(|last| {
+        let first_epoch = epochs[0].epoch.min(steps.first().map_or(u64::MAX, |record| record.epoch));
+        (first_epoch as f64, last.epoch as f64 + 1.0)
+    });
+    if let (Some((from, to)), Some(last)) = (x_range, epochs.last()) {
+        let points = vec![(from, last.mi_ceiling_nats), (to, last.mi_ceiling_nats)];
         loss.push(Series { name: "collapsed features".into(), colour: 1, stroke: Stroke::Dashed, points });
     }
     let mut ness: Vec<Series> = thin("each step", |record| record.ness_mean).into_iter().collect();
@@ -32,6 +34,7 @@ pub fn training_figure(title: &str, epochs: &[EpochReport], steps: &[StepRecord]
         title: title.into(),
         x_label: "epochs trained".into(),
         y_label: y_label.into(),
+        x_range,
         x_whole: true,
         y_limits: Some(y_limits),
         series,
