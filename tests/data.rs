@@ -1,67 +1,570 @@
 //! Every data source, on files and trees written here in their real formats, and every kind of fault in them.
 
 use flatnce::config::{DataConfig, DatasetName};
-use flatnce::data::{Images, Part, Split, decode_file, load};
+use flatnce::data::{Images, Part, Split, load, native_size_px, semi_subset};
 use flatnce::pixels::RgbImage;
+use std::fs;
+use std::io::Write;
 use std::path::Path;
+use tempfile::TempDir;
+
+const GOLDEN: &str = "tests/golden/data";
 
 fn config(dataset: DatasetName, root: &Path) -> DataConfig {
-    DataConfig { dataset, root: root.to_path_buf(), image_size_px: flatnce::data::native_size_px(dataset) }
+    DataConfig { dataset, root: root.to_path_buf(), image_size_px: native_size_px(dataset) }
+}
+
+fn read(dataset: DatasetName, root: &TempDir, part: Part) -> Split {
+    load(&config(dataset, root.path()), part).unwrap_or_else(|error| panic!("{dataset}: {error:#}"))
+}
+
+/// The error must hold every one of `words`.
+fn fails(dataset: DatasetName, root: &TempDir, part: Part, words: &[&str]) {
+    let error = load(&config(dataset, root.path()), part).expect_err("an error was expected");
+    let text = format!("{error:#}");
+    for word in words {
+        assert!(text.contains(word), "{text:?} should contain {word:?}");
+    }
+}
+
+/// Writes a file below `root`, with its directories.
+fn write(root: &TempDir, path: &str, bytes: impl AsRef<[u8]>) {
+    let path = root.path().join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// Writes empty files: enough where only names are read.
+fn touch(root: &TempDir, paths: &[&str]) {
+    for path in paths {
+        write(root, path, "");
+    }
+}
+
+fn temporary() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn labels(split: &Split) -> &[i64] {
+    split.labels.as_deref().expect("a labelled split")
 }
 
 fn counts(split: &Split) -> Vec<usize> {
     let mut counts = vec![0; split.classes.len()];
-    for &label in split.labels.as_ref().expect("a labelled split") {
+    for &label in labels(split) {
         counts[label as usize] += 1;
     }
     counts
 }
 
-#[test]
-fn the_embedded_images_are_balanced_padded_and_grey() {
-    for (part, per_class) in [(Part::Train, 400), (Part::Unlabelled, 400), (Part::Test, 100)] {
-        let split = load(&config(DatasetName::FashionMnistMini, Path::new("nowhere")), part).unwrap();
-        assert_eq!(counts(&split), vec![per_class; 10]);
-        let Images::Packed(packed) = &split.images else { panic!("packed") };
-        assert_eq!((packed.len(), packed.width(), packed.height()), (per_class * 10, 32, 32));
-        let mut scratch = RgbImage::default();
-        for index in 0..split.len() {
-            let image = split.image(index, &mut scratch).unwrap();
-            for (at, pixel) in image.pixels.chunks_exact(3).enumerate() {
-                assert!(pixel[0] == pixel[1] && pixel[1] == pixel[2]);
-                let inside = |place| (2..30).contains(&place);
-                assert!(pixel[0] == 0 || (inside(at % 32) && inside(at / 32)), "the margin is black");
+fn names(split: &Split) -> Vec<String> {
+    (0..split.len()).map(|index| split.file_name(index).unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+/// Pixels of image `index`, whatever holds them.
+fn pixels(split: &Split, index: usize) -> Vec<u8> {
+    split.image(index, &mut RgbImage::default()).unwrap().pixels.to_vec()
+}
+
+mod packed {
+    use super::*;
+    use flate2::{Compression, write::GzEncoder};
+
+    #[test]
+    fn the_embedded_images_are_balanced_padded_and_grey() {
+        for (part, per_class) in [(Part::Train, 400), (Part::Unlabelled, 400), (Part::Test, 100)] {
+            let split = read(DatasetName::FashionMnistMini, &temporary(), part);
+            assert_eq!(counts(&split), vec![per_class; 10]);
+            let Images::Packed(packed) = &split.images else { panic!("packed") };
+            assert_eq!((packed.len(), packed.width(), packed.height()), (per_class * 10, 32, 32));
+            for index in 0..split.len() {
+                let image = packed.get(index);
+                for (at, pixel) in image.pixels.chunks_exact(3).enumerate() {
+                    assert!(pixel[0] == pixel[1] && pixel[1] == pixel[2]);
+                    let inside = |place| (2..30).contains(&place);
+                    assert!(pixel[0] == 0 || (inside(at % 32) && inside(at / 32)), "the margin is black");
+                }
+                assert!(image.pixels.iter().any(|&level| level > 100), "image {index} is not empty");
             }
-            assert!(image.pixels.iter().any(|&level| level > 100), "image {index} is not empty");
         }
+    }
+
+    /// `count` images whose level is index + row + 2 column, and labels index mod 10.
+    fn idx(count: u32) -> (Vec<u8>, Vec<u8>) {
+        let mut images = [[0, 0, 8, 3], count.to_be_bytes(), 28u32.to_be_bytes(), 28u32.to_be_bytes()].concat();
+        let mut labels = [[0, 0, 8, 1], count.to_be_bytes()].concat();
+        for index in 0..count {
+            images.extend((0..28 * 28).map(|at| (index + at / 28 + 2 * (at % 28)) as u8));
+            labels.push((index % 10) as u8);
+        }
+        (images, labels)
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn fashion_mnist_reads_plain_and_compressed_files_in_each_usual_place() {
+        let (images, labels) = idx(12);
+        for (home, packed) in [("fashion_mnist", true), ("FashionMNIST/raw", false), (".", true)] {
+            let root = temporary();
+            for prefix in ["train", "t10k"] {
+                let (end, pack): (_, fn(&[u8]) -> Vec<u8>) = if packed { (".gz", gzip) } else { ("", <[u8]>::to_vec) };
+                write(&root, &format!("{home}/{prefix}-images-idx3-ubyte{end}"), pack(&images));
+                write(&root, &format!("{home}/{prefix}-labels-idx1-ubyte{end}"), pack(&labels));
+            }
+            for part in [Part::Train, Part::Test] {
+                let split = read(DatasetName::FashionMnist, &root, part);
+                assert_eq!((split.len(), labels[8..].len()), (12, 12));
+                assert_eq!(split.label(11), Some(1));
+                // Image 5, row 3, column 4 of the file: 5 + 3 + 8; two pixels further in after padding.
+                let image = pixels(&split, 5);
+                assert_eq!(image[(5 * 32 + 6) * 3..][..3], [16; 3]);
+                assert_eq!(image[(5 * 32 + 1) * 3..][..3], [0; 3]);
+            }
+        }
+    }
+
+    #[test]
+    fn faults_in_fashion_mnist_are_named() {
+        let dataset = DatasetName::FashionMnist;
+        let root = temporary();
+        fails(dataset, &root, Part::Train, &["train-images-idx3-ubyte", "./scripts/get_data.sh fashion_mnist"]);
+        let (images, mut labels) = idx(12);
+        write(&root, "fashion_mnist/train-images-idx3-ubyte", &images[..5000]);
+        fails(dataset, &root, Part::Train, &["train-labels-idx1-ubyte", "get_data.sh"]);
+        write(&root, "fashion_mnist/train-labels-idx1-ubyte", &labels);
+        fails(dataset, &root, Part::Train, &["train-images", "truncated", "9408", "get_data.sh"]);
+        write(&root, "fashion_mnist/train-images-idx3-ubyte", &labels);
+        fails(dataset, &root, Part::Train, &["train-images", "0x00000803"]);
+        write(&root, "fashion_mnist/train-images-idx3-ubyte", &idx(13).0);
+        fails(dataset, &root, Part::Train, &["train-labels", "12 labels for 13 images"]);
+        labels[10] = 11;
+        write(&root, "fashion_mnist/train-images-idx3-ubyte", &images);
+        write(&root, "fashion_mnist/train-labels-idx1-ubyte", &labels);
+        fails(dataset, &root, Part::Train, &["train-labels", "the label 11"]);
+        write(
+            &root,
+            "fashion_mnist/train-images-idx3-ubyte",
+            [&[0u8, 0, 8, 3][..], &[0, 0, 0, 1].repeat(3), &[7]].concat(),
+        );
+        fails(dataset, &root, Part::Train, &["train-images", "[1, 1, 1]", "28"]);
+    }
+
+    /// The level of the CIFAR fixtures (tests/golden/data/make_pickles.py).
+    fn level(image: usize, channel: usize, y: usize, x: usize) -> u8 {
+        ((31 * image + 67 * channel + 5 * y + 3 * x) % 256) as u8
+    }
+
+    fn record(label: &[u8], image: usize) -> Vec<u8> {
+        let plane = |channel| (0..1024).map(move |at| level(image, channel, at / 32, at % 32));
+        label.iter().copied().chain((0..3).flat_map(plane)).collect()
+    }
+
+    fn has_levels(split: &Split, index: usize, image: usize) -> bool {
+        let found = pixels(split, index);
+        (0..3072).all(|at| found[at] == level(image, at % 3, at / 96, at / 3 % 32))
+    }
+
+    #[test]
+    fn cifar_10_reads_its_binary_version() {
+        let root = temporary();
+        for batch in 1..=5u8 {
+            let records = [record(&[batch], batch.into()), record(&[9], 2 * usize::from(batch))].concat();
+            write(&root, &format!("cifar-10-batches-bin/data_batch_{batch}.bin"), records);
+        }
+        write(&root, "cifar-10-batches-bin/test_batch.bin", record(&[0], 77));
+        let train = read(DatasetName::Cifar10, &root, Part::Train);
+        assert_eq!(labels(&train), [1, 9, 2, 9, 3, 9, 4, 9, 5, 9]);
+        assert!(has_levels(&train, 4, 3) && has_levels(&train, 5, 6));
+        assert_eq!(train.classes[9], "truck");
+        assert_eq!(train.describe(), "cifar10 train: 10 images of 32x32 pixels, 10 classes");
+        assert!(has_levels(&read(DatasetName::Cifar10, &root, Part::Test), 0, 77));
+
+        write(&root, "cifar-10-batches-bin/data_batch_4.bin", record(&[10], 1));
+        fails(DatasetName::Cifar10, &root, Part::Train, &["data_batch_4.bin", "label 10", "0 to 9"]);
+        write(&root, "cifar-10-batches-bin/data_batch_4.bin", &record(&[1], 1)[..3000]);
+        fails(
+            DatasetName::Cifar10,
+            &root,
+            Part::Train,
+            &["data_batch_4.bin", "3,000", "3,073", "30,730,000", "get_data.sh cifar10"],
+        );
+        fs::remove_file(root.path().join("cifar-10-batches-bin/data_batch_4.bin")).unwrap();
+        fails(DatasetName::Cifar10, &root, Part::Train, &["data_batch_4.bin", "get_data.sh cifar10"]);
+        fails(
+            DatasetName::Cifar10,
+            &temporary(),
+            Part::Train,
+            &["cifar10 is not there", "data_batch_1.bin", "get_data.sh cifar10"],
+        );
+    }
+
+    #[test]
+    fn cifar_100_takes_the_fine_label() {
+        let root = temporary();
+        write(&root, "cifar100/cifar-100-binary/train.bin", [record(&[19, 11], 1), record(&[4, 99], 2)].concat());
+        write(&root, "cifar100/cifar-100-binary/test.bin", record(&[0, 0], 3));
+        let train = read(DatasetName::Cifar100, &root, Part::Train);
+        assert_eq!(labels(&train), [11, 99]);
+        assert_eq!((train.classes[11].as_str(), train.classes[99].as_str()), ("boy", "worm"));
+        assert!(has_levels(&train, 1, 2));
+        assert_eq!(read(DatasetName::Cifar100, &root, Part::Test).len(), 1);
+    }
+
+    fn pickle(name: &str) -> Vec<u8> {
+        fs::read(format!("{GOLDEN}/pickles/{name}")).unwrap()
+    }
+
+    #[test]
+    fn cifar_reads_its_python_version_in_every_protocol() {
+        for name in ["python2", "protocol0", "protocol1", "protocol2", "protocol3", "protocol4", "column_major"] {
+            let root = temporary();
+            for batch in ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"]
+            {
+                write(&root, &format!("cifar-10-batches-py/{batch}"), pickle(name));
+            }
+            let test = read(DatasetName::Cifar10, &root, Part::Test);
+            assert_eq!(labels(&test), [3, 9], "{name}");
+            assert!(has_levels(&test, 0, 0) && has_levels(&test, 1, 1), "{name}");
+            assert_eq!(read(DatasetName::Cifar10, &root, Part::Train).len(), 10);
+        }
+        let root = temporary();
+        write(&root, "cifar-100-python/train", pickle("fine"));
+        let train = read(DatasetName::Cifar100, &root, Part::Train);
+        assert_eq!(labels(&train), [42, 99]);
+        assert!(has_levels(&train, 1, 1));
+    }
+
+    #[test]
+    fn nothing_in_a_pickle_is_executed_and_faults_are_named() {
+        let root = temporary();
+        for (name, word) in [
+            ("bad_call", "system"),
+            ("bad_type", "other than bytes"),
+            ("bad_shape", "[2, 64]"),
+            ("bad_label", "label 10"),
+            ("fine", "\"labels\""),
+        ] {
+            write(&root, "cifar-10-batches-py/test_batch", pickle(name));
+            fails(DatasetName::Cifar10, &root, Part::Test, &["test_batch", word, "get_data.sh cifar10"]);
+        }
+        assert!(!Path::new("executed").exists());
+    }
+
+    #[test]
+    fn a_truncated_pickle_is_an_error_wherever_it_ends() {
+        let root = temporary();
+        for name in ["python2", "protocol0", "protocol2", "protocol4"] {
+            let whole = pickle(name);
+            for length in (0..whole.len()).filter(|n| *n < 60 || n % 499 == 0 || *n + 40 > whole.len()) {
+                write(&root, "cifar-10-batches-py/test_batch", &whole[..length]);
+                fails(DatasetName::Cifar10, &root, Part::Test, &["test_batch", "get_data.sh cifar10"]);
+            }
+        }
+    }
+
+    #[test]
+    fn stl_10_is_turned_from_columns_to_rows() {
+        let root = temporary();
+        // Level of image i: 5 i + 60 channel + row + 2 column, stored column by column.
+        let file = |count: usize| -> Vec<u8> {
+            let plane =
+                |i: usize, c: usize| (0..96 * 96usize).map(move |at| (5 * i + 60 * c + at % 96 + 2 * (at / 96)) as u8);
+            (0..count).flat_map(|i| (0..3).flat_map(move |c| plane(i, c))).collect()
+        };
+        write(&root, "stl10/stl10_binary/train_X.bin", file(3));
+        write(&root, "stl10/stl10_binary/train_y.bin", [1, 10, 5]);
+        write(&root, "stl10/stl10_binary/unlabeled_X.bin", file(4));
+        let train = read(DatasetName::Stl10, &root, Part::Train);
+        assert_eq!(labels(&train), [0, 9, 4]);
+        let image = pixels(&train, 2);
+        for (y, x, c) in [(0, 0, 0), (7, 90, 1), (95, 3, 2)] {
+            assert_eq!(image[(y * 96 + x) * 3 + c], (10 + 60 * c + y + 2 * x) as u8);
+        }
+        let unlabelled = read(DatasetName::Stl10, &root, Part::Unlabelled);
+        assert_eq!((unlabelled.len(), unlabelled.labels.is_none(), unlabelled.classes.len()), (4, true, 0));
+
+        fails(DatasetName::Stl10, &root, Part::Test, &["test_X.bin", "get_data.sh stl10"]);
+        write(&root, "stl10/stl10_binary/train_y.bin", [1, 10]);
+        fails(DatasetName::Stl10, &root, Part::Train, &["train_y.bin", "2 labels for 3 images"]);
+        write(&root, "stl10/stl10_binary/train_y.bin", [1, 0, 1]);
+        fails(DatasetName::Stl10, &root, Part::Train, &["train_y.bin", "the label 0", "1 to 10"]);
+        write(&root, "stl10/stl10_binary/train_X.bin", &file(1)[1..]);
+        fails(DatasetName::Stl10, &root, Part::Train, &["train_X.bin", "27,647", "138,240,000", "get_data.sh stl10"]);
     }
 }
 
-/// Largest and mean difference between two images of one size.
-fn difference(a: &[u8], b: &[u8]) -> (u8, f64) {
-    assert_eq!(a.len(), b.len());
-    let differences = a.iter().zip(b).map(|(&a, &b)| a.abs_diff(b));
-    let (max, sum) = differences.fold((0, 0u64), |(max, sum), d| (max.max(d), sum + u64::from(d)));
-    (max, sum as f64 / a.len() as f64)
+mod trees {
+    use super::*;
+
+    #[test]
+    fn imagenet_numbers_classes_by_wordnet_id() {
+        let root = temporary();
+        let files = ["train/n02/n02_2.JPEG", "train/n02/n02_10.JPEG", "train/n01/n01_7.JPEG", "train/n03/n03_1.JPEG"];
+        touch(&root, &files.map(|file| ["imagenet/", file].concat()).each_ref().map(String::as_str));
+        touch(&root, &["imagenet/val/n03/v1.JPEG", "imagenet/val/n01/v2.JPEG", "imagenet/val/n01/notes.txt"]);
+        let train = read(DatasetName::Imagenet, &root, Part::Train);
+        assert_eq!(train.classes, ["n01", "n02", "n03"]);
+        assert_eq!(names(&train), ["n01/n01_7.JPEG", "n02/n02_10.JPEG", "n02/n02_2.JPEG", "n03/n03_1.JPEG"]);
+        assert_eq!(labels(&train), [0, 1, 1, 2]);
+        // A class that the test part lacks does not shift the others.
+        let val = read(DatasetName::Imagenet, &root, Part::Test);
+        assert_eq!((labels(&val), val.classes.len()), (&[0, 2][..], 3));
+        // The directory itself may be given.
+        let inside = load(&config(DatasetName::Imagenet, &root.path().join("imagenet")), Part::Train).unwrap();
+        assert_eq!(inside.len(), 4);
+
+        touch(&root, &["imagenet/val/n04/v3.JPEG"]);
+        fails(DatasetName::Imagenet, &root, Part::Test, &["val/n04", "no class of the training images"]);
+        fs::create_dir(root.path().join("imagenet/train/n00")).unwrap();
+        fails(DatasetName::Imagenet, &root, Part::Train, &["train/n00", "no JPEG or PNG"]);
+        fails(DatasetName::Imagenet, &temporary(), Part::Train, &["imagenet is not there", "datasets/README.md"]);
+    }
+
+    #[test]
+    fn a_flat_validation_directory_is_explained() {
+        let root = temporary();
+        touch(&root, &["imagenet/train/n01/a.JPEG", "imagenet/val/ILSVRC2012_val_00000001.JPEG"]);
+        fails(
+            DatasetName::Imagenet,
+            &root,
+            Part::Test,
+            &["imagenet/val", "1 images lie in it directly", "one directory per class"],
+        );
+    }
+
+    #[test]
+    fn flowers_and_sun_are_tested_where_upstream_tests_them() {
+        for (dataset, home, test) in [(DatasetName::Flower, "flower", "test"), (DatasetName::Sun, "SUN", "val")] {
+            let root = temporary();
+            for part in ["train", "val", "test"] {
+                touch(&root, &[&format!("{home}/{part}/b/{part}.jpg"), &format!("{home}/{part}/a/{part}.jpg")]);
+            }
+            assert_eq!(labels(&read(dataset, &root, Part::Train)), [0, 1]);
+            assert_eq!(names(&read(dataset, &root, Part::Test)), [format!("a/{test}.jpg"), format!("b/{test}.jpg")]);
+            fs::remove_dir_all(root.path().join(home).join(test)).unwrap();
+            assert_eq!(read(dataset, &root, Part::Test).len(), 2, "the other of the two is taken");
+            fs::remove_dir_all(root.path().join(home).join(if test == "val" { "test" } else { "val" })).unwrap();
+            fails(dataset, &root, Part::Test, &["neither val/ nor test/"]);
+        }
+    }
+
+    #[test]
+    fn food_reads_its_lists_and_sorted_trees() {
+        let root = temporary();
+        touch(
+            &root,
+            &["food-101/images/apple_pie/1.jpg", "food-101/images/waffles/2.jpg", "food-101/images/waffles/3.jpg"],
+        );
+        write(&root, "food-101/meta/train.txt", "waffles/3\napple_pie/1\n");
+        write(&root, "food-101/meta/test.txt", "waffles/2\n");
+        let train = read(DatasetName::Food, &root, Part::Train);
+        assert_eq!(
+            (names(&train), labels(&train)),
+            (vec!["waffles/3.jpg".into(), "apple_pie/1.jpg".into()], &[1, 0][..])
+        );
+        assert_eq!(names(&read(DatasetName::Food, &root, Part::Test)), ["waffles/2.jpg"]);
+        write(&root, "food-101/meta/test.txt", "waffles/2\nsoup/4\n");
+        fails(DatasetName::Food, &root, Part::Test, &["test.txt:2", "soup"]);
+        let sorted = temporary();
+        touch(&sorted, &["food/train/pie/1.jpg", "food/val/pie/2.jpg"]);
+        assert_eq!(read(DatasetName::Food, &sorted, Part::Test).len(), 1);
+        fails(DatasetName::Food, &temporary(), Part::Test, &["food is not there"]);
+    }
+
+    #[test]
+    fn tiny_imagenet_reads_its_annotations() {
+        let root = temporary();
+        let home = "tiny-imagenet-200";
+        touch(&root, &[&format!("{home}/train/n02/images/n02_0.JPEG"), &format!("{home}/train/n01/images/n01_0.JPEG")]);
+        touch(&root, &[&format!("{home}/train/n01/n01_boxes.txt"), &format!("{home}/val/images/val_0.JPEG")]);
+        touch(&root, &[&format!("{home}/val/images/val_1.JPEG")]);
+        let annotations = format!("{home}/val/val_annotations.txt");
+        write(&root, &annotations, "val_1.JPEG\tn01\t0\t0\t1\t1\nval_0.JPEG\tn02\t0\t0\t1\t1\n");
+        let train = read(DatasetName::TinyImagenet, &root, Part::Unlabelled);
+        assert_eq!(names(&train), ["n01/images/n01_0.JPEG", "n02/images/n02_0.JPEG"]);
+        let val = read(DatasetName::TinyImagenet, &root, Part::Test);
+        assert_eq!((names(&val), labels(&val)), (vec!["val_1.JPEG".into(), "val_0.JPEG".into()], &[0, 1][..]));
+
+        for (text, word) in [("val_0.JPEG", "tab"), ("val_0.JPEG\tn09\t", "n09"), ("val_7.JPEG\tn01", "val_7.JPEG")] {
+            write(&root, &annotations, text);
+            fails(
+                DatasetName::TinyImagenet,
+                &root,
+                Part::Test,
+                &["val_annotations.txt:1", word, "get_data.sh tiny_imagenet"],
+            );
+        }
+        fs::remove_file(root.path().join(&annotations)).unwrap();
+        fails(DatasetName::TinyImagenet, &root, Part::Test, &["val_annotations.txt", "get_data.sh tiny_imagenet"]);
+        // Sorted into classes, as many scripts leave it.
+        fs::remove_dir_all(root.path().join(home).join("val")).unwrap();
+        touch(&root, &[&format!("{home}/val/n02/val_0.JPEG")]);
+        assert_eq!(labels(&read(DatasetName::TinyImagenet, &root, Part::Test)), [1]);
+    }
+
+    #[test]
+    fn caltech_splits_each_class_into_thirty_and_the_rest() {
+        let root = temporary();
+        for (class, count) in [("Faces", 40), ("ant", 31), ("BACKGROUND_Google", 50)] {
+            for index in 0..count {
+                touch(&root, &[&format!("caltech/101_ObjectCategories/{class}/image_{index:04}.jpg")]);
+            }
+        }
+        let train = read(DatasetName::Caltech, &root, Part::Train);
+        let test = read(DatasetName::Caltech, &root, Part::Test);
+        assert_eq!(train.classes, ["Faces", "ant"]);
+        assert_eq!((counts(&train), counts(&test)), (vec![30, 30], vec![10, 1]));
+        let mut all = [names(&train), names(&test)].concat();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 71, "no image is in both parts");
+        assert_eq!(names(&train), names(&read(DatasetName::Caltech, &root, Part::Train)), "the choice is fixed");
+        assert_ne!(names(&train)[..30], all[..30], "the choice is not simply the first thirty");
+        fs::remove_file(root.path().join("caltech/101_ObjectCategories/ant/image_0000.jpg")).unwrap();
+        fails(DatasetName::Caltech, &root, Part::Test, &["ant", "holds 30 images"]);
+    }
+
+    fn annotation(objects: &str) -> String {
+        format!(
+            "<annotation><folder>VOC2007</folder><owner><name>person</name></owner><size><width>5</width></size>\
+             {objects}</annotation>"
+        )
+    }
+
+    #[test]
+    fn voc_takes_the_class_of_the_first_object() {
+        let root = temporary();
+        let home = "VOC/VOCdevkit/VOC2007";
+        let xml = |id: &str, text: &str| write(&root, &format!("{home}/Annotations/{id}.xml"), text);
+        write(&root, &format!("{home}/ImageSets/Main/trainval.txt"), "000005\n000007\n");
+        let parts = "<object><part><name>head</name></part><name>sofa</name></object><object><name>cat</name></object>";
+        xml("000005", &annotation(parts));
+        xml("000007", &annotation("<object><name> car </name><pose>Left</pose></object>"));
+        let train = read(DatasetName::Voc, &root, Part::Train);
+        assert_eq!(
+            labels(&train).iter().map(|&l| train.classes[l as usize].as_str()).collect::<Vec<_>>(),
+            ["sofa", "car"]
+        );
+        assert_eq!(names(&train), ["000005.jpg", "000007.jpg"]);
+        let Images::Files(files) = &train.images else { panic!("files") };
+        assert!(files.path(0).ends_with("VOC2007/JPEGImages/000005.jpg"));
+        fails(DatasetName::Voc, &root, Part::Test, &["test.txt", "datasets/README.md"]);
+        for (text, word) in [
+            (annotation(""), "no object"),
+            (annotation("<object><name>unicorn</name></object>"), "unicorn"),
+            (annotation("<object></object>"), "no name"),
+            ("<annotation>".to_owned(), "broken XML"),
+        ] {
+            xml("000007", &text);
+            fails(DatasetName::Voc, &root, Part::Train, &["000007.xml", word]);
+        }
+        fs::remove_file(root.path().join(home).join("Annotations/000007.xml")).unwrap();
+        fails(DatasetName::Voc, &root, Part::Train, &["000007.xml", "cannot be read"]);
+    }
+
+    #[test]
+    fn a_folder_is_labelled_by_its_subdirectories_or_unlabelled() {
+        let flat = temporary();
+        touch(&flat, &["b.JPG", "a.Png", "readme.txt", ".hidden.png", ".cache/x.png", "more/deep/c.jpeg"]);
+        let split = read(DatasetName::Folder, &flat, Part::Train);
+        assert_eq!(
+            (names(&split), split.labels.is_none()),
+            (vec!["a.Png".into(), "b.JPG".into(), "more/deep/c.jpeg".into()], true)
+        );
+        fails(DatasetName::Folder, &flat, Part::Test, &["no test images", "train/CLASS/", "test/CLASS/"]);
+
+        let labelled = temporary();
+        touch(&labelled, &["cats/1.jpg", "ants/2.png", "ants/young/3.png", ".git/x"]);
+        let split = read(DatasetName::Folder, &labelled, Part::Unlabelled);
+        assert_eq!((split.classes.join(" "), labels(&split)), ("ants cats".into(), &[0, 0, 1][..]));
+
+        let parts = temporary();
+        touch(&parts, &["train/cats/1.jpg", "train/ants/2.png", "val/cats/3.png"]);
+        assert_eq!(read(DatasetName::Folder, &parts, Part::Train).len(), 2);
+        assert_eq!(labels(&read(DatasetName::Folder, &parts, Part::Test)), [1]);
+        touch(&parts, &["test/ants/4.png"]);
+        assert_eq!(labels(&read(DatasetName::Folder, &parts, Part::Test)), [0], "test/ comes before val/");
+    }
+
+    #[test]
+    fn faults_of_a_folder_are_named() {
+        let root = temporary();
+        fails(DatasetName::Folder, &root, Part::Train, &["no JPEG or PNG image"]);
+        touch(&root, &["cats/a.jpg", "cats/b.webp"]);
+        fails(DatasetName::Folder, &root, Part::Train, &["cats/b.webp", "convert"]);
+        let error = load(&config(DatasetName::Folder, &root.path().join("no")), Part::Train).unwrap_err();
+        assert!(format!("{error}").contains("is no directory"));
+        let loops = temporary();
+        touch(&loops, &["a.jpg"]);
+        std::os::unix::fs::symlink(loops.path(), loops.path().join("again")).unwrap();
+        fails(DatasetName::Folder, &loops, Part::Train, &["loop of links"]);
+        let broken = temporary();
+        std::os::unix::fs::symlink("/nowhere/x.jpg", broken.path().join("x.jpg")).unwrap();
+        fails(DatasetName::Folder, &broken, Part::Train, &["x.jpg", "leads nowhere"]);
+    }
 }
 
-#[test]
-fn images_of_every_kind_decode_as_pillow_decodes_them() {
-    let directory = Path::new("tests/golden/data/images");
-    let mut seen = 0;
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        let expected = directory.join(format!("{}.expected.png", path.file_name().unwrap().to_str().unwrap()));
-        if !expected.exists() {
-            continue;
+mod subsets {
+    use super::*;
+
+    /// Classes of 10, 40 and 150 images.
+    fn uneven() -> (TempDir, Split) {
+        let root = temporary();
+        for (class, count) in [("n01", 10), ("n02", 40), ("n03", 150)] {
+            for index in 0..count {
+                touch(&root, &[&format!("imagenet/train/{class}/{class}_{index}.JPEG")]);
+            }
         }
-        seen += 1;
-        let expected = image::open(expected).unwrap().into_rgb8();
-        let mut out = RgbImage::default();
-        decode_file(&path, &mut out).unwrap();
-        assert_eq!((out.width, out.height), (expected.width() as usize, expected.height() as usize), "{path:?}");
-        let (max, mean) = difference(&out.pixels, &expected);
-        println!("{path:?}: max {max} mean {mean:.3}");
+        let split = read(DatasetName::Imagenet, &root, Part::Train);
+        (root, split)
     }
-    assert_eq!(seen, 18);
+
+    #[test]
+    fn a_share_is_exact_balanced_and_fixed_by_its_seed() {
+        let (_root, split) = uneven();
+        for (ratio, expected) in [(0.03, [2, 2, 2]), (0.15, [10, 10, 10]), (0.3, [10, 25, 25]), (1.0, [10, 40, 150])] {
+            assert_eq!(counts(&semi_subset(&split, ratio, 1, None).unwrap()), expected, "{ratio}");
+        }
+        let of = |ratio, seed| names(&semi_subset(&split, ratio, seed, None).unwrap());
+        assert_eq!(of(0.1, 5), of(0.1, 5));
+        assert_ne!(of(0.1, 5), of(0.1, 6));
+        assert!(of(0.15, 5).is_sorted(), "the order of the split is kept");
+        let large = of(0.3, 5);
+        assert!(of(0.03, 5).iter().all(|name| large.contains(name)), "a smaller share lies in a larger one");
+        // 0.1 of 200 are 20 images: 7, 7 and 6, whichever class gets less.
+        let uneven = counts(&semi_subset(&split, 0.1, 3, None).unwrap());
+        assert_eq!((uneven.iter().sum::<usize>(), *uneven.iter().min().unwrap()), (20, 6));
+    }
+
+    #[test]
+    fn lists_choose_by_file_name() {
+        let (root, split) = uneven();
+        write(&root, "imagenet/1percent.txt", "n03_7.JPEG\nn01_2.JPEG\n\n");
+        let list = flatnce::data::list_for(root.path(), 0.01).expect("the list is found");
+        assert_eq!(names(&semi_subset(&split, 0.01, 0, Some(&list)).unwrap()), ["n01/n01_2.JPEG", "n03/n03_7.JPEG"]);
+        assert!(flatnce::data::list_for(root.path(), 0.1).is_none());
+        assert!(flatnce::data::list_for(root.path(), 0.011).is_none());
+        write(&root, "imagenet/1percent.txt", "n01_2.JPEG\nn01_99.JPEG\n");
+        let error = format!("{:#}", semi_subset(&split, 0.01, 0, Some(&list)).unwrap_err());
+        assert!(
+            error.contains("1percent.txt:2") && error.contains("n01_99.JPEG") && error.contains("1 of 2"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn impossible_shares_are_refused() {
+        let (_root, split) = uneven();
+        for (ratio, word) in [(0.0, "above 0"), (1.5, "at most 1"), (f64::NAN, "NaN"), (0.001, "larger share")] {
+            let error = format!("{:#}", semi_subset(&split, ratio, 0, None).unwrap_err());
+            assert!(error.contains(word), "{error}");
+        }
+        let unlabelled = Split { labels: None, ..split };
+        assert!(semi_subset(&unlabelled, 0.1, 0, None).unwrap_err().to_string().contains("no labels"));
+    }
 }

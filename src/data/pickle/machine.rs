@@ -1,124 +1,50 @@
-//! A reader for the few pickles that data sets come in (protocols 0 to 4).
-//!
-//! A pickle is a program for a small stack machine that may call any Python
-//! function. Here it is data: lists, dictionaries, numbers, byte strings and numpy
-//! arrays of bytes are built; the three functions that numpy's arrays need are known
-//! by name and everything else is refused. Every count is checked against the bytes
-//! that are there, and the number of values is bounded, so a hostile file ends in an
-//! error and not in exhausted memory.
+//! The stack machine: one method an instruction, named by its byte in the format's own table (Python's `pickletools`).
 
+use super::escapes::{unescape, unescape_text};
+use super::{Id, Pickle, Value};
 use std::collections::HashMap;
 use std::ops::Range;
 
 /// CIFAR-100 needs 150,000; ten times the largest set that is read.
 const MAX_VALUES: usize = 2_000_000;
-
-/// Place of a value in [`Pickle::values`]: values are shared and changed after they are stored.
-type Id = usize;
-
-#[derive(Debug)]
-enum Value {
-    /// Present, of no interest: None, floats, booleans' kin.
-    Other,
-    Integer(i64),
-    /// A byte string or text (UTF-8) that lies in the file as it is.
-    Raw(Range<usize>),
-    /// One that had to be decoded.
-    Bytes(Vec<u8>),
-    /// A list or tuple.
-    List(Vec<Id>),
-    Dictionary(Vec<(Id, Id)>),
-    /// A function or class, `module name`.
-    Global(String),
-    /// numpy's dtype, by its name.
-    Dtype(Id),
-    /// An array before and after its state is set.
-    EmptyArray,
-    Array {
-        shape: Vec<usize>,
-        column_major: bool,
-        bytes: Id,
-    },
-}
-
-/// A numpy array of bytes.
-pub struct Array<'a> {
-    pub shape: Vec<usize>,
-    /// Fortran's order.
-    pub column_major: bool,
-    pub bytes: &'a [u8],
-}
-
-/// A file that has been read.
-pub struct Pickle<'a> {
-    file: &'a [u8],
-    values: Vec<Value>,
-    root: Id,
-}
-
-impl<'a> Pickle<'a> {
-    /// Reads one pickle. The error says what is wrong, in words.
-    pub fn parse(file: &'a [u8]) -> Result<Self, String> {
-        let mut machine = Machine {
-            pickle: Pickle { file, values: Vec::new(), root: 0 },
-            at: 0,
-            stack: Vec::new(),
-            marks: Vec::new(),
-            memo: HashMap::new(),
-        };
-        loop {
-            let start = machine.at;
-            match machine.step() {
-                Ok(true) => return Ok(machine.pickle),
-                Ok(false) => {}
-                Err(what) => return Err(format!("it is no pickle of the expected kind ({what}, at byte {start})")),
-            }
-        }
-    }
-
-    /// The value at `key` of the dictionary that the file is.
-    pub fn entry(&self, key: &str) -> Option<Id> {
-        let Value::Dictionary(entries) = &self.values[self.root] else { return None };
-        entries.iter().rev().find(|(name, _)| self.bytes(*name) == Some(key.as_bytes())).map(|(_, value)| *value)
-    }
-
-    /// A list or tuple of whole numbers.
-    pub fn integers(&self, id: Id) -> Option<Vec<i64>> {
-        let Value::List(items) = &self.values[id] else { return None };
-        items.iter().map(|&item| self.integer(item)).collect()
-    }
-
-    /// An array of bytes (numpy's `uint8`).
-    pub fn array(&self, id: Id) -> Option<Array<'_>> {
-        let Value::Array { shape, column_major, bytes } = &self.values[id] else { return None };
-        Some(Array { shape: shape.clone(), column_major: *column_major, bytes: self.bytes(*bytes)? })
-    }
-
-    fn integer(&self, id: Id) -> Option<i64> {
-        if let Value::Integer(number) = self.values[id] { Some(number) } else { None }
-    }
-
-    fn bytes(&self, id: Id) -> Option<&[u8]> {
-        match &self.values[id] {
-            Value::Raw(range) => Some(&self.file[range.clone()]),
-            Value::Bytes(bytes) => Some(bytes),
-            _ => None,
-        }
-    }
-}
+/// Bytes of the name of a function and its module.
+const MAX_NAME: usize = 200;
 
 /// The state while a pickle is read.
-struct Machine<'a> {
+pub struct Machine<'a> {
     pickle: Pickle<'a>,
     at: usize,
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<usize, Id>,
+    /// Bytes that were copied out of the file. References could repeat one string without end.
+    copied: usize,
 }
 
-impl Machine<'_> {
+impl<'a> Machine<'a> {
+    pub fn new(file: &'a [u8]) -> Self {
+        Machine {
+            pickle: Pickle { file, values: Vec::new(), root: 0 },
+            at: 0,
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            copied: 0,
+        }
+    }
+
+    /// Where the next instruction lies.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
+    /// What was read; to be called after the last instruction.
+    pub fn finish(self) -> Pickle<'a> {
+        self.pickle
+    }
+
     /// Executes one instruction; true at the end.
-    fn step(&mut self) -> Result<bool, String> {
+    pub fn step(&mut self) -> Result<bool, String> {
         match self.byte()? {
             b'.' => {
                 self.pickle.root = self.pop()?;
@@ -294,6 +220,9 @@ impl Machine<'_> {
 
     fn global(&mut self, module: Range<usize>, name: Range<usize>) -> Result<(), String> {
         let text = |range| String::from_utf8_lossy(&self.pickle.file[range]).into_owned();
+        if module.len() + name.len() > MAX_NAME {
+            return Err("a function with an endless name".into());
+        }
         let name = format!("{} {}", text(module), text(name));
         self.push(Value::Global(name))
     }
@@ -320,6 +249,13 @@ impl Machine<'_> {
     fn push(&mut self, value: Value) -> Result<(), String> {
         if self.pickle.values.len() >= MAX_VALUES {
             return Err(format!("more than {MAX_VALUES} values"));
+        }
+        if let Value::Bytes(copy) = &value {
+            self.copied += copy.len();
+            // Protocol 0 copies a text and, once more, the bytes that it stands for; UTF-8 may double it.
+            if self.copied > 4 * self.pickle.file.len() {
+                return Err("more text than the file has".into());
+            }
         }
         self.stack.push(self.pickle.values.len());
         self.pickle.values.push(value);
@@ -398,53 +334,4 @@ impl Machine<'_> {
         let text = std::str::from_utf8(&self.pickle.file[range]).unwrap_or_default();
         Ok(text.parse().map_err(|_| "an unreadable number")?)
     }
-}
-
-/// A Python string literal in quotes: `'a\x00\n'`.
-fn unescape(literal: &[u8]) -> Result<Vec<u8>, String> {
-    let inner = match literal {
-        [b'\'', inner @ .., b'\''] | [b'"', inner @ .., b'"'] => inner,
-        _ => return Err("a string without quotes".into()),
-    };
-    let mut bytes = Vec::with_capacity(inner.len());
-    let mut rest = inner.iter();
-    while let Some(&byte) = rest.next() {
-        if byte != b'\\' {
-            bytes.push(byte);
-            continue;
-        }
-        bytes.push(match rest.next() {
-            Some(b'n') => b'\n',
-            Some(b'r') => b'\r',
-            Some(b't') => b'\t',
-            Some(&quoted @ (b'\\' | b'\'' | b'"')) => quoted,
-            Some(b'x') => u8::try_from(hexadecimal(&mut rest, 2)?).map_err(|_| "a broken escape")?,
-            _ => return Err("an unknown escape".into()),
-        });
-    }
-    Ok(bytes)
-}
-
-/// Text in which only some characters are escaped, as `\u` or `\U`; the others are Latin-1.
-fn unescape_text(line: &[u8]) -> Result<String, String> {
-    let mut text = String::with_capacity(line.len());
-    let mut rest = line.iter();
-    while let Some(&byte) = rest.next() {
-        if byte != b'\\' {
-            text.push(char::from(byte));
-            continue;
-        }
-        let digits = match rest.next() {
-            Some(b'u') => 4,
-            Some(b'U') => 8,
-            _ => return Err("an unknown escape".into()),
-        };
-        text.push(char::from_u32(hexadecimal(&mut rest, digits)?).ok_or("no character")?);
-    }
-    Ok(text)
-}
-
-fn hexadecimal(digits: &mut std::slice::Iter<'_, u8>, count: usize) -> Result<u32, String> {
-    let digit = |_| digits.next().and_then(|&byte| char::from(byte).to_digit(16));
-    Ok((0..count).map(digit).try_fold(0u32, |number, digit| Some(number << 4 | digit?)).ok_or("a broken escape")?)
 }
