@@ -5,6 +5,8 @@
 //! torchvision convolves with the outer product of the kernel; here the two axes
 //! follow one another in float32, without rounding between them.
 
+use super::vectorise::truncate;
+
 /// Reusable memory of the blur.
 #[derive(Debug, Default)]
 pub struct Blur {
@@ -120,5 +122,5 @@ vectorised! {
 fn round(level: f32) -> u8 {
     // At 1.5 * 2^23 float32 holds integers only, so the addition rounds.
     const SHIFT: f32 = 12_582_912.0;
-    ((level + SHIFT) - SHIFT).clamp(0.0, 255.0) as i32 as u8
+    truncate((level + SHIFT) - SHIFT)
 }
