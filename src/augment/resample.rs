@@ -85,6 +85,7 @@ vectorised! {
             3 => horizontal_row::<3>(row, weights, planes, plane_len, at),
             4 => horizontal_row::<4>(row, weights, planes, plane_len, at),
             5 => horizontal_row::<5>(row, weights, planes, plane_len, at),
+            6 => horizontal_row::<6>(row, weights, planes, plane_len, at),
             _ => horizontal_row::<0>(row, weights, planes, plane_len, at),
         }
     }
