@@ -3,9 +3,11 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flatnce::augment::{EvalTransform, Filter, Renderer, draw};
 use flatnce::config::{Augmentation, DatasetName};
-use flatnce::pixels::RgbImage;
+use flatnce::pixels::{RgbImage, RgbRef};
 use flatnce::rng::{Purpose, Stream};
 use std::hint::black_box;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
 
 /// A picture with smooth parts, edges and noise; grey if `grey`.
 fn picture(width: usize, height: usize, seed: u64, grey: bool) -> RgbImage {
@@ -65,5 +67,29 @@ fn evaluation(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, views, evaluation);
+/// JPEG to two views of ImageNet's recipe; counted in images.
+fn decode_and_views(criterion: &mut Criterion) {
+    let jpeg = include_bytes!("../tests/golden/augment/photo.jpg");
+    let recipe = Augmentation::paper(DatasetName::Imagenet, 224, false);
+    let (mut renderer, mut out, mut sample) = (Renderer::new(), vec![0; 224 * 224 * 3], 0);
+    let mut group = criterion.benchmark_group("augment");
+    group.sample_size(20).throughput(Throughput::Elements(1)).bench_function("jpeg 500 x 333, 224 px", |bencher| {
+        bencher.iter(|| {
+            let mut decoder = JpegDecoder::new(ZCursor::new(&jpeg[..]));
+            let pixels = decoder.decode().expect("the photograph decodes");
+            let (width, height) = decoder.dimensions().expect("a decoded image has dimensions");
+            let image = RgbRef { width, height, pixels: &pixels };
+            sample += 1;
+            for view in 0..2 {
+                let mut stream = Stream::new(0, Purpose::View, 0, sample, view);
+                let parameters = draw(&recipe, &mut stream, width, height);
+                renderer.view(image, &parameters, recipe.blur_kernel_px, 224, &mut out);
+                black_box(&mut out);
+            }
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, views, evaluation, decode_and_views);
 criterion_main!(benches);

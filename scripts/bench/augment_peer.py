@@ -10,9 +10,11 @@ kind: colour gradients, edges and noise.
 """
 
 import argparse
+import io
 import json
 import os
 import time
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -20,6 +22,7 @@ import numpy as np
 import torch
 import torchvision.transforms as T
 from PIL import Image
+from torchvision.io import decode_jpeg
 from torchvision.transforms import v2
 
 torch.set_num_threads(1)
@@ -65,6 +68,18 @@ def views_per_second(transform, images, seconds):
     return views / elapsed
 
 
+def images_per_second(transform, decode, seconds):
+    """Decode once, two views."""
+    transform(decode())
+    images, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds:
+        image = decode()
+        transform(image)
+        transform(image)
+        images += 1
+    return images / elapsed
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3.0, help="time for each measurement (default 3)")
@@ -87,6 +102,20 @@ def main():
         }
         if not arguments.json:
             print(f"{name}: PIL {rates[name]['pil']:,.0f} views/s, v2 {rates[name]['v2']:,.0f} views/s", flush=True)
+    name = "jpeg 500 x 333, 224 px"
+    if not arguments.only or arguments.only in name:
+        jpeg = (Path(__file__).parents[2] / "tests/golden/augment/photo.jpg").read_bytes()
+        pil, tensor = T.Compose(recipe(T, 224, 1.0, True)), v2.Compose(recipe(v2, 224, 1.0, True))
+        decode_pil = lambda: Image.open(io.BytesIO(jpeg)).convert("RGB")
+        # torchvision's own decoder, straight to a tensor.
+        buffer = torch.frombuffer(bytearray(jpeg), dtype=torch.uint8)
+        decode_tensor = lambda: decode_jpeg(buffer)
+        rates[name] = {
+            "pil": images_per_second(pil, decode_pil, arguments.seconds),
+            "v2": images_per_second(tensor, decode_tensor, arguments.seconds),
+        }
+        if not arguments.json:
+            print(f"{name}: PIL {rates[name]['pil']:,.1f} images/s, v2 {rates[name]['v2']:,.1f} images/s")
     if arguments.json:
         print(json.dumps(rates))
 

@@ -5,33 +5,36 @@
 //! torchvision convolves with the outer product of the kernel; here the two axes
 //! follow one another in float32, without rounding between them.
 
+use super::vectorise::truncate;
+
+/// Columns that stay in registers together.
+const LANES: usize = 32;
+
 /// Reusable memory of the blur.
 #[derive(Debug, Default)]
 pub struct Blur {
-    /// One row with its mirrored margins.
+    /// One row with its mirrored margins, the row filled up to whole blocks of `LANES`.
     padded: Vec<f32>,
-    /// The plane after the horizontal pass.
+    /// The plane after the horizontal pass: `[size, stride]`, `stride` a multiple of `LANES`.
     rows: Vec<f32>,
     /// Half of the symmetric kernel: the centre first.
     half_kernel: Vec<f32>,
 }
 
 impl Blur {
-    /// Blurs a square plane of side `size` in place.
-    ///
-    /// `kernel_px` is odd, and its half shorter than `size` (as torch's reflection asks for).
+    /// Blurs a square plane of side `size` in place. `kernel_px` is odd.
     pub fn apply(&mut self, plane: &mut [u8], size: usize, kernel_px: usize, sigma: f32) {
         fill_kernel(&mut self.half_kernel, kernel_px / 2, f64::from(sigma));
         let radius = self.half_kernel.len() - 1;
+        let stride = size.next_multiple_of(LANES);
         self.padded.clear();
-        self.padded.resize(size + 2 * radius, 0.0);
-        self.rows.clear();
-        self.rows.resize(size * size, 0.0);
-        for (levels, out) in plane.chunks_exact(size).zip(self.rows.chunks_exact_mut(size)) {
+        self.padded.resize(stride + 2 * radius, 0.0);
+        self.rows.resize(size * stride, 0.0);
+        for (levels, out) in plane.chunks_exact(size).zip(self.rows.chunks_exact_mut(stride)) {
             pad(levels, radius, &mut self.padded);
             horizontal(&self.padded, &self.half_kernel, out);
         }
-        vertical(&self.rows, size, &self.half_kernel, plane);
+        vertical(&self.rows, stride, size, &self.half_kernel, plane);
     }
 }
 
@@ -47,6 +50,9 @@ fn fill_kernel(half: &mut Vec<f32>, radius: usize, sigma: f64) {
 
 /// Index of the pixel that stands at `index` when the edges of `0..size` are mirrors.
 fn mirrored(index: isize, size: usize) -> usize {
+    if (0..size as isize).contains(&index) {
+        return index as usize;
+    }
     if size == 1 {
         return 0;
     }
@@ -66,50 +72,39 @@ fn pad(levels: &[u8], radius: usize, padded: &mut [f32]) {
     }
 }
 
+/// The kernel over a block of columns: `level(offset)` gives the levels at that offset from it.
+#[inline(always)]
+fn convolve<'a>(half_kernel: &[f32], levels: impl Fn(isize) -> &'a [f32]) -> [f32; LANES] {
+    let mut sums = [0.0; LANES];
+    for (sum, &level) in sums.iter_mut().zip(&levels(0)[..LANES]) {
+        *sum = half_kernel[0] * level;
+    }
+    for (offset, &weight) in half_kernel.iter().enumerate().skip(1) {
+        let (before, after) = (&levels(-(offset as isize))[..LANES], &levels(offset as isize)[..LANES]);
+        for ((sum, &a), &b) in sums.iter_mut().zip(before).zip(after) {
+            *sum += weight * (a + b);
+        }
+    }
+    sums
+}
+
 vectorised! {
     fn horizontal(padded: &[f32], half_kernel: &[f32], out: &mut [f32]) {
-        const LANES: usize = 32;
         let radius = half_kernel.len() - 1;
-        for (block, out) in out.chunks_mut(LANES).enumerate() {
+        for (block, out) in out.chunks_exact_mut(LANES).enumerate() {
             let middle = block * LANES + radius;
-            let mut sums = [0.0f32; LANES];
-            let width = out.len();
-            for (sum, &level) in sums[..width].iter_mut().zip(&padded[middle..middle + width]) {
-                *sum = half_kernel[0] * level;
-            }
-            for (offset, &weight) in half_kernel.iter().enumerate().skip(1) {
-                let left = &padded[middle - offset..][..width];
-                let right = &padded[middle + offset..][..width];
-                for ((sum, &a), &b) in sums[..width].iter_mut().zip(left).zip(right) {
-                    *sum += weight * (a + b);
-                }
-            }
-            out.copy_from_slice(&sums[..width]);
+            out.copy_from_slice(&convolve(half_kernel, |offset| &padded[middle.wrapping_add_signed(offset)..]));
         }
     }
 }
 
 vectorised! {
-    fn vertical(rows: &[f32], size: usize, half_kernel: &[f32], out: &mut [u8]) {
-        const LANES: usize = 32;
+    fn vertical(rows: &[f32], stride: usize, size: usize, half_kernel: &[f32], out: &mut [u8]) {
         for (y, out) in out.chunks_exact_mut(size).enumerate() {
-            let row = |index: isize| &rows[mirrored(index, size) * size..][..size];
             for (block, out) in out.chunks_mut(LANES).enumerate() {
-                let (x, width) = (block * LANES, out.len());
-                let mut sums = [0.0f32; LANES];
-                for (sum, &level) in sums[..width].iter_mut().zip(&row(y as isize)[x..]) {
-                    *sum = half_kernel[0] * level;
-                }
-                for (offset, &weight) in half_kernel.iter().enumerate().skip(1) {
-                    let above = &row(y as isize - offset as isize)[x..][..width];
-                    let below = &row(y as isize + offset as isize)[x..][..width];
-                    for ((sum, &a), &b) in sums[..width].iter_mut().zip(above).zip(below) {
-                        *sum += weight * (a + b);
-                    }
-                }
-                for (level, &sum) in out.iter_mut().zip(&sums) {
-                    *level = round(sum);
-                }
+                let row = |offset| &rows[mirrored(y as isize + offset, size) * stride + block * LANES..];
+                let levels = convolve(half_kernel, row).map(round);
+                out.copy_from_slice(&levels[..out.len()]);
             }
         }
     }
@@ -120,5 +115,5 @@ vectorised! {
 fn round(level: f32) -> u8 {
     // At 1.5 * 2^23 float32 holds integers only, so the addition rounds.
     const SHIFT: f32 = 12_582_912.0;
-    ((level + SHIFT) - SHIFT).clamp(0.0, 255.0) as i32 as u8
+    truncate((level + SHIFT) - SHIFT)
 }

@@ -3,11 +3,13 @@
 //! `ImageEnhance` blends a degenerate image with the image in float32 and
 //! truncates: `d + factor (x - d)`, cut to 0..=255. Here on planes of u8.
 
+use super::vectorise::truncate;
+
 vectorised! {
     /// Blends with black: `factor x`.
     pub fn brightness(levels: &mut [u8], factor: f32) {
         for level in levels {
-            *level = cut(f32::from(*level) * factor);
+            *level = truncate(f32::from(*level) * factor);
         }
     }
 }
@@ -17,7 +19,7 @@ vectorised! {
     pub fn contrast(levels: &mut [u8], mean: u8, factor: f32) {
         let mean = f32::from(mean);
         for level in levels {
-            *level = cut(mean + factor * (f32::from(*level) - mean));
+            *level = truncate(mean + factor * (f32::from(*level) - mean));
         }
     }
 }
@@ -27,9 +29,9 @@ vectorised! {
     pub fn saturation(red: &mut [u8], green: &mut [u8], blue: &mut [u8], factor: f32) {
         for ((r, g), b) in red.iter_mut().zip(green).zip(blue) {
             let grey = f32::from(luma(*r, *g, *b));
-            *r = cut(grey + factor * (f32::from(*r) - grey));
-            *g = cut(grey + factor * (f32::from(*g) - grey));
-            *b = cut(grey + factor * (f32::from(*b) - grey));
+            *r = truncate(grey + factor * (f32::from(*r) - grey));
+            *g = truncate(grey + factor * (f32::from(*g) - grey));
+            *b = truncate(grey + factor * (f32::from(*b) - grey));
         }
     }
 }
@@ -72,10 +74,4 @@ fn rounded_mean(total: u64, count: usize) -> u8 {
 #[inline(always)]
 pub fn luma(r: u8, g: u8, b: u8) -> u8 {
     ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
-}
-
-/// Cuts to 0..=255 and truncates.
-#[inline(always)]
-fn cut(level: f32) -> u8 {
-    level.clamp(0.0, 255.0) as i32 as u8
 }

@@ -104,50 +104,36 @@ impl Renderer {
         let needed = self.rows.needed();
         let stride = source.width * 3;
         let pixels = &source.pixels[crop.top * stride + crop.left * 3..];
-        let rows = || needed.clone().map(|y| &pixels[y * stride..][..crop.width * 3]);
-        let channels = if rows().all(is_grey) { 1 } else { 3 };
+        // One byte more than the row where there is one: the horizontal pass reads pixels four bytes at a time.
+        let row = |y: usize| &pixels[y * stride..pixels.len().min(y * stride + crop.width * 3 + 1)];
+        let grey = needed.clone().all(|y| is_grey(&row(y)[..crop.width * 3]));
+        let channels = if grey { 1 } else { 3 };
         let (width, height) = (resize.columns.count, resize.rows.count);
         let area = width * height;
         // Every byte up to these lengths is overwritten below; only growth is filled.
         grow(&mut self.planes, channels * area);
+        let planes = &mut self.planes[..channels * area];
         if resample::vertical_first(resize.columns, resize.rows) {
-            let between = crop.width * 3;
-            grow(&mut self.between, height * between);
-            let shortened = &mut self.between[..height * between];
-            resample::vertical(&pixels[needed.start * stride..], stride, between, needed.start, &self.rows, shortened);
-            horizontal(shortened.chunks_exact(between), &self.columns, channels, area, &mut self.planes);
+            let between_width = crop.width * 3;
+            grow(&mut self.between, height * between_width);
+            let between = &mut self.between[..height * between_width];
+            let rows = &pixels[needed.start * stride..];
+            resample::vertical(rows, stride, between_width, needed.start, &self.rows, between);
+            for y in 0..height {
+                resample::horizontal(&between[y * between_width..], &self.columns, planes, area, y * width);
+            }
         } else {
-            let between = needed.len() * width;
-            grow(&mut self.between, channels * between);
-            horizontal(rows(), &self.columns, channels, between, &mut self.between);
-            let planes = self.between.chunks_exact(between).zip(self.planes.chunks_exact_mut(area));
-            for (narrowed, plane) in planes.take(channels) {
+            let between_area = needed.len() * width;
+            grow(&mut self.between, channels * between_area);
+            let between = &mut self.between[..channels * between_area];
+            for (place, y) in needed.clone().enumerate() {
+                resample::horizontal(row(y), &self.columns, between, between_area, place * width);
+            }
+            for (narrowed, plane) in between.chunks_exact(between_area).zip(planes.chunks_exact_mut(area)) {
                 resample::vertical(narrowed, width, width, needed.start, &self.rows, plane);
             }
         }
         channels
-    }
-}
-
-/// Resamples interleaved rows into planes `[channels, plane_len]`.
-fn horizontal<'a>(
-    rows: impl Iterator<Item = &'a [u8]>,
-    weights: &Weights,
-    channels: usize,
-    plane_len: usize,
-    planes: &mut [u8],
-) {
-    let width = weights.starts.len();
-    if channels == 1 {
-        for (row, grey) in rows.zip(planes[..plane_len].chunks_exact_mut(width)) {
-            resample::horizontal_grey(row, weights, grey);
-        }
-        return;
-    }
-    let (red, green, blue) = split(&mut planes[..3 * plane_len], plane_len);
-    let out = red.chunks_exact_mut(width).zip(green.chunks_exact_mut(width)).zip(blue.chunks_exact_mut(width));
-    for (row, ((red, green), blue)) in rows.zip(out) {
-        resample::horizontal_rgb(row, weights, red, green, blue);
     }
 }
 

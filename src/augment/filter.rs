@@ -82,8 +82,7 @@ impl Weights {
         let scale = input as f64 / output as f64;
         let stretch = scale.max(1.0);
         let support = filter.support() * stretch;
-        // Pillow's windows are at most this long; the ends of most are zeros.
-        self.taps = ((support * 2.0).ceil() as usize + 1).min(input);
+        self.taps = ((support * 2.0).ceil() as usize).min(input);
         self.starts.clear();
         self.values.clear();
         self.values.resize(count * self.taps, 0);
@@ -93,7 +92,8 @@ impl Weights {
             let o = first + if mirrored { count - 1 - place } else { place };
             let center = (o as f64 + 0.5) * scale;
             let begin = (center - support + 0.5).max(0.0) as usize;
-            let end = ((center + support + 0.5) as usize).min(input);
+            // Rounding can make Pillow's window one longer; the weight there is then 0.
+            let end = ((center + support + 0.5) as usize).min(input).min(begin + self.taps);
             let exact = &mut self.exact[..end - begin];
             let mut total = 0.0;
             for (i, weight) in exact.iter_mut().enumerate() {

@@ -7,6 +7,8 @@
 //! integer to a fraction with an odd denominator (255 or 255 * 85), which float32
 //! resolves. Golden test: all 2^24 colours.
 
+use super::vectorise::truncate;
+
 /// Steps of 8-bit hue for a shift in turns, truncated towards 0 as torchvision does.
 pub fn steps(turns: f32) -> u8 {
     // Wraps: -1 step is 255 steps.
@@ -45,8 +47,9 @@ fn to_hsv(r: u8, g: u8, b: u8) -> (i32, i32, i32) {
     // float64 as in Pillow: it rounds once to float32, and in float32 the product could reach the next level.
     let turns = f64::from(sixths) * (1.0 / 6.0) + 1.0;
     let turns = if turns >= 1.0 { turns - 1.0 } else { turns } as f32;
-    let hue = (f64::from(turns) * 255.0) as i32;
-    let saturation = ((max - min) as f32 / top * 255.0) as i32;
+    // SAFETY: `step` is a quotient of levels in 0..=1, so `sixths` is in -1..=5 and `turns` in 0..=1.
+    let hue = unsafe { (f64::from(turns) * 255.0).to_int_unchecked::<i32>() };
+    let saturation = i32::from(truncate((max - min) as f32 / top * 255.0));
     (hue, saturation, max)
 }
 
@@ -75,7 +78,7 @@ fn to_rgb(hue: i32, saturation: i32, value: i32) -> (u8, u8, u8) {
 
 #[inline(always)]
 fn nearest(numerator: i32, reciprocal: f32) -> u8 {
-    (numerator as f32 * reciprocal + 0.5) as i32 as u8
+    truncate(numerator as f32 * reciprocal + 0.5)
 }
 
 #[cfg(test)]

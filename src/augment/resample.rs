@@ -23,52 +23,71 @@ pub(super) fn vertical_first(columns: Span, rows: Span) -> bool {
     rows.input > rows.output && rows.input + 2 * columns.output > rows.output + 2 * columns.input
 }
 
-/// One row: `row` is `[input, 3]`, `out` three rows (or only the first channel's).
+/// One output pixel: the window's `TAPS` pixels (any number if 0), and at least one byte more.
+///
+/// A pixel is four lanes of which the last is not used; LLVM makes vectors of them.
 #[inline(always)]
-fn horizontal_row<const CHANNELS: usize, const TAPS: usize>(
-    row: &[u8],
-    starts: &[usize],
-    values: &[i32],
-    out: [&mut [u8]; CHANNELS],
-) {
-    let taps = if TAPS == 0 { values.len() / starts.len() } else { TAPS };
-    let mut out = out.map(|channel| &mut channel[..starts.len()]);
-    for (x, (&start, weights)) in starts.iter().zip(values.chunks_exact(taps)).enumerate() {
-        let mut sums = [HALF; CHANNELS];
-        for (pixel, &weight) in row[start * 3..(start + taps) * 3].chunks_exact(3).zip(weights) {
-            for (sum, &level) in sums.iter_mut().zip(pixel) {
-                *sum += i32::from(level) * weight;
+fn pixel<const TAPS: usize>(window: &[u8], weights: &[i32]) -> [u8; 4] {
+    let taps = if TAPS == 0 { weights.len() } else { TAPS };
+    let (window, weights) = (&window[..taps * 3 + 1], &weights[..taps]);
+    let mut sums = [HALF; 4];
+    for (tap, &weight) in weights.iter().enumerate() {
+        let levels = &window[tap * 3..tap * 3 + 4];
+        for lane in 0..4 {
+            sums[lane] += i32::from(levels[lane]) * weight;
+        }
+    }
+    sums.map(clip)
+}
+
+/// [`pixel`] for a window that ends where memory does.
+#[cold]
+fn last_pixel(window: &[u8], weights: &[i32]) -> [u8; 4] {
+    let mut sums = [HALF; 4];
+    for (levels, &weight) in window.chunks_exact(3).zip(weights) {
+        for (sum, &level) in sums.iter_mut().zip(levels) {
+            *sum += i32::from(level) * weight;
+        }
+    }
+    sums.map(clip)
+}
+
+#[inline(always)]
+fn horizontal_row<const TAPS: usize>(row: &[u8], weights: &Weights, planes: &mut [u8], plane_len: usize, at: usize) {
+    const BLOCK: usize = 64;
+    let taps = weights.taps;
+    let mut packed = [[0u8; 4]; BLOCK];
+    let blocks = weights.starts.chunks(BLOCK).zip(weights.values.chunks(BLOCK * taps)).enumerate();
+    for (block, (starts, values)) in blocks {
+        let packed = &mut packed[..starts.len()];
+        for ((out, &start), values) in packed.iter_mut().zip(starts).zip(values.chunks_exact(taps)) {
+            let window = &row[start * 3..];
+            *out = if window.len() > taps * 3 { pixel::<TAPS>(window, values) } else { last_pixel(window, values) };
+        }
+        for (channel, plane) in planes.chunks_exact_mut(plane_len).enumerate() {
+            let out = &mut plane[at + block * BLOCK..][..packed.len()];
+            for (level, pixel) in out.iter_mut().zip(packed.iter()) {
+                *level = pixel[channel];
             }
         }
-        for (channel, &sum) in out.iter_mut().zip(&sums) {
-            channel[x] = clip(sum);
+    }
+}
+
+vectorised! {
+    /// Resamples one interleaved RGB row into planes of `plane_len` bytes each, at offset `at` of each.
+    /// Of an image with equal channels one plane is enough.
+    ///
+    /// `row` may go on beyond the axis: one more byte spares the last windows a slower path.
+    pub(super) fn horizontal(row: &[u8], weights: &Weights, planes: &mut [u8], plane_len: usize, at: usize) {
+        match weights.taps {
+            1 => horizontal_row::<1>(row, weights, planes, plane_len, at),
+            2 => horizontal_row::<2>(row, weights, planes, plane_len, at),
+            3 => horizontal_row::<3>(row, weights, planes, plane_len, at),
+            4 => horizontal_row::<4>(row, weights, planes, plane_len, at),
+            5 => horizontal_row::<5>(row, weights, planes, plane_len, at),
+            6 => horizontal_row::<6>(row, weights, planes, plane_len, at),
+            _ => horizontal_row::<0>(row, weights, planes, plane_len, at),
         }
-    }
-}
-
-/// Resamples one interleaved RGB row into the rows of three planes.
-pub(super) fn horizontal_rgb(row: &[u8], weights: &Weights, red: &mut [u8], green: &mut [u8], blue: &mut [u8]) {
-    let (starts, values, out) = (&weights.starts, &weights.values, [red, green, blue]);
-    match weights.taps {
-        1 => horizontal_row::<3, 1>(row, starts, values, out),
-        2 => horizontal_row::<3, 2>(row, starts, values, out),
-        3 => horizontal_row::<3, 3>(row, starts, values, out),
-        4 => horizontal_row::<3, 4>(row, starts, values, out),
-        5 => horizontal_row::<3, 5>(row, starts, values, out),
-        _ => horizontal_row::<3, 0>(row, starts, values, out),
-    }
-}
-
-/// Resamples one interleaved row whose three channels are equal into the row of one plane.
-pub(super) fn horizontal_grey(row: &[u8], weights: &Weights, grey: &mut [u8]) {
-    let (starts, values, out) = (&weights.starts, &weights.values, [grey]);
-    match weights.taps {
-        1 => horizontal_row::<1, 1>(row, starts, values, out),
-        2 => horizontal_row::<1, 2>(row, starts, values, out),
-        3 => horizontal_row::<1, 3>(row, starts, values, out),
-        4 => horizontal_row::<1, 4>(row, starts, values, out),
-        5 => horizontal_row::<1, 5>(row, starts, values, out),
-        _ => horizontal_row::<1, 0>(row, starts, values, out),
     }
 }
 

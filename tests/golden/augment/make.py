@@ -5,6 +5,7 @@
 Writes beside itself:
   cases.json    parameters, sizes and checksums; places are byte offsets in pixels.bin
   pixels.bin    source images and expected outputs, [height, width, 3] u8
+  photo.jpg     a photograph of ImageNet's usual size, for benches/augment.rs
   moments.json  moments of torchvision's own random parameters
 
 Made with torchvision 0.26, Pillow 13.0 and scikit-image's bundled photographs.
@@ -202,6 +203,8 @@ def main():
     }
     (HERE / "cases.json").write_text(compact(cases))
     (HERE / "pixels.bin").write_bytes(pixels)
+    photo = Image.fromarray(skimage.data.chelsea()).resize((500, 333), Image.BICUBIC)
+    photo.save(HERE / "photo.jpg", quality=90)
     (HERE / "moments.json").write_text(compact(moments()))
 
 
