@@ -12,6 +12,7 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod durable;
+pub mod loader;
 pub mod loss;
 pub mod model;
 pub mod optim;
