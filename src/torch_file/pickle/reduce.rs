@@ -117,7 +117,10 @@ impl<'a> Machine<'a, '_> {
                 Global::OrderedDict | Global::Dict | Global::DefaultDict | Global::Set | Global::List | Global::Tuple,
                 _,
             ) => self.call(class, arguments),
-            (_, name) => Err(Error::damaged(format!("an object of {name} is made directly"))),
+            (_, name) => {
+                let advice = "Load the file in Python and save `state_dict()` with a current PyTorch";
+                Err(Error::unsupported(format!("an object of {name} made without its function"), advice))
+            }
         }
     }
 
