@@ -266,6 +266,25 @@ fn pickles_of_python_2_and_of_gpus_are_read() {
 }
 
 #[test]
+fn harmless_objects_are_kept_and_not_run() {
+    let value = torch_file::read(&golden("foreign_objects.pth")).unwrap();
+    for (key, class, arguments) in [
+        ("array", "multiarray._reconstruct", 3),
+        ("path", "PurePosixPath", 3),
+        ("date", "datetime.datetime", 1),
+        ("complex", "builtins.complex", 2),
+        ("layout", "torch.serialization._get_layout", 1),
+    ] {
+        let Some(Value::Inert(object)) = value.get(key) else { panic!("{key}: {:?}", value.get(key)) };
+        assert!(object.class.ends_with(class), "{key}: {}", object.class);
+        assert_eq!(object.arguments.len(), arguments, "{key}");
+    }
+    assert_eq!(value.get("weight").and_then(Value::as_tensor), Some(&TensorData::from_f32([2], &[1.0, 1.0])));
+    let objects = torch_file::read(&golden("objects.pth")).unwrap();
+    assert_eq!(objects.get("args").and_then(|args| args.get("dataset_name")?.as_str()), Some("cifar10"));
+}
+
+#[test]
 fn sharing_survives_reading_and_writing() {
     let views = torch_file::read(&golden("views.pth")).unwrap();
     let storage = |value: &Value, key: &str| value.get(key).and_then(Value::as_tensor).unwrap().storage().clone();

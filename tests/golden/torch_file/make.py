@@ -5,6 +5,7 @@
 
 import argparse
 import collections
+import datetime
 import io
 import json
 import pathlib
@@ -146,6 +147,18 @@ def objects():
     }
 
 
+def foreign_objects():
+    """Objects without a counterpart: they are kept under the names of their classes."""
+    return {
+        "array": numpy.arange(3, dtype=numpy.uint32),
+        "path": pathlib.PurePosixPath("/data/imagenet"),
+        "date": datetime.datetime(2021, 7, 2),
+        "complex": 1 + 2j,
+        "layout": torch.strided,
+        "weight": torch.ones(2),
+    }
+
+
 def repack(source, target, compression, change=lambda name, data: data):
     buffer = io.BytesIO()
     with zipfile.ZipFile(HERE / source) as old, zipfile.ZipFile(buffer, "w", compression) as new:
@@ -170,6 +183,8 @@ def main():
     save("objects_protocol4.pth", objects(), pickle_protocol=4)
     save("objects_protocol5.pth", objects(), pickle_protocol=5)
     save("old_format_protocol4.pth", dtypes(), pickle_protocol=4, _use_new_zipfile_serialization=False)
+
+    torch.save(foreign_objects(), HERE / "foreign_objects.pth")
 
     # A machine with a GPU writes the same file with another location.
     location_tag = torch.serialization.location_tag
