@@ -1,9 +1,9 @@
 //! Compiles a loop for the vector units of the CPU it runs on.
 //!
 //! `vectorised!` wraps a function whose body is a plain loop: one copy is built
-//! for AVX2, one for the baseline, and the CPU decides at run time. Rust neither
-//! reorders nor contracts floating-point operations, so all copies give the same
-//! bits; only the speed differs.
+//! for AVX-512, one for AVX2, one for the baseline, and the CPU decides at run
+//! time. Rust neither reorders nor contracts floating-point operations, so all
+//! copies give the same bits; only the speed differs.
 
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $output:ty)? $body:block) => {
@@ -14,13 +14,22 @@ macro_rules! vectorised {
 
             #[cfg(target_arch = "x86_64")]
             {
+                use $crate::augment::vectorise::{Level, level};
+
                 #[target_feature(enable = "avx2")]
                 fn avx2($($arg: $type),*) $(-> $output)? {
                     portable($($arg),*)
                 }
-                if $crate::augment::vectorise::has_avx2() {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512($($arg: $type),*) $(-> $output)? {
+                    portable($($arg),*)
+                }
+                match level() {
+                    Level::Baseline => {}
                     // SAFETY: the CPU has just said that it knows AVX2, all that this copy asks for.
-                    return unsafe { avx2($($arg),*) };
+                    Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    // SAFETY: the CPU has just said that it knows the four parts that this copy asks for.
+                    Level::Avx512 => return unsafe { avx512($($arg),*) },
                 }
             }
             portable($($arg),*)
@@ -28,15 +37,32 @@ macro_rules! vectorised {
     };
 }
 
-/// Whether the copies for AVX2 run.
+/// Which copy runs.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(super) enum Level {
+    Baseline,
+    Avx2,
+    Avx512,
+}
+
+/// The best copy that this CPU can run.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn has_avx2() -> bool {
+pub(super) fn level() -> Level {
+    use std::is_x86_feature_detected as has;
+    let level = if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+        Level::Avx512
+    } else if has!("avx2") {
+        Level::Avx2
+    } else {
+        Level::Baseline
+    };
     #[cfg(test)]
-    if tests::BASELINE_ONLY.get() {
-        return false;
+    if level > tests::HIGHEST.get() {
+        return tests::HIGHEST.get();
     }
-    std::is_x86_feature_detected!("avx2")
+    level
 }
 
 /// Cuts to 0..=255 and drops the fraction; NaN gives 0.
@@ -51,9 +77,9 @@ pub(super) fn truncate(level: f32) -> u8 {
     unsafe { level.to_int_unchecked::<i32>() as u8 }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
-    use super::truncate;
+    use super::{Level, level, truncate};
     use crate::augment::{EvalTransform, Filter, Renderer, draw};
     use crate::config::{Augmentation, DatasetName};
     use crate::pixels::RgbImage;
@@ -61,7 +87,8 @@ mod tests {
     use std::cell::Cell;
 
     thread_local! {
-        pub static BASELINE_ONLY: Cell<bool> = const { Cell::new(false) };
+        /// Holds this thread's `level` down.
+        pub static HIGHEST: Cell<Level> = const { Cell::new(Level::Avx512) };
     }
 
     /// Views and evaluation images of a noisy picture, with every operation in many of them.
@@ -88,12 +115,14 @@ mod tests {
     }
 
     #[test]
-    fn the_baseline_gives_the_bits_of_avx2() {
-        let vectorised = renderings();
-        BASELINE_ONLY.set(true);
-        let baseline = renderings();
-        BASELINE_ONLY.set(false);
-        assert!(vectorised == baseline);
+    fn every_copy_gives_the_same_bits() {
+        let best = renderings();
+        for highest in [Level::Avx2, Level::Baseline] {
+            HIGHEST.set(highest);
+            assert!(level() <= highest);
+            assert!(renderings() == best, "{highest:?} differs");
+        }
+        HIGHEST.set(Level::Avx512);
     }
 
     #[test]
