@@ -112,7 +112,8 @@ mod packed {
         for (home, packed) in [("fashion_mnist", true), ("FashionMNIST/raw", false), (".", true)] {
             let root = temporary();
             for prefix in ["train", "t10k"] {
-                let (end, pack): (_, fn(&[u8]) -> Vec<u8>) = if packed { (".gz", gzip) } else { ("", <[u8]>::to_vec) };
+                let end = if packed { ".gz" } else { "" };
+                let pack = |bytes: &[u8]| if packed { gzip(bytes) } else { bytes.to_vec() };
                 write(&root, &format!("{home}/{prefix}-images-idx3-ubyte{end}"), pack(&images));
                 write(&root, &format!("{home}/{prefix}-labels-idx1-ubyte{end}"), pack(&labels));
             }
