@@ -5,8 +5,9 @@
 //! - the orientation in EXIF is ignored: a rotated photograph stays as stored;
 //! - the format is told by the first bytes, whatever the extension (ImageNet has
 //!   a PNG named `.JPEG`);
-//! - samples of 16 bits keep their upper byte, except that Pillow clips greyscale
-//!   ones at 255 and here they keep the upper byte too (see [`decode_bytes`]).
+//! - samples of 16 bits keep their upper byte. (Pillow does so too, except for
+//!   grey images without alpha, which it clips at 255: nearly all white. That is not
+//!   copied.)
 //!
 //! Unlike there, whatever is broken is an error: a truncated JPEG, one without
 //! an end marker, a PNG whose checksum is wrong.
