@@ -309,7 +309,8 @@ mod packed {
         };
         write(&root, "stl10/stl10_binary/train_X.bin", file(3));
         write(&root, "stl10/stl10_binary/train_y.bin", [1, 10, 5]);
-        write(&root, "stl10/stl10_binary/unlabeled_X.bin", file(4));
+        // More than are turned at a time.
+        write(&root, "stl10/stl10_binary/unlabeled_X.bin", file(1030));
         let train = read(DatasetName::Stl10, &root, Part::Train);
         assert_eq!(labels(&train), [0, 9, 4]);
         let image = pixels(&train, 2);
@@ -317,7 +318,10 @@ mod packed {
             assert_eq!(image[(y * 96 + x) * 3 + c], (10 + 60 * c + y + 2 * x) as u8);
         }
         let unlabelled = read(DatasetName::Stl10, &root, Part::Unlabelled);
-        assert_eq!((unlabelled.len(), unlabelled.labels.is_none(), unlabelled.classes.len()), (4, true, 0));
+        assert_eq!((unlabelled.len(), unlabelled.labels.is_none(), unlabelled.classes.len()), (1030, true, 0));
+        let (y, x, c) = (95, 94, 1);
+        let last = pixels(&unlabelled, 1029)[(y * 96 + x) * 3 + c];
+        assert_eq!(last, (5 * 1029 + 60 * c + y + 2 * x) as u8);
 
         fails(DatasetName::Stl10, &root, Part::Test, &["test_X.bin", "get_data.sh stl10"]);
         write(&root, "stl10/stl10_binary/train_y.bin", [1, 10]);
