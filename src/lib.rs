@@ -23,7 +23,8 @@ pub mod run_dir;
 pub mod state;
 pub mod torch_file;
 
-use config::Job;
+use config::{Job, Talk};
+use report::{Console, Verbosity};
 
 /// How a run ended, when it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +38,16 @@ pub enum Outcome {
 ///
 /// Errors: whatever stops the run, with its causes.
 pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
+    let console = Console::new(match resolved.config.talk {
+        Talk::Quiet => Verbosity::Quiet,
+        Talk::Normal => Verbosity::Normal,
+        Talk::Verbose => Verbosity::Verbose,
+    });
+    for warning in &resolved.warnings {
+        console.warn(warning);
+    }
     if resolved.config.dry_run {
-        cli::dry_run::run(resolved)?;
+        cli::dry_run::run(resolved, &console)?;
         return Ok(Outcome::Done);
     }
     match &resolved.config.job {

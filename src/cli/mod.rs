@@ -45,12 +45,14 @@ pub fn flag_name(id: &str) -> String {
 
 /// The whole command line, with the underscore spelling of every flag that has a dash.
 pub fn command() -> clap::Command {
-    Args::command().mut_args(|arg| match arg.get_long().filter(|long| long.contains('-')) {
-        Some(long) => {
-            let alias = long.replace('-', "_");
-            arg.alias(alias)
+    Args::command().mut_args(|arg| {
+        let underscores = arg.get_long().filter(|long| long.contains('-')).map(|long| long.replace('-', "_"));
+        // A negative number is a wrong value of its flag, not an unknown flag.
+        let arg = if arg.get_action().takes_values() { arg.allow_negative_numbers(true) } else { arg };
+        match underscores {
+            Some(alias) => arg.alias(alias),
+            None => arg,
         }
-        None => arg,
     })
 }
 

@@ -137,6 +137,17 @@ pub fn odd(text: &str) -> Result<u32, String> {
     }
 }
 
+/// A whole number of `LEAST` or more.
+pub fn count<const LEAST: u32>(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|&value| value >= LEAST).ok_or_else(|| format!("use a whole number of {LEAST} or more"))
+}
+
+/// A whole number from `LEAST` to `MOST`.
+pub fn between<const LEAST: u32, const MOST: u32>(text: &str) -> Result<u32, String> {
+    let fits = |value: &u32| (LEAST..=MOST).contains(value);
+    text.parse().ok().filter(fits).ok_or_else(|| format!("use a whole number from {LEAST} to {MOST}"))
+}
+
 fn number(text: &str, allowed: impl Fn(f64) -> bool, range: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "this is no number".to_owned())?;
     if value.is_finite() && allowed(value) { Ok(value) } else { Err(format!("use a number {range}")) }

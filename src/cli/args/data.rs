@@ -1,6 +1,6 @@
 //! Which images.
 
-use crate::cli::values::one_of;
+use crate::cli::values::{between, one_of};
 use crate::config::DatasetName;
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub struct DataArgs {
     ///
     /// Default: the data set's own: 32 (cifar10, cifar100, fashion_mnist),
     /// 64 (tiny_imagenet), 96 (stl10), 224 (the others).
-    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(8..=1024))]
+    #[arg(long, value_name = "PIXELS", value_parser = between::<8, 1024>)]
     #[arg(help = "Side of the images given to the encoder, in pixels [default: the data set's own]")]
     pub image_size: Option<u32>,
 }

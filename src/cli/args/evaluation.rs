@@ -1,6 +1,6 @@
 //! What is done with a trained encoder.
 
-use crate::cli::values::{above_zero, checkpoint_choice, momentum, not_negative, one_of, share};
+use crate::cli::values::{above_zero, checkpoint_choice, count, momentum, not_negative, one_of, share};
 use crate::config::{CheckpointChoice, DatasetName, OptimizerName, ScheduleName, TrainMode, TransferMode};
 use std::path::PathBuf;
 
@@ -35,11 +35,11 @@ pub struct EvaluationArgs {
     #[arg(long, value_name = "SHARE", default_value = "0.1", hide_short_help = true, value_parser = share)]
     pub semi_ratio: f64,
     /// Passes over the labelled images
-    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = count::<1>)]
     pub fc_epochs: u32,
     /// Images per step of the evaluation
     #[arg(long, value_name = "IMAGES", default_value = "4096", hide_short_help = true)]
-    #[arg(value_parser = clap::value_parser!(u32).range(2..=1_048_576))]
+    #[arg(value_parser = count::<2>)]
     pub fc_batch_size: u32,
     /// Peak learning rate of the evaluation
     #[arg(long, value_name = "RATE", default_value = "1.6", hide_short_help = true, value_parser = above_zero)]
@@ -65,11 +65,11 @@ pub struct EvaluationArgs {
     /// Stop after so many epochs without a better test accuracy; 0 is never
     ///
     /// Default: 5 for fine-tuning, 0 otherwise.
-    #[arg(long, value_name = "N", hide_short_help = true)]
+    #[arg(long, value_name = "N", hide_short_help = true, value_parser = count::<0>)]
     pub patience_epochs: Option<u32>,
     /// Neighbours that vote in the kNN evaluation
     #[arg(long, value_name = "K", default_value = "200", hide_short_help = true)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(value_parser = count::<1>)]
     pub knn_neighbours: u32,
     /// Temperature of the kNN vote
     #[arg(long, value_name = "T", default_value = "0.1", hide_short_help = true, value_parser = above_zero)]
@@ -82,6 +82,6 @@ pub struct EvaluationArgs {
     pub fc_train_from: Option<String>,
     /// Epochs of an evaluation between two checkpoints
     #[arg(long, value_name = "N", default_value = "10", hide_short_help = true)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(value_parser = count::<1>)]
     pub fc_save_every_n_epochs: u32,
 }

@@ -1,6 +1,6 @@
 //! What computes.
 
-use crate::cli::values::{PrecisionAsked, device, one_of, switch};
+use crate::cli::values::{PrecisionAsked, between, device, one_of, switch};
 use crate::config::DeviceChoice;
 use clap::ArgAction::Set;
 
@@ -27,6 +27,6 @@ pub struct MachineArgs {
     #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
     pub fp16_precision: bool,
     /// Threads that load and augment images (default: the number of cores)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = between::<1, 1024>)]
     pub workers: Option<u32>,
 }

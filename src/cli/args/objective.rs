@@ -1,6 +1,6 @@
 //! What is trained, and towards what.
 
-use crate::cli::values::{above_zero, one_of, two_views};
+use crate::cli::values::{above_zero, between, one_of, two_views};
 use crate::config::{Depth, HeadMode, Objective, Stem};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -26,11 +26,11 @@ pub struct ObjectiveArgs {
     pub proj_head_mode: HeadMode,
     /// Linear layers of the nonlinear projection head
     #[arg(long, value_name = "N", default_value = "2", hide_short_help = true)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(value_parser = between::<1, 64>)]
     pub num_proj_layers: u32,
     /// Width of the projection head's output
     #[arg(long, value_name = "N", default_value = "128", hide_short_help = true)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(value_parser = between::<1, 65536>)]
     pub proj_out_dim: u32,
     /// Views per image; the objectives need exactly 2
     #[arg(long, value_name = "N", default_value = "2", hide_short_help = true, value_parser = two_views)]

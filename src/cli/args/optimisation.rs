@@ -1,6 +1,6 @@
 //! How pre-training proceeds.
 
-use crate::cli::values::{LarsExclude, above_zero, lars_exclude, momentum, not_negative, one_of, switch};
+use crate::cli::values::{LarsExclude, above_zero, count, lars_exclude, momentum, not_negative, one_of, switch};
 use crate::config::{LearningRateScaling, OptimizerName, ScheduleName};
 use clap::ArgAction::Set;
 
@@ -9,10 +9,10 @@ use clap::ArgAction::Set;
 pub struct OptimisationArgs {
     /// Images per step; each is seen in two views
     #[arg(long, value_name = "IMAGES", default_value = "512")]
-    #[arg(value_parser = clap::value_parser!(u32).range(2..=1_048_576))]
+    #[arg(value_parser = count::<2>)]
     pub batch_size: u32,
     /// Passes over the images
-    #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = count::<1>)]
     pub epochs: u32,
     /// Peak learning rate
     ///
@@ -48,7 +48,7 @@ pub struct OptimisationArgs {
     #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
     pub use_scheduler: bool,
     /// Epochs in which the cosine schedule's learning rate rises from 0
-    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[arg(long, value_name = "N", default_value = "10", value_parser = count::<0>)]
     pub warmup_epochs: u32,
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value = "42")]

@@ -1,5 +1,6 @@
 //! Where results go and where a run begins.
 
+use crate::cli::values::count;
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -12,7 +13,7 @@ pub struct ResultsArgs {
     pub save_dir: PathBuf,
     /// Epochs between two checkpoints
     #[arg(long, value_name = "N", default_value = "2", hide_short_help = true)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(value_parser = count::<1>)]
     pub save_every_n_epochs: u32,
     /// Continue the run in this directory from its newest good checkpoint
     ///
