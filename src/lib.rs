@@ -8,6 +8,7 @@
 
 pub mod augment;
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;
@@ -22,3 +23,36 @@ pub mod rng;
 pub mod run_dir;
 pub mod state;
 pub mod torch_file;
+
+use config::{Job, Talk};
+use report::{Console, Verbosity};
+
+/// How a run ended, when it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// Stopped on request; everything is saved.
+    Stopped,
+}
+
+/// Does what the command line asks for.
+///
+/// Errors: whatever stops the run, with its causes.
+pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
+    let console = Console::new(match resolved.config.talk {
+        Talk::Quiet => Verbosity::Quiet,
+        Talk::Normal => Verbosity::Normal,
+        Talk::Verbose => Verbosity::Verbose,
+    });
+    for warning in &resolved.warnings {
+        console.warn(warning);
+    }
+    if resolved.config.dry_run {
+        cli::dry_run::run(resolved, &console)?;
+        return Ok(Outcome::Done);
+    }
+    match &resolved.config.job {
+        Job::Pretrain(_) => anyhow::bail!("pre-training is not wired to the command line yet; use --dry-run"),
+        Job::Evaluate(_) => anyhow::bail!("evaluation is not wired to the command line yet; use --dry-run"),
+    }
+}
