@@ -273,7 +273,7 @@ impl Augmentation {
     }
 }
 
-/// Per-channel mean and standard deviation (RGB, input in [0,1]) applied inside the encoder.
+/// Per-channel mean and standard deviation (RGB, input in `[0, 1]`) applied inside the encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Normalisation {
     pub mean: [f32; 3],
@@ -449,6 +449,6 @@ pub struct Config {
     pub talk: Talk,
     /// Resolve and print everything, train nothing.
     pub dry_run: bool,
-    /// The command line as typed, to be repeated.
-    pub command: String,
+    /// The command line as typed, word by word, to be repeated.
+    pub command: Vec<String>,
 }

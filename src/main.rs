@@ -1,5 +1,35 @@
-fn main() {
-    println!("{:?}", tch::Device::Cpu);
-    let t = tch::Tensor::ones([2, 2], (tch::Kind::Float, tch::Device::Cpu));
-    t.print();
+//! Parse, run, report: everything else is in the library.
+
+use flatnce::{Outcome, cli};
+use std::process::ExitCode;
+
+/// The command line is at fault, or asks for what this machine does not have.
+const USAGE: u8 = 2;
+/// Stopped on request, after saving: sysexits' EX_TEMPFAIL, run it again to continue.
+const STOPPED: u8 = 75;
+
+fn main() -> ExitCode {
+    let typed = match cli::parse(std::env::args_os()) {
+        Ok(typed) => typed,
+        // Help and the version come this way too; clap prints each where it belongs.
+        Err(error) => error.exit(),
+    };
+    let resolved = match cli::resolve(&typed, &cli::resolve::read_saved) {
+        Ok(resolved) => resolved,
+        Err(error) => return fail(&error, USAGE),
+    };
+    match flatnce::run(&resolved) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Stopped) => ExitCode::from(STOPPED),
+        Err(error) => fail(&error, 1),
+    }
+}
+
+/// The error and its causes in one block.
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("error: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  caused by: {cause}");
+    }
+    ExitCode::from(code)
 }

@@ -30,7 +30,7 @@ mod walk;
 pub use decode::{BadImage, MAX_PIXELS, decode_bytes, decode_file};
 pub use facts::{how_to_get, native_size_px, num_classes};
 pub use file_list::FileList;
-pub use split::{Images, Packed, Split};
+pub use split::{Images, Packed, Split, grouped};
 pub use subset::{list_for, semi_subset};
 
 use crate::config::{DataConfig, DatasetName};

@@ -163,7 +163,7 @@ impl Split {
 }
 
 /// 1234567 as `1,234,567`.
-pub(super) fn grouped(number: usize) -> String {
+pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {

@@ -1,0 +1,26 @@
+//! Which images.
+
+use crate::cli::values::{between, one_of};
+use crate::config::DatasetName;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Data")]
+pub struct DataArgs {
+    /// Directory that holds the data sets; for `folder`, the images themselves
+    #[arg(long, value_name = "DIR", default_value = "datasets")]
+    pub data: PathBuf,
+    /// Images to train on, and in evaluation the labelled images
+    ///
+    /// fashion_mnist_mini is inside the program; folder is any directory of
+    /// JPEG and PNG images. The other sets: datasets/README.md.
+    #[arg(long, value_name = "NAME", default_value = "imagenet", value_parser = one_of!(DatasetName))]
+    pub dataset_name: DatasetName,
+    /// Side of the images given to the encoder, in pixels
+    ///
+    /// Default: the data set's own: 32 (cifar10, cifar100, fashion_mnist),
+    /// 64 (tiny_imagenet), 96 (stl10), 224 (the others).
+    #[arg(long, value_name = "PIXELS", value_parser = between::<8, 1024>)]
+    #[arg(help = "Side of the images given to the encoder, in pixels [default: the data set's own]")]
+    pub image_size: Option<u32>,
+}

@@ -1,0 +1,32 @@
+//! What computes.
+
+use crate::cli::values::{PrecisionAsked, between, device, one_of, switch};
+use crate::config::DeviceChoice;
+use clap::ArgAction::Set;
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Machine")]
+pub struct MachineArgs {
+    /// Device: auto, cpu, cuda or cuda:N
+    ///
+    /// auto takes the first GPU where CUDA works and says what it chose. A
+    /// device asked for by name is used or is an error.
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = device)]
+    pub device: DeviceChoice,
+    /// The same as --device cpu
+    #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
+    pub disable_cuda: bool,
+    /// Arithmetic of the encoder; loss and statistics are float32 always
+    ///
+    /// auto takes bf16 where the device computes with it, else fp32.
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = one_of!(PrecisionAsked))]
+    pub precision: PrecisionAsked,
+    /// The same as --precision fp16
+    #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
+    pub fp16_precision: bool,
+    /// Threads that load and augment images (default: the number of cores)
+    #[arg(long, value_name = "N", value_parser = between::<1, 1024>)]
+    pub workers: Option<u32>,
+}

@@ -1,0 +1,21 @@
+//! What the program says.
+
+use crate::cli::values::switch;
+use clap::ArgAction::Set;
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Resolve and print everything, train nothing, create nothing
+    #[arg(long, value_name = "BOOL", default_value = "false", hide_default_value = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
+    pub dry_run: bool,
+    /// Print errors and the final result only
+    #[arg(long, short, value_name = "BOOL", default_value = "false", hide_default_value = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
+    pub quiet: bool,
+    /// Print details too
+    #[arg(long, short, value_name = "BOOL", default_value = "false", hide_default_value = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
+    pub verbose: bool,
+}

@@ -1,0 +1,36 @@
+//! Where results go and where a run begins.
+
+use crate::cli::values::count;
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Results and resuming")]
+pub struct ResultsArgs {
+    /// Directory of all results
+    ///
+    /// A run makes {dataset}/{batch}_FlatCLR/{date}/ or {batch}_SimCLR/ in it.
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub save_dir: PathBuf,
+    /// Epochs between two checkpoints
+    #[arg(long, value_name = "N", default_value = "2", hide_short_help = true)]
+    #[arg(value_parser = count::<1>)]
+    pub save_every_n_epochs: u32,
+    /// Continue the run in this directory from its newest good checkpoint
+    ///
+    /// The run's own settings apply; a flag that contradicts them is an error.
+    /// Device, precision, workers, --data, --save-every-n-epochs and output
+    /// may differ, and --epochs may grow: the cosine schedule is then
+    /// stretched to the new total from this step on, so the learning rate
+    /// jumps to where the longer schedule would be.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["log_dir", "train_from"])]
+    pub resume: Option<PathBuf>,
+    /// The same as --resume; with --train-from from that checkpoint
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
+    pub log_dir: Option<PathBuf>,
+    /// Checkpoint file to continue from, in --log-dir
+    #[arg(long, value_name = "FILE", requires = "log_dir", hide_short_help = true)]
+    pub train_from: Option<PathBuf>,
+    /// Begin a new run with the trunk of this checkpoint
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "log_dir"])]
+    pub from_pretrained: Option<PathBuf>,
+}

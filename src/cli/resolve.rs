@@ -1,0 +1,111 @@
+//! From what was typed to what is meant: every default, every check that looks
+//! at more than one flag, the device and the precision.
+
+mod evaluate;
+mod pretrain;
+mod resume;
+
+pub use resume::{Origin, Saved, read_saved};
+
+use super::{Typed, flag_name};
+use crate::config::{Config, DeviceChoice, Job, Precision, Start, Talk, TrainMode};
+use crate::device;
+use anyhow::{Result, bail};
+
+/// A command line, resolved: what to do and what to do it with.
+#[derive(Debug)]
+pub struct Resolved {
+    pub config: Config,
+    pub device: tch::Device,
+    /// What was chosen as device, and why.
+    pub device_note: String,
+    /// What was chosen as precision, and why.
+    pub precision_note: String,
+    /// What the user should know before the run starts.
+    pub warnings: Vec<String>,
+}
+
+/// Resolves a command line; `saved` reads what a run to be continued says of itself ([`read_saved`]).
+///
+/// Errors: flags that contradict each other or the run to be continued, a device or precision that this machine
+/// does not have, a checkpoint that cannot be read.
+pub fn resolve(typed: &Typed, saved: &dyn Fn(&Origin, &mut dyn FnMut(String)) -> Result<Saved>) -> Result<Resolved> {
+    let args = &typed.args;
+    let mut warnings = Vec::new();
+    let (device, device_note) = device::resolve(device_choice(typed)?)?;
+    let asked = precision_asked(typed)?;
+    let (job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {
+        evaluate::reject_flags(typed)?;
+        let origin = resume::origin(typed)?;
+        let run = origin.map(|origin| saved(&origin, &mut |text| warnings.push(text))).transpose()?;
+        // A continued run keeps its precision unless another one is asked for.
+        let kept = run.as_ref().and_then(|run| run.config.as_ref()).map(|config| config.precision);
+        let (precision, mut note) = device::resolve_precision(asked.or(kept), device)?;
+        if asked.is_none() && kept.is_some() {
+            note.push_str(", as the run began");
+        }
+        let (pretrain, start) = match run {
+            Some(run) => resume::continued(typed, run, precision, &mut warnings)?,
+            None => (pretrain::from_flags(typed, precision)?, fresh(typed)),
+        };
+        (Job::Pretrain(Box::new(pretrain)), start, note)
+    } else {
+        let (precision, note) = device::resolve_precision(asked, device)?;
+        (Job::Evaluate(Box::new(evaluate::from_flags(typed, precision)?)), Start::Fresh, note)
+    };
+    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+    let config = Config {
+        job,
+        start,
+        device: device_choice(typed)?,
+        workers: args.machine.workers.unwrap_or_else(cores),
+        save_dir: args.results.save_dir.clone(),
+        talk: talk(typed)?,
+        dry_run: args.output.dry_run,
+        command: typed.words.clone(),
+    };
+    Ok(Resolved { config, device, device_note, precision_note, warnings })
+}
+
+fn fresh(typed: &Typed) -> Start {
+    typed.args.results.from_pretrained.clone().map_or(Start::Fresh, Start::Pretrained)
+}
+
+fn device_choice(typed: &Typed) -> Result<DeviceChoice> {
+    let machine = &typed.args.machine;
+    match machine.device {
+        DeviceChoice::Cuda(_) if machine.disable_cuda => {
+            bail!("--device {} and --disable-cuda contradict each other; leave one of them out", machine.device)
+        }
+        _ if machine.disable_cuda => Ok(DeviceChoice::Cpu),
+        choice => Ok(choice),
+    }
+}
+
+fn precision_asked(typed: &Typed) -> Result<Option<Precision>> {
+    let machine = &typed.args.machine;
+    match machine.precision.0 {
+        Some(other) if machine.fp16_precision && other != Precision::Fp16 => {
+            bail!("--precision {other} and --fp16-precision contradict each other; leave one of them out")
+        }
+        _ if machine.fp16_precision => Ok(Some(Precision::Fp16)),
+        asked => Ok(asked),
+    }
+}
+
+fn talk(typed: &Typed) -> Result<Talk> {
+    match (typed.args.output.quiet, typed.args.output.verbose) {
+        (true, true) => bail!("--quiet and --verbose contradict each other; leave one of them out"),
+        (true, false) => Ok(Talk::Quiet),
+        (false, true) => Ok(Talk::Verbose),
+        (false, false) => Ok(Talk::Normal),
+    }
+}
+
+/// Checks that two values stand in order; `ids` are their flags.
+fn ordered(ids: [&str; 2], low: f64, high: f64) -> Result<()> {
+    if low > high {
+        bail!("{} {low} is above {} {high}", flag_name(ids[0]), flag_name(ids[1]));
+    }
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! A new pre-training run from flags.
+
+use super::ordered;
+use crate::cli::{Args, Typed};
+use crate::config::{
+    Augmentation, DataConfig, DatasetName, Engine, HeadConfig, ModelConfig, Normalisation, OptimizerConfig, Precision,
+    Pretrain, ScheduleConfig, ScheduleName, Stem,
+};
+use crate::data::native_size_px;
+use crate::optim::scaled_lr;
+use anyhow::{Result, bail};
+
+/// From this side on, images meet the stem that halves them twice before the first block.
+const IMAGENET_STEM_FROM_PX: u32 = 128;
+
+pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
+    let Args { data, objective, optimisation, .. } = &typed.args;
+    let data = data_config(&typed.args, data.dataset_name);
+    Ok(Pretrain {
+        augmentation: augmentation(typed, &data)?,
+        engine: engine(&typed.args),
+        objective: objective.clr,
+        temperature: objective.temperature,
+        model: model(&typed.args, &data),
+        optimizer: OptimizerConfig {
+            name: optimisation.optimizer,
+            lr: optimisation
+                .lr
+                .unwrap_or_else(|| scaled_lr(optimisation.learning_rate_scaling, optimisation.batch_size)),
+            weight_decay: optimisation.weight_decay,
+            momentum: optimisation.momentum,
+            lars_exclude_bn: optimisation.lars_exclude.bn,
+            lars_exclude_bias: optimisation.lars_exclude.bias,
+        },
+        schedule: ScheduleConfig { name: schedule(typed)?, warmup_epochs: optimisation.warmup_epochs },
+        batch_size: optimisation.batch_size,
+        epochs: optimisation.epochs,
+        seed: optimisation.seed,
+        precision,
+        save_every_n_epochs: typed.args.results.save_every_n_epochs,
+        data,
+    })
+}
+
+pub fn data_config(args: &Args, dataset: DatasetName) -> DataConfig {
+    let image_size_px = args.data.image_size.unwrap_or_else(|| native_size_px(dataset));
+    DataConfig { dataset, root: args.data.data.clone(), image_size_px }
+}
+
+pub fn model(args: &Args, data: &DataConfig) -> ModelConfig {
+    let usual = if data.image_size_px >= IMAGENET_STEM_FROM_PX { Stem::Imagenet } else { Stem::Small };
+    ModelConfig {
+        depth: args.objective.model,
+        stem: args.objective.stem.unwrap_or(usual),
+        normalisation: Normalisation::of(data.dataset),
+        head: HeadConfig {
+            mode: args.objective.proj_head_mode,
+            layers: args.objective.num_proj_layers,
+            out_dim: args.objective.proj_out_dim,
+        },
+    }
+}
+
+fn engine(args: &Args) -> Engine {
+    if args.augmentation.faster_version { Engine::Tensor } else { Engine::Cpu }
+}
+
+fn schedule(typed: &Typed) -> Result<ScheduleName> {
+    let optimisation = &typed.args.optimisation;
+    match optimisation.scheduler {
+        name if optimisation.use_scheduler => Ok(name),
+        ScheduleName::Cosine if typed.has("scheduler") => {
+            bail!("--scheduler cosine and --use-scheduler false contradict each other; leave one of them out")
+        }
+        _ => Ok(ScheduleName::None),
+    }
+}
+
+/// The paper's recipe for the data set, with what was typed in its place.
+fn augmentation(typed: &Typed, data: &DataConfig) -> Result<Augmentation> {
+    let flags = &typed.args.augmentation;
+    let paper = Augmentation::paper(data.dataset, data.image_size_px, flags.faster_version);
+    let blur_prob = match (flags.blur, flags.blur_prob) {
+        (Some(false), Some(prob)) if prob > 0.0 => {
+            bail!("--blur false and --blur-prob {prob} contradict each other; leave one of them out")
+        }
+        (Some(false), _) => 0.0,
+        (_, Some(prob)) => prob,
+        (Some(true), None) => 0.5,
+        (None, None) => paper.blur_prob,
+    };
+    let recipe = Augmentation {
+        crop_scale_min: flags.crop_scale_min.unwrap_or(paper.crop_scale_min),
+        crop_scale_max: flags.crop_scale_max.unwrap_or(paper.crop_scale_max),
+        crop_ratio_min: flags.crop_ratio_min.unwrap_or(paper.crop_ratio_min),
+        crop_ratio_max: flags.crop_ratio_max.unwrap_or(paper.crop_ratio_max),
+        flip_prob: flags.flip_prob.unwrap_or(paper.flip_prob),
+        jitter_prob: flags.jitter_prob.unwrap_or(paper.jitter_prob),
+        jitter_strength: flags.jitter_strength.unwrap_or(paper.jitter_strength),
+        grayscale_prob: flags.grayscale_prob.unwrap_or(paper.grayscale_prob),
+        blur_prob,
+        blur_kernel_px: flags.blur_kernel.unwrap_or(paper.blur_kernel_px),
+        blur_sigma_min: flags.blur_sigma_min.unwrap_or(paper.blur_sigma_min),
+        blur_sigma_max: flags.blur_sigma_max.unwrap_or(paper.blur_sigma_max),
+    };
+    ordered(["crop_scale_min", "crop_scale_max"], recipe.crop_scale_min, recipe.crop_scale_max)?;
+    ordered(["crop_ratio_min", "crop_ratio_max"], recipe.crop_ratio_min, recipe.crop_ratio_max)?;
+    ordered(["blur_sigma_min", "blur_sigma_max"], recipe.blur_sigma_min, recipe.blur_sigma_max)?;
+    Ok(recipe)
+}

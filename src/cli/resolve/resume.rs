@@ -1,0 +1,191 @@
+//! A run that is continued: its own settings, read from its checkpoint, apply;
+//! what was typed must agree with them.
+
+use super::pretrain;
+use crate::checkpoint;
+use crate::cli::{Typed, flag_name};
+use crate::config::{Depth, Precision, Pretrain, Start};
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+
+/// Which checkpoint to continue from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The newest of a directory that verifies.
+    Newest(PathBuf),
+    File(PathBuf),
+}
+
+/// What a checkpoint says of its run.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// The checkpoint's file.
+    pub path: PathBuf,
+    /// `None` where PyTorch wrote it; the flags give the settings then.
+    pub config: Option<Pretrain>,
+    /// Upstream's two settings, for a file without `config`.
+    pub model_name: Option<String>,
+    pub batch_size: Option<u32>,
+}
+
+/// Reads and verifies the checkpoint; damaged ones that are passed over go to `warn`.
+pub fn read_saved(origin: &Origin, warn: &mut dyn FnMut(String)) -> Result<Saved> {
+    let (path, checkpoint) = match origin {
+        Origin::Newest(directory) => checkpoint::newest_good(directory, warn)?,
+        Origin::File(path) => (path.clone(), checkpoint::read(path)?),
+    };
+    let checkpoint::Checkpoint { config, model_name, batch_size, .. } = checkpoint;
+    Ok(Saved { path, config, model_name, batch_size })
+}
+
+/// The checkpoint that the flags name.
+pub fn origin(typed: &Typed) -> Result<Option<Origin>> {
+    let flags = &typed.args.results;
+    Ok(match (&flags.resume, &flags.log_dir, &flags.train_from) {
+        (Some(path), ..) if path.is_file() => {
+            bail!("--resume takes the directory of a run; for one file use --log-dir DIR --train-from FILE")
+        }
+        (Some(directory), ..) | (None, Some(directory), None) => Some(Origin::Newest(directory.clone())),
+        (None, Some(directory), Some(file)) => Some(Origin::File(directory.join(file))),
+        (None, None, _) => None,
+    })
+}
+
+/// The settings of the continued run.
+///
+/// Errors: a typed flag that contradicts the run; all of them at once, with both values.
+pub fn continued(
+    typed: &Typed,
+    saved: Saved,
+    precision: Precision,
+    warnings: &mut Vec<String>,
+) -> Result<(Pretrain, Start)> {
+    let Some(mut config) = saved.config else {
+        let typed = with_upstream_settings(typed, &saved)?;
+        let config = pretrain::from_flags(&typed, precision)?;
+        return Ok((config, Start::Resume(saved.path)));
+    };
+    // Flags that follow from others follow from the run's.
+    let mut filled = typed.clone();
+    if !typed.has("batch_size") {
+        filled.args.optimisation.batch_size = config.batch_size;
+    }
+    if !typed.has("dataset_name") {
+        filled.args.data.dataset_name = config.data.dataset;
+    }
+    let wanted = pretrain::from_flags(&filled, precision)?;
+    let differing = contradictions(typed, &wanted, &config);
+    if !differing.is_empty() {
+        bail!(
+            "the command contradicts the run that it continues ({}):\n{}\nleave these flags out, or start a new run",
+            saved.path.display(),
+            differing.join("\n")
+        );
+    }
+    if typed.has("epochs") {
+        config.epochs = wanted.epochs;
+    }
+    if typed.has("data") {
+        config.data.root = wanted.data.root;
+    }
+    if typed.has("save_every_n_epochs") {
+        config.save_every_n_epochs = wanted.save_every_n_epochs;
+    }
+    if config.precision != precision {
+        warnings.push(format!(
+            "the run began in {} and goes on in {precision}: its numbers will differ from those of an uninterrupted run",
+            config.precision
+        ));
+        config.precision = precision;
+    }
+    Ok((config, Start::Resume(saved.path)))
+}
+
+/// A setting as text, so that flag and run can be compared and shown.
+type Setting = fn(&Pretrain) -> String;
+
+/// The settings that make a run what it is, with the flags that set them.
+const IDENTITY: &[(&str, Setting)] = &[
+    ("dataset_name", |c| c.data.dataset.to_string()),
+    ("image_size", |c| c.data.image_size_px.to_string()),
+    ("clr", |c| c.objective.to_string()),
+    ("temperature", |c| c.temperature.to_string()),
+    ("model", |c| c.model.depth.to_string()),
+    ("stem", |c| c.model.stem.to_string()),
+    ("proj_head_mode", |c| c.model.head.mode.to_string()),
+    ("num_proj_layers", |c| c.model.head.layers.to_string()),
+    ("proj_out_dim", |c| c.model.head.out_dim.to_string()),
+    ("batch_size", |c| c.batch_size.to_string()),
+    ("lr", |c| c.optimizer.lr.to_string()),
+    ("optimizer", |c| c.optimizer.name.to_string()),
+    ("weight_decay", |c| c.optimizer.weight_decay.to_string()),
+    ("momentum", |c| c.optimizer.momentum.to_string()),
+    ("lars_exclude", |c| lars_exclude(c.optimizer.lars_exclude_bn, c.optimizer.lars_exclude_bias).to_owned()),
+    ("scheduler", |c| c.schedule.name.to_string()),
+    ("use_scheduler", |c| c.schedule.name.to_string()),
+    ("warmup_epochs", |c| c.schedule.warmup_epochs.to_string()),
+    ("seed", |c| c.seed.to_string()),
+    ("faster_version", |c| c.engine.to_string()),
+    ("crop_scale_min", |c| c.augmentation.crop_scale_min.to_string()),
+    ("crop_scale_max", |c| c.augmentation.crop_scale_max.to_string()),
+    ("crop_ratio_min", |c| c.augmentation.crop_ratio_min.to_string()),
+    ("crop_ratio_max", |c| c.augmentation.crop_ratio_max.to_string()),
+    ("flip_prob", |c| c.augmentation.flip_prob.to_string()),
+    ("jitter_prob", |c| c.augmentation.jitter_prob.to_string()),
+    ("jitter_strength", |c| c.augmentation.jitter_strength.to_string()),
+    ("grayscale_prob", |c| c.augmentation.grayscale_prob.to_string()),
+    ("blur", |c| (c.augmentation.blur_prob > 0.0).to_string()),
+    ("blur_prob", |c| c.augmentation.blur_prob.to_string()),
+    ("blur_kernel", |c| c.augmentation.blur_kernel_px.to_string()),
+    ("blur_sigma_min", |c| c.augmentation.blur_sigma_min.to_string()),
+    ("blur_sigma_max", |c| c.augmentation.blur_sigma_max.to_string()),
+];
+
+fn lars_exclude(bn: bool, bias: bool) -> &'static str {
+    match (bn, bias) {
+        (true, true) => "bn,bias",
+        (true, false) => "bn",
+        (false, true) => "bias",
+        (false, false) => "none",
+    }
+}
+
+/// One line per typed flag that the run disagrees with.
+fn contradictions(typed: &Typed, wanted: &Pretrain, run: &Pretrain) -> Vec<String> {
+    let line = |id: &str, wanted: String, run: String| format!("  {} {wanted}: the run has {run}", flag_name(id));
+    let mut lines: Vec<String> = IDENTITY
+        .iter()
+        .filter(|(id, setting)| typed.has(id) && setting(wanted) != setting(run))
+        .map(|(id, setting)| line(id, setting(wanted), setting(run)))
+        .collect();
+    if typed.has("learning_rate_scaling") && !typed.has("lr") && wanted.optimizer.lr != run.optimizer.lr {
+        let scaling = typed.args.optimisation.learning_rate_scaling;
+        let gives = format!("{scaling} (lr {})", wanted.optimizer.lr);
+        lines.push(line("learning_rate_scaling", gives, format!("lr {}", run.optimizer.lr)));
+    }
+    if typed.has("epochs") && wanted.epochs < run.epochs {
+        let have = format!("{}, and a run may only grow", run.epochs);
+        lines.push(line("epochs", wanted.epochs.to_string(), have));
+    }
+    lines
+}
+
+/// The flags, with the two settings that upstream's checkpoints hold where the user typed none.
+fn with_upstream_settings(typed: &Typed, saved: &Saved) -> Result<Typed> {
+    let mut filled = typed.clone();
+    let name = saved.path.display();
+    if let Some(model) = &saved.model_name {
+        let depth = Depth::parse(model).with_context(|| format!("{name} holds the unknown model {model:?}"))?;
+        if typed.has("model") && typed.args.objective.model != depth {
+            bail!("--model {}: the checkpoint {name} has {depth}", typed.args.objective.model);
+        }
+        filled.args.objective.model = depth;
+    }
+    if let Some(batch_size) = saved.batch_size {
+        if typed.has("batch_size") && typed.args.optimisation.batch_size != batch_size {
+            bail!("--batch-size {}: the checkpoint {name} has {batch_size}", typed.args.optimisation.batch_size);
+        }
+        filled.args.optimisation.batch_size = batch_size;
+    }
+    Ok(filled)
+}

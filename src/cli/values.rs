@@ -1,0 +1,180 @@
+//! How single values are read from the command line: closed sets, numbers with
+//! a range, switches. The errors are clap's, so each names its flag and value.
+
+use crate::config::{CheckpointChoice, DeviceChoice, Precision};
+use clap::builder::{PossibleValue, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use std::ffi::OsStr;
+
+/// Reads one of a closed set of `crate::config`, in any case, with `-` and `_` alike.
+#[derive(Clone)]
+pub struct OneOf<T: 'static> {
+    /// The values allowed for this flag, in the order of the help.
+    pub values: &'static [T],
+    pub name: fn(T) -> &'static str,
+    pub parse: fn(&str) -> Option<T>,
+}
+
+impl<T: Copy + PartialEq + Send + Sync + 'static> TypedValueParser for OneOf<T> {
+    type Value = T;
+
+    fn parse_ref(&self, command: &clap::Command, arg: Option<&clap::Arg>, value: &OsStr) -> Result<T, clap::Error> {
+        let text = value.to_string_lossy();
+        if let Some(found) = (self.parse)(&text).filter(|found| self.values.contains(found)) {
+            return Ok(found);
+        }
+        let mut error = clap::Error::new(ErrorKind::InvalidValue).with_cmd(command);
+        let flag = arg.map_or_else(|| "...".to_owned(), ToString::to_string);
+        let allowed = self.values.iter().map(|&value| (self.name)(value).to_owned()).collect();
+        error.insert(ContextKind::InvalidArg, ContextValue::String(flag));
+        error.insert(ContextKind::InvalidValue, ContextValue::String(text.into_owned()));
+        error.insert(ContextKind::ValidValue, ContextValue::Strings(allowed));
+        Err(error)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.values.iter().map(|&value| PossibleValue::new((self.name)(value)))))
+    }
+}
+
+/// `one_of!(Depth)`: every value; `one_of!(OptimizerName: Lars, Sgd)`: these only.
+macro_rules! one_of {
+    ($set:ident) => {
+        $crate::cli::values::OneOf { values: $set::ALL, name: $set::name, parse: $set::parse }
+    };
+    ($set:ident: $($value:ident),+) => {
+        $crate::cli::values::OneOf { values: &[$($set::$value),+], name: $set::name, parse: $set::parse }
+    };
+}
+pub(super) use one_of;
+
+/// What `--precision` asks for; `None` leaves the choice to the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrecisionAsked(pub Option<Precision>);
+
+impl PrecisionAsked {
+    pub const ALL: &'static [PrecisionAsked] = &[
+        PrecisionAsked(None),
+        PrecisionAsked(Some(Precision::Fp32)),
+        PrecisionAsked(Some(Precision::Bf16)),
+        PrecisionAsked(Some(Precision::Fp16)),
+    ];
+
+    pub fn name(self) -> &'static str {
+        self.0.map_or("auto", Precision::name)
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Some(PrecisionAsked(None)),
+            other => Precision::parse(other).map(|precision| PrecisionAsked(Some(precision))),
+        }
+    }
+}
+
+/// The parameters that LARS leaves alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LarsExclude {
+    pub bn: bool,
+    pub bias: bool,
+}
+
+/// `bn,bias`, one of them, or `none`.
+pub fn lars_exclude(text: &str) -> Result<LarsExclude, String> {
+    let mut exclude = LarsExclude { bn: false, bias: false };
+    if text.eq_ignore_ascii_case("none") {
+        return Ok(exclude);
+    }
+    for word in text.split(',') {
+        match word.trim().to_ascii_lowercase().as_str() {
+            "bn" => exclude.bn = true,
+            "bias" => exclude.bias = true,
+            _ => return Err("use bn, bias, both as bn,bias, or none".to_owned()),
+        }
+    }
+    Ok(exclude)
+}
+
+/// `true` or `false` as Python, YAML and shells spell them.
+pub fn switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err("use true or false".to_owned()),
+    }
+}
+
+/// `auto`, `cpu`, `cuda` or `cuda:N`.
+pub fn device(text: &str) -> Result<DeviceChoice, String> {
+    DeviceChoice::try_from(text.to_ascii_lowercase()).map_err(|_| "use auto, cpu, cuda or cuda:N".to_owned())
+}
+
+/// An epoch's number, `last` or `all`.
+pub fn checkpoint_choice(text: &str) -> Result<CheckpointChoice, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "last" => Ok(CheckpointChoice::Last),
+        "all" => Ok(CheckpointChoice::All),
+        number => match number.parse() {
+            Ok(epoch) => Ok(CheckpointChoice::Epoch(epoch)),
+            Err(_) => Err("use the number in the checkpoint's name, last or all".to_owned()),
+        },
+    }
+}
+
+/// The number of views, which the objectives fix.
+pub fn two_views(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(2) => Ok(2),
+        _ => Err("the objectives compare exactly 2 views of an image; leave the flag out or give 2".to_owned()),
+    }
+}
+
+/// An odd number of pixels.
+pub fn odd(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(side) if side % 2 == 1 && side <= 255 => Ok(side),
+        _ => Err("use an odd number from 1 to 255, so that the kernel has a centre".to_owned()),
+    }
+}
+
+/// A whole number of `LEAST` or more.
+pub fn count<const LEAST: u32>(text: &str) -> Result<u32, String> {
+    text.parse().ok().filter(|&value| value >= LEAST).ok_or_else(|| format!("use a whole number of {LEAST} or more"))
+}
+
+/// A whole number from `LEAST` to `MOST`.
+pub fn between<const LEAST: u32, const MOST: u32>(text: &str) -> Result<u32, String> {
+    let fits = |value: &u32| (LEAST..=MOST).contains(value);
+    text.parse().ok().filter(fits).ok_or_else(|| format!("use a whole number from {LEAST} to {MOST}"))
+}
+
+fn number(text: &str, allowed: impl Fn(f64) -> bool, range: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "this is no number".to_owned())?;
+    if value.is_finite() && allowed(value) { Ok(value) } else { Err(format!("use a number {range}")) }
+}
+
+pub fn above_zero(text: &str) -> Result<f64, String> {
+    number(text, |value| value > 0.0, "above 0")
+}
+
+pub fn not_negative(text: &str) -> Result<f64, String> {
+    number(text, |value| value >= 0.0, "of 0 or more")
+}
+
+pub fn probability(text: &str) -> Result<f64, String> {
+    number(text, |value| (0.0..=1.0).contains(&value), "from 0 to 1")
+}
+
+pub fn share(text: &str) -> Result<f64, String> {
+    number(text, |value| value > 0.0 && value <= 1.0, "above 0 and at most 1")
+}
+
+/// A momentum: at 1 and above the sum of the gradients grows without end.
+pub fn momentum(text: &str) -> Result<f64, String> {
+    number(text, |value| (0.0..1.0).contains(&value), "of 0 or more and below 1")
+}
+
+/// The jitter strength `s`: the hue varies by 0.2 s of a turn, and half a turn reaches every colour.
+pub fn jitter_strength(text: &str) -> Result<f64, String> {
+    number(text, |value| (0.0..=2.5).contains(&value), "from 0 to 2.5")
+}
