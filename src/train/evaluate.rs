@@ -1,13 +1,14 @@
 //! Evaluates encoders: one, or every checkpoint of a run (upstream: `main_eval`,
 //! `main_transfer`, `main_transfer_ft`, `main_supervised`).
 
-use super::encoder_source::{self, Origin};
-use super::linear_eval;
+use super::encoder_source::{self, Source};
 use super::outcome::Outcome;
 use super::trial::{self, Images, Trial};
+use super::{finetune, linear_eval, sweep};
 use crate::config::{Config, Evaluate, TransferMode};
 use crate::report::Console;
-use anyhow::Result;
+use anyhow::{Result, bail};
+use std::path::PathBuf;
 use tch::Device;
 
 /// Does what `evaluate` says, and answers with one outcome per encoder, oldest first.
@@ -30,10 +31,27 @@ pub fn run_on(
     console: &Console,
 ) -> Result<Vec<Outcome>> {
     let origins = encoder_source::origins(&evaluate.source)?;
-    let one = |origin: &Origin| evaluate_one(config, evaluate, images, origin, device, console);
-    let mut outcomes = Vec::with_capacity(origins.len());
+    let several = origins.len() > 1;
+    if several && evaluate.resume.is_some() {
+        bail!("an evaluation of all checkpoints is not continued; give one with --transfer-from-epoch N");
+    }
+    let (mut outcomes, mut parent) = (Vec::with_capacity(origins.len()), PathBuf::new());
     for origin in &origins {
-        outcomes.push(one(origin)?);
+        let source = match origin.open(&mut |warning| console.warn(&warning)) {
+            Err(error) if several => {
+                console.warn(&format!("passed over: {error:#}"));
+                continue;
+            }
+            opened => opened?,
+        };
+        parent = trial::results_parent(config, evaluate, &source);
+        outcomes.push(evaluate_one(config, evaluate, images, &source, device, console)?);
+    }
+    if outcomes.is_empty() {
+        bail!("none of the {} checkpoints can be evaluated; their faults are named above", origins.len());
+    }
+    if several {
+        sweep::report(config, evaluate, &outcomes, &sweep::parent(&parent), console)?;
     }
     Ok(outcomes)
 }
@@ -42,15 +60,14 @@ fn evaluate_one(
     config: &Config,
     evaluate: &Evaluate,
     images: &Images,
-    origin: &Origin,
+    source: &Source,
     device: Device,
     console: &Console,
 ) -> Result<Outcome> {
-    let source = origin.open(&mut |warning| console.warn(&warning))?;
-    let mut trial = Trial::open(config, evaluate, images, &source, device, console)?;
+    let mut trial = Trial::open(config, evaluate, images, source, device, console)?;
     let outcome = match evaluate.mode {
-        TransferMode::LinearEval => linear_eval::evaluate(&mut trial, &source),
-        TransferMode::Finetune => Err(anyhow::anyhow!("fine-tuning is not built yet")),
+        TransferMode::LinearEval => linear_eval::evaluate(&mut trial, source),
+        TransferMode::Finetune => finetune::train(&mut trial, source),
     };
     match outcome {
         Ok(outcome) => {
@@ -59,7 +76,7 @@ fn evaluate_one(
         }
         Err(error) => {
             trial.log.failed(&format!("{error:#}"));
-            trial::naming(Err(error), &source)
+            trial::naming(Err(error), source)
         }
     }
 }

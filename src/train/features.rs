@@ -16,7 +16,7 @@ use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// Images in one forward pass. Fixed, so that features do not depend on a flag through rounding.
-const BATCH_IMAGES: usize = 256;
+pub const BATCH_IMAGES: usize = 256;
 
 /// A labelled split as the trunk sees it.
 #[derive(Debug)]

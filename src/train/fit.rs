@@ -11,6 +11,7 @@
 
 use super::classifier::Classifier;
 use super::features::Features;
+use super::losses::Losses;
 use crate::checkpoint::SavedOptimizer;
 use crate::config::{Evaluate, OptimizerName};
 use crate::optim::{self, Lbfgs, Optimizer, Schedule};
@@ -134,8 +135,7 @@ impl Stepped {
         let images = data.len();
         let mut order: Vec<i64> = (0..images as i64).collect();
         Stream::new(self.seed, Purpose::Shuffle, epoch, 1, 0).shuffle(&mut order);
-        let first_step = self.step;
-        let mut losses = Vec::with_capacity(images.div_ceil(self.batch));
+        let (mut losses, mut lr) = (Losses::from_step(self.step), 0.0);
         for rows in order.chunks(self.batch) {
             let batch = data.select(rows);
             let loss = classifier.logits(&batch.values).cross_entropy_loss::<Tensor>(
@@ -151,37 +151,18 @@ impl Stepped {
             };
             optim::zero_gradients(&self.parameters);
             loss.backward();
-            self.optimizer.step(self.schedule.lr(self.step));
+            lr = self.schedule.lr(self.step);
+            self.optimizer.step(lr);
             self.step += 1;
-            losses.push(loss.detach());
+            losses.push(&loss, lr)?;
         }
-        let loss = mean_loss(&losses, first_step, &|step| self.schedule.lr(step))?;
-        Ok(Fitted { loss, lr: self.schedule.lr(self.step - 1), converged: false })
+        Ok(Fitted { loss: losses.mean()?, lr, converged: false })
     }
 }
 
 /// `--fc-batch-size`, or all images where there are fewer.
 pub fn batch_size(run: &Evaluate, images: usize) -> usize {
     (run.batch_size as usize).clamp(1, images.max(1))
-}
-
-/// The mean of losses that lie on the device, `first_step` being the first one's step. Waits for the device.
-///
-/// Errors: a loss that is not finite, with its step and learning rate.
-pub fn mean_loss(losses: &[Tensor], first_step: u64, lr: &dyn Fn(u64) -> f64) -> Result<f64> {
-    if losses.is_empty() {
-        return Ok(0.0);
-    }
-    let losses = Vec::<f64>::try_from(Tensor::stack(losses, 0).to_kind(Kind::Double).to_device(Device::Cpu))?;
-    if let Some(place) = losses.iter().position(|loss| !loss.is_finite()) {
-        let step = first_step + place as u64;
-        bail!(
-            "the loss is {} in step {step} (learning rate {:.3e}); nothing of it was saved; use a smaller --fc-lr",
-            losses[place],
-            lr(step)
-        );
-    }
-    Ok(losses.iter().sum::<f64>() / losses.len() as f64)
 }
 
 /// L and its gradient over all of `data`, at weight and bias in one vector `[C * D + C]`.

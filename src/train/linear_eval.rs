@@ -74,13 +74,13 @@ pub fn evaluate(trial: &mut Trial, source: &Source) -> Result<Outcome> {
 fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcome: &mut Outcome) -> Result<()> {
     let (run, epochs) = (trial.run, trial.run.epochs);
     let classes = trial.images.classes() as i64;
-    let mut fit = Fit::new(run, outcome.reg_weight, training.len(), test.width(), classes, trial.device)?;
+    let mut fit = Fit::new(run, outcome.reg_weight, training.images(), test.width(), classes, trial.device)?;
     if let Some(saved) = trial.resumed.as_ref().filter(|saved| saved.epochs_done > 0) {
         fit.classifier.load(&saved.state)?;
         fit.restore(&saved.optimizer, saved.step)?;
     }
     if run.optimizer.name != OptimizerName::Lbfgs {
-        trial::note_clamped_batch(&mut trial.log, run.batch_size, training.len());
+        trial::note_clamped_batch(&mut trial.log, run.batch_size, training.images());
     }
     let mut best = trial.best_so_far();
     let mut bar = trial.log.console().progress("linear classifier", u64::from(epochs), "epochs");
@@ -170,7 +170,7 @@ impl<'a> TrainingFeatures<'a> {
     }
 
     /// Number of images.
-    pub fn len(&self) -> usize {
+    pub fn images(&self) -> usize {
         match self {
             TrainingFeatures::Once(features) => features.len(),
             TrainingFeatures::EachEpoch { split, .. } => split.len(),
