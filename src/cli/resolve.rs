@@ -2,6 +2,7 @@
 //! at more than one flag, the device and the precision.
 
 mod evaluate;
+mod modes;
 mod pretrain;
 mod resume;
 
@@ -31,11 +32,11 @@ pub struct Resolved {
 /// does not have, a checkpoint that cannot be read.
 pub fn resolve(typed: &Typed, saved: &dyn Fn(&Origin, &mut dyn FnMut(String)) -> Result<Saved>) -> Result<Resolved> {
     let args = &typed.args;
-    let mut warnings = Vec::new();
+    modes::refuse(typed)?;
+    let mut warnings: Vec<String> = modes::without_effect(typed).into_iter().collect();
     let (device, device_note) = device::resolve(device_choice(typed)?)?;
     let asked = precision_asked(typed)?;
     let (job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {
-        evaluate::reject_flags(typed)?;
         let origin = resume::origin(typed)?;
         let run = origin.map(|origin| saved(&origin, &mut |text| warnings.push(text))).transpose()?;
         // A continued run keeps its precision unless another one is asked for.
