@@ -24,7 +24,7 @@ Names              to download   on disk
   tiny_imagenet         248 MB    480 MB   cs231n.stanford.edu
 
 Options
-  --into DIR   put the data below DIR instead of datasets/ (the program's --data)
+  --into DIR   put the data below DIR (the program's --data), not datasets/
   --keep       keep the archives, in DIR/.downloads
   --help       this text
 

@@ -30,11 +30,11 @@ const FORMAT: i64 = 1;
 /// Everything saved of a pre-training run. Tensors are on the CPU and belong to the checkpoint alone.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// The epoch that was finished last or is under way, counted from 0, as in the file's name.
-    pub epoch: u32,
+    /// Whole epochs done.
+    pub epochs_done: u32,
     /// Steps done since the start of the run.
     pub step: u64,
-    /// Batches of the current epoch already trained; 0 after a whole epoch.
+    /// Batches of the epoch under way already trained; 0 after a whole epoch.
     pub batch_in_epoch: u64,
     /// State of the encoder without the prefix `module.` of multi-GPU runs.
     pub model: StateDict,
@@ -61,12 +61,14 @@ impl Checkpoint {
         ours.insert("format", FORMAT);
         ours.insert("version", env!("CARGO_PKG_VERSION"));
         ours.insert("config", serde_json::to_string(config)?);
+        ours.insert("epochs_done", i64::from(self.epochs_done));
         ours.insert("step", i64::try_from(self.step)?);
         ours.insert("batch_in_epoch", i64::try_from(self.batch_in_epoch)?);
 
         let mut root = Dict::new();
         root.insert("batch_size", i64::from(config.batch_size));
-        root.insert("epoch", i64::from(self.epoch));
+        // As in the file's name: the epoch just finished, counted from 0.
+        root.insert("epoch", i64::from(self.epochs_done.saturating_sub(1)));
         root.insert("model", config.model.depth.name());
         root.insert("model_state_dict", Value::Dict(model));
         root.insert("optimizer", self.optimizer.to_value(&config.optimizer)?);
@@ -83,37 +85,30 @@ impl Checkpoint {
             anyhow!("it has no entry model_state_dict; pre-trained weights of other programs go to --from-pretrained")
         })?)?;
         let optimizer = SavedOptimizer::from_value(root.get("optimizer"))?;
-        let ours = root.get("flatnce");
         let named_epoch =
             path.file_name().and_then(|name| run_dir::CheckpointName::parse(name.to_str()?)).map(|name| name.epoch);
-        let (mut config, mut step, mut batch_in_epoch) = (None, None, 0);
-        if let Some(ours) = ours {
-            let int = |key: &str| {
-                ours.get(key)
-                    .and_then(Value::as_int)
-                    .and_then(|n| u64::try_from(n).ok())
-                    .ok_or_else(|| anyhow!("flatnce.{key} is no count"))
+        let scheduled = root.get("scheduler").and_then(|s| s.get("last_epoch")).and_then(Value::as_int);
+        // Upstream saves the number of epochs asked for as `epoch`; only its file name tells how far it came.
+        let (mut config, mut epochs_done, mut batch_in_epoch) = (None, named_epoch.map_or(0, |epoch| epoch + 1), 0);
+        let mut step = scheduled.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        if let Some(ours) = root.get("flatnce") {
+            let count = |key: &str| {
+                let number = ours.get(key).and_then(Value::as_int).and_then(|n| u64::try_from(n).ok());
+                number.ok_or_else(|| anyhow!("flatnce.{key} is no count"))
             };
-            let format = int("format")?;
+            let format = count("format")?;
             if format > FORMAT as u64 {
                 bail!("its format {format} is newer than this program's {FORMAT}; use a newer flatnce");
             }
             let text =
                 ours.get("config").and_then(Value::as_str).ok_or_else(|| anyhow!("flatnce.config is no text"))?;
             config = Some(serde_json::from_str(text).context("flatnce.config cannot be understood")?);
-            step = Some(int("step")?);
-            batch_in_epoch = int("batch_in_epoch")?;
+            epochs_done = u32::try_from(count("epochs_done")?).context("flatnce.epochs_done is too large")?;
+            step = count("step")?;
+            batch_in_epoch = count("batch_in_epoch")?;
         }
-        let epoch = match (ours, root.get("epoch").and_then(Value::as_int), named_epoch) {
-            // Upstream saves the number of epochs asked for; only its file name tells how far it came.
-            (None, _, Some(named)) => named,
-            (_, Some(saved), _) => u32::try_from(saved).context("its epoch is negative")?,
-            (_, None, named) => named.unwrap_or(0),
-        };
-        let scheduled = root.get("scheduler").and_then(|s| s.get("last_epoch")).and_then(Value::as_int);
-        let step = step.or(scheduled.and_then(|n| u64::try_from(n).ok())).unwrap_or(0);
         Ok(Checkpoint {
-            epoch,
+            epochs_done,
             step,
             batch_in_epoch,
             model,

@@ -13,6 +13,7 @@ pub mod config;
 pub mod data;
 pub mod device;
 pub mod durable;
+pub mod loader;
 pub mod loss;
 pub mod model;
 pub mod optim;
@@ -22,9 +23,13 @@ pub mod rng;
 pub mod run_dir;
 pub mod state;
 pub mod torch_file;
+pub mod train;
 
 use config::{Job, Talk};
 use report::{Console, Verbosity};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// How a run ended, when it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +56,26 @@ pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Done);
     }
     match &resolved.config.job {
-        Job::Pretrain(_) => anyhow::bail!("pre-training is not wired to the command line yet; use --dry-run"),
+        Job::Pretrain(pretrain) => {
+            console.note(&format!("device: {}; precision: {}", resolved.device_note, resolved.precision_note));
+            let stop = stop_on_signals()?;
+            Ok(match train::pretrain::run(&resolved.config, pretrain, resolved.device, &console, &stop)? {
+                train::pretrain::Ended::Finished => Outcome::Done,
+                train::pretrain::Ended::Stopped => Outcome::Stopped,
+            })
+        }
         Job::Evaluate(_) => anyhow::bail!("evaluation is not wired to the command line yet; use --dry-run"),
     }
+}
+
+/// A flag that SIGINT, SIGTERM and SIGUSR1 set: Ctrl-C, and the warnings of Slurm and Kubernetes before they kill. A
+/// second SIGINT ends the program at once.
+fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    // In this order: the first SIGINT finds the flag unset.
+    signal_hook::flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&stop))?;
+    for signal in [SIGINT, SIGTERM, SIGUSR1] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
 }

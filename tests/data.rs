@@ -112,7 +112,8 @@ mod packed {
         for (home, packed) in [("fashion_mnist", true), ("FashionMNIST/raw", false), (".", true)] {
             let root = temporary();
             for prefix in ["train", "t10k"] {
-                let (end, pack): (_, fn(&[u8]) -> Vec<u8>) = if packed { (".gz", gzip) } else { ("", <[u8]>::to_vec) };
+                let end = if packed { ".gz" } else { "" };
+                let pack = |bytes: &[u8]| if packed { gzip(bytes) } else { bytes.to_vec() };
                 write(&root, &format!("{home}/{prefix}-images-idx3-ubyte{end}"), pack(&images));
                 write(&root, &format!("{home}/{prefix}-labels-idx1-ubyte{end}"), pack(&labels));
             }
@@ -256,6 +257,36 @@ mod packed {
     }
 
     #[test]
+    fn a_pickle_that_repeats_itself_does_not_fill_the_memory() {
+        // One text of a megabyte, and 10,000 calls that would copy it.
+        let text = [b"X\x00\x00\x10\x00".to_vec(), vec![b'a'; 1 << 20], b"q\0".to_vec()].concat();
+        let copies = b"c_codecs\nencode\nh\0h\0\x86R".repeat(10_000);
+        let root = temporary();
+        write(&root, "cifar-10-batches-py/test_batch", [b"\x80\x02".to_vec(), text, copies].concat());
+        fails(DatasetName::Cifar10, &root, Part::Test, &["more text than the file has"]);
+        write(&root, "cifar-10-batches-py/test_batch", b"]".repeat(3_000_000));
+        fails(DatasetName::Cifar10, &root, Part::Test, &["more than 2000000 values"]);
+    }
+
+    #[test]
+    fn a_damaged_pickle_never_panics() {
+        let mut stream = flatnce::rng::Stream::new(2, flatnce::rng::Purpose::Subset, 0, 0, 0);
+        let root = temporary();
+        for name in ["python2", "protocol0", "protocol2", "protocol4"] {
+            let whole = pickle(name);
+            // The instructions lie at both ends, around the pixels.
+            let places: Vec<usize> = (0..whole.len()).filter(|&at| at < 250 || at + 100 > whole.len()).collect();
+            for _ in 0..150 {
+                let mut damaged = whole.clone();
+                damaged[places[stream.below(places.len() as u64) as usize]] = stream.next_u32() as u8;
+                write(&root, "cifar-10-batches-py/test_batch", damaged);
+                // A change may be harmless; what matters is that the answer is a split or an error.
+                let _ = load(&config(DatasetName::Cifar10, root.path()), Part::Test);
+            }
+        }
+    }
+
+    #[test]
     fn a_truncated_pickle_is_an_error_wherever_it_ends() {
         let root = temporary();
         for name in ["python2", "protocol0", "protocol2", "protocol4"] {
@@ -278,7 +309,8 @@ mod packed {
         };
         write(&root, "stl10/stl10_binary/train_X.bin", file(3));
         write(&root, "stl10/stl10_binary/train_y.bin", [1, 10, 5]);
-        write(&root, "stl10/stl10_binary/unlabeled_X.bin", file(4));
+        // More than are turned at a time.
+        write(&root, "stl10/stl10_binary/unlabeled_X.bin", file(1030));
         let train = read(DatasetName::Stl10, &root, Part::Train);
         assert_eq!(labels(&train), [0, 9, 4]);
         let image = pixels(&train, 2);
@@ -286,7 +318,10 @@ mod packed {
             assert_eq!(image[(y * 96 + x) * 3 + c], (10 + 60 * c + y + 2 * x) as u8);
         }
         let unlabelled = read(DatasetName::Stl10, &root, Part::Unlabelled);
-        assert_eq!((unlabelled.len(), unlabelled.labels.is_none(), unlabelled.classes.len()), (4, true, 0));
+        assert_eq!((unlabelled.len(), unlabelled.labels.is_none(), unlabelled.classes.len()), (1030, true, 0));
+        let (y, x, c) = (95, 94, 1);
+        let last = pixels(&unlabelled, 1029)[(y * 96 + x) * 3 + c];
+        assert_eq!(last, (5 * 1029 + 60 * c + y + 2 * x) as u8);
 
         fails(DatasetName::Stl10, &root, Part::Test, &["test_X.bin", "get_data.sh stl10"]);
         write(&root, "stl10/stl10_binary/train_y.bin", [1, 10]);

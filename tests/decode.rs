@@ -104,6 +104,23 @@ fn a_thumbnail_does_not_stand_in_for_the_end_of_its_image() {
 }
 
 #[test]
+fn bytes_that_other_decoders_step_over_do_no_harm() {
+    for name in ["444.jpg", "420.jpg", "progressive.jpeg", "restart.jpg"] {
+        let whole = bytes(name);
+        let expected = decode(&whole).unwrap();
+        let find = |code| whole.windows(2).position(|pair| pair == [0xff, code]).unwrap();
+        let end = whole.len() - 2;
+        // Before the tables, before the scan, before the end: zeros, noise, fill bytes.
+        for (at, extra) in [(find(0xdb), vec![0; 40]), (find(0xda), vec![0x33; 254]), (find(0xda), vec![0xff; 9])] {
+            let stray = [&whole[..at], &extra, &whole[at..]].concat();
+            assert_eq!(decode(&stray).as_ref(), Ok(&expected), "{name}: {} bytes at {at}", extra.len());
+        }
+        let tail = [&whole[..end], &[7; 5000], &whole[end..]].concat();
+        assert_eq!(decode(&tail).as_ref(), Ok(&expected), "{name}");
+    }
+}
+
+#[test]
 fn a_png_cut_or_changed_is_an_error() {
     for name in ["rgb.png", "palette.png"] {
         let whole = bytes(name);

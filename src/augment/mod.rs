@@ -6,7 +6,7 @@
 //! are the operations: `resample` over `filter`'s weights, `color`, `hue`, `blur`.
 //!
 //! Knows neither files nor labels. Images come in as `[height, width, 3]` u8 and
-//! leave as `[size, size, 3]` u8; the training device turns them into [0,1].
+//! leave as `[size, size, 3]` u8; the training device divides them by 255.
 
 #[macro_use]
 mod vectorise;

@@ -56,18 +56,21 @@ fn last_pixel(window: &[u8], weights: &[i32]) -> [u8; 4] {
 fn horizontal_row<const TAPS: usize>(row: &[u8], weights: &Weights, planes: &mut [u8], plane_len: usize, at: usize) {
     const BLOCK: usize = 64;
     let taps = weights.taps;
-    let mut packed = [[0u8; 4]; BLOCK];
+    // Whole pixels as words, which LLVM takes apart with vector shifts.
+    let mut packed = [0u32; BLOCK];
     let blocks = weights.starts.chunks(BLOCK).zip(weights.values.chunks(BLOCK * taps)).enumerate();
     for (block, (starts, values)) in blocks {
         let packed = &mut packed[..starts.len()];
         for ((out, &start), values) in packed.iter_mut().zip(starts).zip(values.chunks_exact(taps)) {
             let window = &row[start * 3..];
-            *out = if window.len() > taps * 3 { pixel::<TAPS>(window, values) } else { last_pixel(window, values) };
+            let enough = window.len() > taps * 3;
+            let levels = if enough { pixel::<TAPS>(window, values) } else { last_pixel(window, values) };
+            *out = u32::from_le_bytes(levels);
         }
         for (channel, plane) in planes.chunks_exact_mut(plane_len).enumerate() {
             let out = &mut plane[at + block * BLOCK..][..packed.len()];
             for (level, pixel) in out.iter_mut().zip(packed.iter()) {
-                *level = pixel[channel];
+                *level = (pixel >> (8 * channel)) as u8;
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Compiles a loop for the vector units of the CPU it runs on.
 //!
 //! `vectorised!` wraps a function whose body is a plain loop: one copy is built
-//! for AVX2, one for the baseline, and the CPU decides at run time. Rust neither
-//! reorders nor contracts floating-point operations, so all copies give the same
-//! bits; only the speed differs.
+//! for AVX-512, one for AVX2, one for the baseline, and the CPU decides at run
+//! time. Rust neither reorders nor contracts floating-point operations, so all
+//! copies give the same bits; only the speed differs.
 
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $output:ty)? $body:block) => {
@@ -14,18 +14,55 @@ macro_rules! vectorised {
 
             #[cfg(target_arch = "x86_64")]
             {
+                use $crate::augment::vectorise::{Level, level};
+
                 #[target_feature(enable = "avx2")]
                 fn avx2($($arg: $type),*) $(-> $output)? {
                     portable($($arg),*)
                 }
-                if std::is_x86_feature_detected!("avx2") {
-                    // SAFETY: the CPU has just said that it knows AVX2, the only thing `avx2` asks for.
-                    return unsafe { avx2($($arg),*) };
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512($($arg: $type),*) $(-> $output)? {
+                    portable($($arg),*)
+                }
+                match level() {
+                    Level::Baseline => {}
+                    // SAFETY: the CPU has just said that it knows AVX2, all that this copy asks for.
+                    Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    // SAFETY: the CPU has just said that it knows the four parts that this copy asks for.
+                    Level::Avx512 => return unsafe { avx512($($arg),*) },
                 }
             }
             portable($($arg),*)
         }
     };
+}
+
+/// Which copy runs.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(super) enum Level {
+    Baseline,
+    Avx2,
+    Avx512,
+}
+
+/// The best copy that this CPU can run.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn level() -> Level {
+    use std::is_x86_feature_detected as has;
+    let level = if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+        Level::Avx512
+    } else if has!("avx2") {
+        Level::Avx2
+    } else {
+        Level::Baseline
+    };
+    #[cfg(test)]
+    if level > tests::HIGHEST.get() {
+        return tests::HIGHEST.get();
+    }
+    level
 }
 
 /// Cuts to 0..=255 and drops the fraction; NaN gives 0.
@@ -38,4 +75,59 @@ pub(super) fn truncate(level: f32) -> u8 {
     let level = level.max(0.0).min(255.0);
     // SAFETY: `max` and `min` return the other operand for NaN, so the level is a number in 0..=255.
     unsafe { level.to_int_unchecked::<i32>() as u8 }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::{Level, level, truncate};
+    use crate::augment::{EvalTransform, Filter, Renderer, draw};
+    use crate::config::{Augmentation, DatasetName};
+    use crate::pixels::RgbImage;
+    use crate::rng::{Purpose, Stream};
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Holds this thread's `level` down.
+        pub static HIGHEST: Cell<Level> = const { Cell::new(Level::Avx512) };
+    }
+
+    /// Views and evaluation images of a noisy picture, with every operation in many of them.
+    fn renderings() -> Vec<u8> {
+        let mut noise = Stream::new(3, Purpose::Subset, 0, 0, 0);
+        let mut image = RgbImage::new(61, 47);
+        image.pixels.fill_with(|| noise.below(256) as u8);
+        let recipe = Augmentation::paper(DatasetName::Imagenet, 64, false);
+        let mut renderer = Renderer::new();
+        let mut all = Vec::new();
+        for sample in 0..60 {
+            for size in [7, 32, 45] {
+                let mut out = vec![0; size * size * 3];
+                let mut stream = Stream::new(3, Purpose::View, 0, sample, 0);
+                let parameters = draw(&recipe, &mut stream, image.width, image.height);
+                renderer.view(image.as_ref(), &parameters, recipe.blur_kernel_px, size, &mut out);
+                all.extend_from_slice(&out);
+                let transform = EvalTransform::RandomCropFlip { size_px: size, filter: Filter::Bicubic };
+                transform.apply(&mut renderer, image.as_ref(), &mut stream, &mut out);
+                all.extend_from_slice(&out);
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_copy_gives_the_same_bits() {
+        let best = renderings();
+        for highest in [Level::Avx2, Level::Baseline] {
+            HIGHEST.set(highest);
+            assert!(level() <= highest);
+            assert!(renderings() == best, "{highest:?} differs");
+        }
+        HIGHEST.set(Level::Avx512);
+    }
+
+    #[test]
+    fn truncation_covers_every_float() {
+        let levels = [-1.0, -0.0, 0.999, 254.999, 255.0, 1e30, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+        assert_eq!(levels.map(truncate), [0, 0, 0, 254, 255, 255, 255, 0, 0]);
+    }
 }

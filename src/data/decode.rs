@@ -5,25 +5,23 @@
 //! - the orientation in EXIF is ignored: a rotated photograph stays as stored;
 //! - the format is told by the first bytes, whatever the extension (ImageNet has
 //!   a PNG named `.JPEG`);
-//! - samples of 16 bits keep their upper byte, except that Pillow clips greyscale
-//!   ones at 255 and here they keep the upper byte too (see [`decode_bytes`]).
+//! - samples of 16 bits keep their upper byte. (Pillow does so too, except for
+//!   grey images without alpha, which it clips at 255: nearly all white. That is not
+//!   copied.)
 //!
-//! Unlike there, whatever is broken is an error: a truncated JPEG, one without
-//! an end marker, a PNG whose checksum is wrong.
+//! Unlike there, whatever is seen to be broken is an error: a truncated JPEG, one
+//! without an end marker, a PNG whose checksum is wrong. JPEG has no checksum, so
+//! changed bytes in it may go unnoticed.
 
+use super::jpeg::decode_jpeg;
 use crate::pixels::RgbImage;
 use image::codecs::png::PngDecoder;
 use image::{ColorType, ImageDecoder, Limits};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 
 /// Larger images are refused before their pixels are allocated: Pillow's limit for decompression bombs.
 pub const MAX_PIXELS: usize = 178_956_970;
-
-/// JPEG stores a side in 16 bits.
-const MAX_SIDE: usize = 65_535;
 
 /// An image file that is missing, broken, or of a kind that is not read.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +64,8 @@ fn kind(bytes: &[u8]) -> &'static str {
     }
 }
 
-fn check_size(width: usize, height: usize) -> Result<(), String> {
+/// Refuses images that are empty or too large, before their pixels are allocated.
+pub(super) fn check_size(width: usize, height: usize) -> Result<(), String> {
     if width == 0 || height == 0 {
         return Err("it has no pixels".to_owned());
     }
@@ -74,47 +73,6 @@ fn check_size(width: usize, height: usize) -> Result<(), String> {
         return Err(format!("{width}x{height} is more than the {MAX_PIXELS} pixels that are read"));
     }
     Ok(())
-}
-
-fn decode_jpeg(bytes: &[u8], out: &mut RgbImage) -> Result<(), String> {
-    let options = DecoderOptions::default()
-        .set_strict_mode(true)
-        .set_max_width(MAX_SIDE)
-        .set_max_height(MAX_SIDE)
-        .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    let broken = |error: zune_jpeg::errors::DecodeErrors| format!("broken JPEG ({error})");
-    decoder.decode_headers().map_err(broken)?;
-    let (width, height) = decoder.dimensions().ok_or("broken JPEG (no size)")?;
-    check_size(width, height)?;
-    if !has_end_marker(bytes) {
-        return Err("broken JPEG (truncated: no end marker)".to_owned());
-    }
-    (out.width, out.height) = (width, height);
-    out.pixels.resize(width * height * 3, 0);
-    decoder.decode_into(&mut out.pixels).map_err(broken)
-}
-
-/// Whether an end marker (FF D9) follows the first scan: inside one, FF is always
-/// followed by 0 or a restart marker. A thumbnail in the headers has an end marker
-/// of its own, so the headers are stepped over. The decoder does not check this.
-fn has_end_marker(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(&[mark, code]) = bytes.get(at..at + 2) {
-        match (mark, code) {
-            (0xff, 0xda) => return bytes[at..].windows(2).any(|pair| pair == [0xff, 0xd9]),
-            // Markers without a body, and fill bytes.
-            (0xff, 0x01 | 0xd0..=0xd8) => at += 2,
-            (0xff, 0xff) => at += 1,
-            (0xff, _) => match bytes.get(at + 2..at + 4) {
-                Some(&[high, low]) => at += 2 + usize::from(u16::from_be_bytes([high, low])),
-                _ => return false,
-            },
-            // Stray bytes between headers, which decoders step over.
-            _ => at += 1,
-        }
-    }
-    false
 }
 
 fn decode_png(bytes: &[u8], out: &mut RgbImage) -> Result<(), String> {

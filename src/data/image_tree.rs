@@ -14,10 +14,13 @@ use crate::config::DatasetName;
 use anyhow::{Result, bail};
 use std::path::Path;
 
+/// Directories below the root where ImageNet may lie; the last is the root itself.
+pub const IMAGENET_HOMES: [&str; 4] = ["imagenet", "ImageNet", "ILSVRC2012", ""];
+
 /// Loads ImageNet, SUN or the flowers (and food in this layout) from `root`.
 pub fn load(dataset: DatasetName, root: &Path, part: Part) -> Result<Split> {
     let candidates: &[&str] = match dataset {
-        DatasetName::Imagenet => &["imagenet", "ImageNet", "ILSVRC2012", ""],
+        DatasetName::Imagenet => &IMAGENET_HOMES,
         DatasetName::Flower => &["flower", "flowers", ""],
         DatasetName::Sun => &["SUN", "SUN397", "sun397", ""],
         DatasetName::Food => &["food", "food-101", "food101", ""],

@@ -17,6 +17,7 @@ mod folder;
 mod food;
 mod idx;
 mod image_tree;
+mod jpeg;
 mod pickle;
 mod source;
 mod split;

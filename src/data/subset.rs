@@ -5,18 +5,21 @@
 //! (`imagenet/1percent.txt`, `imagenet/10percent.txt`: one file name a line, the class
 //! before its `_`). Without a list the choice is seeded and class-balanced.
 
+use super::image_tree::IMAGENET_HOMES;
 use super::split::{Split, grouped};
 use crate::rng::{Purpose, Stream};
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Where the list for this share of ImageNet would lie, if there is one there.
+/// The published list for this share of ImageNet, if it lies in ImageNet's directory below `root`.
 pub fn list_for(root: &Path, ratio: f64) -> Option<PathBuf> {
     let percent = ratio * 100.0;
+    if (percent - percent.round()).abs() > 1e-9 {
+        return None;
+    }
     let name = format!("{}percent.txt", percent.round());
-    let path = root.join("imagenet").join(name);
-    ((percent - percent.round()).abs() < 1e-9 && path.is_file()).then_some(path)
+    IMAGENET_HOMES.iter().map(|home| root.join(home).join(&name)).find(|path| path.is_file())
 }
 
 /// The share `ratio` (0 to 1] of a labelled split, or the images that the list names.

@@ -125,7 +125,7 @@ impl Error {
         self
     }
 
-    /// Adds the file's name: for callers that wrote through [`super::write`], which sees no path.
+    /// Adds the file's name: for callers that wrote through [`super::write()`], which sees no path.
     pub fn in_file(mut self, file: &Path) -> Error {
         if self.place().file.as_os_str().is_empty() {
             self.place_mut().file = file.to_owned();

@@ -5,8 +5,8 @@ use super::error::Error;
 use super::limits::Budget;
 use super::tensor::{Storage, TensorData};
 
-/// More dimensions than PyTorch itself supports.
-const MAX_DIMENSIONS: usize = 64;
+/// As many dimensions as PyTorch supports.
+pub(super) const MAX_DIMENSIONS: usize = 64;
 
 /// A tensor as a pickle describes it. Offsets, sizes and strides count elements.
 #[derive(Clone, Debug)]
@@ -117,5 +117,70 @@ fn gather<const E: usize>(source: &[u8], shape: &[usize], strides: &[usize], byt
             start -= index[axis] * strides[axis];
             index[axis] = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::Limits;
+    use super::*;
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::{Rng, SeedableRng};
+
+    /// Element by element: the index of every coordinate, summed.
+    fn naive(view: &View, storage: &[u8]) -> Vec<u8> {
+        let element = view.dtype.size_bytes();
+        let count: u64 = view.shape.iter().product();
+        let mut out = Vec::new();
+        for flat in 0..count {
+            let (mut rest, mut at) = (flat, view.first);
+            for (&size, &stride) in view.shape.iter().zip(&view.strides).rev() {
+                at += rest % size * stride;
+                rest /= size;
+            }
+            out.extend(&storage[at as usize * element..(at as usize + 1) * element]);
+        }
+        out
+    }
+
+    #[test]
+    fn views_agree_with_the_naive_copy() {
+        let (mut inside, mut outside) = (0, 0);
+        for round in 0..3000 {
+            let mut random = ChaCha8Rng::seed_from_u64(round);
+            let mut below = |limit: u64| random.next_u64() % limit;
+            let dtype = [DType::U8, DType::F16, DType::F32, DType::I64][below(4) as usize];
+            let end = 40;
+            let bytes: Vec<u8> = (0..end as usize * dtype.size_bytes()).map(|_| below(256) as u8).collect();
+            let dimensions = below(5);
+            let shape: Vec<u64> = (0..dimensions).map(|_| below(5)).collect();
+            let strides: Vec<u64> = (0..dimensions).map(|_| below(12)).collect();
+            let view = View { dtype, first: below(20), end, shape, strides };
+            let last = view.shape.iter().zip(&view.strides).map(|(size, stride)| size.saturating_sub(1) * stride);
+            let fits = view.shape.contains(&0) || view.first + last.sum::<u64>() < end;
+            let storage = Storage::new(bytes);
+            let tensor = view.over(&storage, &mut Budget::new(&Limits::default(), 0));
+            assert_eq!(tensor.is_ok(), fits, "{view:?}");
+            match tensor {
+                Ok(tensor) => {
+                    assert_eq!(tensor.bytes(), naive(&view, storage.bytes()), "{view:?}");
+                    inside += 1;
+                }
+                Err(_) => outside += 1,
+            }
+        }
+        assert!(inside > 500 && outside > 100, "{inside} inside, {outside} outside");
+    }
+
+    #[test]
+    fn sizes_of_one_may_have_any_stride() {
+        let view = View { dtype: DType::U8, first: 1, end: 4, shape: vec![1, 3], strides: vec![u64::MAX, 1] };
+        let storage = Storage::new(vec![0, 1, 2, 3]);
+        let tensor = view.over(&storage, &mut Budget::new(&Limits::default(), 0)).unwrap();
+        assert_eq!(tensor.bytes(), [1, 2, 3]);
+        assert!(tensor.storage().is_same(&storage));
+        let transposed = View { shape: vec![2, 1, 2], strides: vec![1, u64::MAX, 2], first: 0, ..view };
+        let tensor = transposed.over(&storage, &mut Budget::new(&Limits::default(), 0)).unwrap();
+        assert_eq!(tensor.bytes(), [0, 2, 1, 3]);
     }
 }

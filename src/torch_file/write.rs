@@ -33,10 +33,10 @@ pub fn write(out: &mut impl Write, archive_name: &str, value: &Value) -> Result<
     })
 }
 
-/// The length that [`write`] gives, in bytes, without writing: to tell beforehand whether the disk has room.
+/// The length that [`write()`] gives, in bytes, without writing: to tell beforehand whether the disk has room.
 ///
 /// # Errors
-/// As [`write`], without [`Error::Io`].
+/// As [`write()`], without [`Error::Io`].
 pub fn written_size(archive_name: &str, value: &Value) -> Result<u64, Error> {
     let encoded = encode(value)?;
     let mut records = records(archive_name, &encoded.pickle, &encoded.storages)?;

@@ -96,8 +96,11 @@ fn encoder(facts: &mut Facts, run: &Evaluate) -> (Option<ModelConfig>, Option<(P
                 return (None, None);
             };
             let dataset = config.data.dataset;
-            facts.say("encoder", format!("epoch {} of {} on {dataset}", checkpoint.epoch, config.objective));
-            (Some(config.model.clone()), Some((config, named_epoch(&path).unwrap_or(checkpoint.epoch))))
+            facts.say("encoder", format!("{} epochs of {} on {dataset}", checkpoint.epochs_done, config.objective));
+            (
+                Some(config.model.clone()),
+                Some((config, named_epoch(&path).unwrap_or(checkpoint.epochs_done.saturating_sub(1)))),
+            )
         }
         Err(error) => {
             facts.say("encoder", "cannot be used, see below");

@@ -7,12 +7,10 @@ use std::ops::Range;
 
 /// CIFAR-100 needs 150,000; ten times the largest set that is read.
 const MAX_VALUES: usize = 2_000_000;
-/// Bytes of the name of a function and its module.
-const MAX_NAME: usize = 200;
 
 /// The state while a pickle is read.
 pub struct Machine<'a> {
-    pickle: Pickle<'a>,
+    pub(super) pickle: Pickle<'a>,
     at: usize,
     stack: Vec<Id>,
     marks: Vec<usize>,
@@ -174,59 +172,6 @@ impl<'a> Machine<'a> {
         Ok(false)
     }
 
-    /// What the known functions would return; none is called.
-    fn reduce(&mut self) -> Result<(), String> {
-        let (arguments, function) = (self.pop()?, self.pop()?);
-        let Value::Global(name) = &self.pickle.values[function] else { return Err("a call of no function".into()) };
-        let Value::List(arguments) = &self.pickle.values[arguments] else {
-            return Err("a call without arguments".into());
-        };
-        let value = match (name.as_str(), arguments.first()) {
-            ("numpy.core.multiarray _reconstruct" | "numpy._core.multiarray _reconstruct", _) => Value::EmptyArray,
-            ("numpy dtype", Some(&kind)) => Value::Dtype(kind),
-            // How protocols below 3 spell byte strings: text that stands for Latin-1.
-            ("_codecs encode", Some(&text)) => {
-                let text = self.pickle.bytes(text).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default();
-                let bytes: Result<Vec<u8>, _> = text.chars().map(|c| u8::try_from(u32::from(c))).collect();
-                Value::Bytes(bytes.map_err(|_| "text that is no Latin-1")?)
-            }
-            (name, _) => return Err(format!("it asks for {name:?}, and nothing is executed")),
-        };
-        self.push(value)
-    }
-
-    /// Sets the state of an array: (version, shape, dtype, column-major?, bytes). A dtype's own state is of no interest.
-    fn build(&mut self) -> Result<(), String> {
-        let (state, target) = (self.pop()?, self.top()?);
-        if !matches!(self.pickle.values[target], Value::EmptyArray) {
-            let harmless = matches!(self.pickle.values[target], Value::Dtype(_));
-            return if harmless { Ok(()) } else { Err("a state for something other than an array".into()) };
-        }
-        let Value::List(state) = &self.pickle.values[state] else { return Err("an array without a state".into()) };
-        let &[_, shape, dtype, column_major, bytes] = state.as_slice() else {
-            return Err("an array's state of unknown form".into());
-        };
-        let Value::Dtype(kind) = self.pickle.values[dtype] else { return Err("an array without a type".into()) };
-        if !matches!(self.pickle.bytes(kind), Some(b"u1" | b"|u1")) {
-            return Err("an array of something other than bytes".into());
-        }
-        let shape = self.pickle.integers(shape).ok_or("an array without a shape")?;
-        let shape: Result<Vec<usize>, _> = shape.into_iter().map(usize::try_from).collect();
-        let shape = shape.map_err(|_| "an array with a negative side")?;
-        let column_major = self.pickle.integer(column_major) == Some(1);
-        self.pickle.values[target] = Value::Array { shape, column_major, bytes };
-        Ok(())
-    }
-
-    fn global(&mut self, module: Range<usize>, name: Range<usize>) -> Result<(), String> {
-        let text = |range| String::from_utf8_lossy(&self.pickle.file[range]).into_owned();
-        if module.len() + name.len() > MAX_NAME {
-            return Err("a function with an endless name".into());
-        }
-        let name = format!("{} {}", text(module), text(name));
-        self.push(Value::Global(name))
-    }
-
     fn extend_list(&mut self, items: Vec<Id>) -> Result<(), String> {
         let target = self.top()?;
         let Value::List(list) = &mut self.pickle.values[target] else { return Err("items for no list".into()) };
@@ -246,7 +191,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn push(&mut self, value: Value) -> Result<(), String> {
+    pub(super) fn push(&mut self, value: Value) -> Result<(), String> {
         if self.pickle.values.len() >= MAX_VALUES {
             return Err(format!("more than {MAX_VALUES} values"));
         }
@@ -262,11 +207,11 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn pop(&mut self) -> Result<Id, String> {
+    pub(super) fn pop(&mut self) -> Result<Id, String> {
         Ok(self.stack.pop().ok_or("an empty stack")?)
     }
 
-    fn top(&self) -> Result<Id, String> {
+    pub(super) fn top(&self) -> Result<Id, String> {
         Ok(*self.stack.last().ok_or("an empty stack")?)
     }
 

@@ -9,6 +9,7 @@
 
 mod escapes;
 mod machine;
+mod numpy;
 
 use machine::Machine;
 use std::ops::Range;

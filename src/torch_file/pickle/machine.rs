@@ -6,8 +6,8 @@ use super::decode::{Decoder, Op};
 use super::globals;
 use super::nodes::{DictNode, Item, Node, StorageClaim};
 use super::number::long_to_i64;
+use super::stack::Machine;
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 /// What a pickle describes, still as the machine's nodes: the storages are not there yet.
 pub(in super::super) struct Unpickled<'a> {
@@ -25,16 +25,7 @@ pub(in super::super) fn unpickle<'a>(
     limits: &Limits,
     budget: &mut Budget,
 ) -> Result<Unpickled<'a>, Error> {
-    let mut machine = Machine {
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: HashMap::new(),
-        memo_limit: limits.memo_entries,
-        nodes: Vec::new(),
-        storages: Vec::new(),
-        storage_index: HashMap::new(),
-        budget,
-    };
+    let mut machine = Machine::new(limits, budget);
     let mut decoder = Decoder::new(bytes);
     loop {
         let at = decoder.at as u64;
@@ -49,18 +40,6 @@ pub(in super::super) fn unpickle<'a>(
         }
         machine.step(op).map_err(|error| error.at(at))?;
     }
-}
-
-pub(super) struct Machine<'a, 'b> {
-    stack: Vec<Item>,
-    /// Heights of the stack at the marks.
-    marks: Vec<usize>,
-    memo: HashMap<u32, Item>,
-    memo_limit: usize,
-    pub(super) nodes: Vec<Node<'a>>,
-    pub(super) storages: Vec<StorageClaim>,
-    pub(super) storage_index: HashMap<String, usize>,
-    pub(super) budget: &'b mut Budget,
 }
 
 impl<'a> Machine<'a, '_> {
@@ -188,59 +167,6 @@ impl<'a> Machine<'a, '_> {
         Ok(())
     }
 
-    /// Adds `node` to the arena.
-    pub(super) fn add(&mut self, node: Node<'a>) -> Result<Item, Error> {
-        self.budget.take(size_of::<Node>() as u64)?;
-        let index = u32::try_from(self.nodes.len());
-        let index = index.map_err(|_| Error::limit("it has too many values", u32::MAX.into(), "Save fewer values"))?;
-        self.nodes.push(node);
-        Ok(Item::Node(index))
-    }
-
-    fn push(&mut self, node: Node<'a>) -> Result<(), Error> {
-        let item = self.add(node)?;
-        self.stack.push(item);
-        Ok(())
-    }
-
-    pub(super) fn node(&self, item: Item) -> Option<&Node<'a>> {
-        if let Item::Node(index) = item { self.nodes.get(index as usize) } else { None }
-    }
-
-    pub(super) fn text(&self, item: Item) -> Option<&'a str> {
-        if let Some(Node::Text(text)) = self.node(item) { Some(text) } else { None }
-    }
-
-    /// Height below which the current level must not pop.
-    fn floor(&self) -> usize {
-        self.marks.last().copied().unwrap_or(0)
-    }
-
-    fn pop(&mut self) -> Result<Item, Error> {
-        if self.stack.len() > self.floor() { self.stack.pop() } else { None }.ok_or_else(missing)
-    }
-
-    fn top(&self) -> Result<Item, Error> {
-        if self.stack.len() > self.floor() { self.stack.last().copied() } else { None }.ok_or_else(missing)
-    }
-
-    fn top_node(&mut self) -> Result<&mut Node<'a>, Error> {
-        match self.top()? {
-            Item::Node(index) => self.nodes.get_mut(index as usize).ok_or_else(missing),
-            _ => Err(Error::damaged("a container is expected here")),
-        }
-    }
-
-    fn pop_many(&mut self, count: usize) -> Result<Vec<Item>, Error> {
-        let start = self.stack.len().checked_sub(count).filter(|&start| start >= self.floor()).ok_or_else(missing)?;
-        Ok(self.stack.split_off(start))
-    }
-
-    fn pop_to_mark(&mut self) -> Result<Vec<Item>, Error> {
-        let start = self.marks.pop().ok_or_else(missing)?;
-        Ok(self.stack.split_off(start))
-    }
-
     fn append(&mut self, items: Vec<Item>) -> Result<(), Error> {
         match self.top_node()? {
             Node::List(list) => list.extend(items),
@@ -272,10 +198,6 @@ impl<'a> Machine<'a, '_> {
         let global = globals::lookup(module, name)?;
         self.push(Node::Global { global, module, name })
     }
-}
-
-fn missing() -> Error {
-    Error::damaged("a value is missing from the structure")
 }
 
 fn pairs(items: Vec<Item>) -> Result<Vec<(Item, Item)>, Error> {

@@ -4,12 +4,15 @@
 //! those, and refuses every other name before anything follows from it.
 
 mod decode;
+mod emit;
 mod encode;
 mod globals;
 mod machine;
 mod nodes;
 mod number;
 mod reduce;
+mod stack;
+mod storage;
 mod unfold;
 
 pub(super) use encode::encode;

@@ -1,17 +1,16 @@
 //! What calling one of the known names gives: always a value, never an effect.
 
 use super::super::error::Error;
-use super::super::strided::View;
+use super::super::strided::{MAX_DIMENSIONS, View};
 use super::super::value::Value;
 use super::globals::Global;
-use super::machine::Machine;
-use super::nodes::{DictNode, Item, Node, StorageClaim, TensorNode};
+use super::nodes::{DictNode, Item, Node, TensorNode};
 use super::number::numpy_number;
+use super::stack::Machine;
 use std::borrow::Cow;
 
 /// No function on the list takes more arguments.
 const MAX_ARGUMENTS: usize = 16;
-const MAX_DIMENSIONS: usize = 64;
 
 impl<'a> Machine<'a, '_> {
     /// The result of `function(*arguments)`.
@@ -118,57 +117,11 @@ impl<'a> Machine<'a, '_> {
                 Global::OrderedDict | Global::Dict | Global::DefaultDict | Global::Set | Global::List | Global::Tuple,
                 _,
             ) => self.call(class, arguments),
-            (_, name) => Err(Error::damaged(format!("an object of {name} is made directly"))),
-        }
-    }
-
-    /// A storage from its persistent identifier:
-    /// ("storage", class, key, location, elements), in old files with (view key, first, elements) or None behind.
-    pub(super) fn storage(&mut self, id: Item) -> Result<Node<'a>, Error> {
-        let wrong = || Error::damaged("a storage is described in a way that torch.save does not use");
-        let parts = self.arguments(id)?;
-        let [tag, class, key, _location, elements, view @ ..] = parts.as_slice() else { return Err(wrong()) };
-        match (self.text(*tag), self.callable(*class)?) {
-            (Some("storage"), (Global::TypedStorage(dtype), _)) => {
-                let key = match (self.text(*key), key) {
-                    (Some(key), _) => key.to_owned(),
-                    (None, Item::Int(key)) => key.to_string(),
-                    _ => return Err(wrong()),
-                };
-                let claim = StorageClaim { key, dtype, elements: count(*elements)? };
-                claim.bytes()?;
-                let (first, end) = match view {
-                    [] | [Item::None] => (0, claim.elements),
-                    [view] => match self.arguments(*view)?.as_slice() {
-                        [_key, first, length] => {
-                            let (first, length) = (count(*first)?, count(*length)?);
-                            let end = first.checked_add(length).filter(|&end| end <= claim.elements);
-                            (first, end.ok_or_else(|| Error::damaged("a view reaches past its storage"))?)
-                        }
-                        _ => return Err(wrong()),
-                    },
-                    _ => return Err(wrong()),
-                };
-                let index = self.claim(claim)?;
-                Ok(Node::Storage { index, dtype, first, end })
+            (_, name) => {
+                let advice = "Load the file in Python and save `state_dict()` with a current PyTorch";
+                Err(Error::unsupported(format!("an object of {name} made without its function"), advice))
             }
-            _ => Err(wrong()),
         }
-    }
-
-    fn claim(&mut self, claim: StorageClaim) -> Result<usize, Error> {
-        if let Some(&index) = self.storage_index.get(&claim.key) {
-            let known = &self.storages[index];
-            if *known != claim {
-                return Err(Error::damaged(format!("storage {} is described in two ways", claim.key)));
-            }
-            return Ok(index);
-        }
-        self.budget.take((size_of::<StorageClaim>() + 2 * claim.key.len()) as u64)?;
-        let index = self.storages.len();
-        self.storage_index.insert(claim.key.clone(), index);
-        self.storages.push(claim);
-        Ok(index)
     }
 
     /// A tensor from storage, offset, size and stride, all in elements.
@@ -221,7 +174,7 @@ impl<'a> Machine<'a, '_> {
         }
     }
 
-    fn callable(&self, item: Item) -> Result<(Global, String), Error> {
+    pub(super) fn callable(&self, item: Item) -> Result<(Global, String), Error> {
         match self.node(item) {
             Some(Node::Global { global, module, name }) => Ok((*global, format!("{module}.{name}"))),
             _ => Err(Error::damaged("something is called that is no class or function")),
@@ -229,7 +182,7 @@ impl<'a> Machine<'a, '_> {
     }
 
     /// The members of a tuple of arguments.
-    fn arguments(&self, item: Item) -> Result<Vec<Item>, Error> {
+    pub(super) fn arguments(&self, item: Item) -> Result<Vec<Item>, Error> {
         match self.node(item) {
             Some(Node::Tuple(items)) if items.len() <= MAX_ARGUMENTS => Ok(items.clone()),
             _ => Err(Error::damaged("a call without a list of arguments, or with too many")),
@@ -260,7 +213,7 @@ impl<'a> Machine<'a, '_> {
 }
 
 /// An integer that is not negative.
-fn count(item: Item) -> Result<u64, Error> {
+pub(super) fn count(item: Item) -> Result<u64, Error> {
     match item {
         Item::Int(value) => u64::try_from(value).map_err(|_| Error::damaged(format!("{value} is no size"))),
         _ => Err(Error::damaged("a size is no integer")),

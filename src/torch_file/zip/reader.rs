@@ -19,13 +19,10 @@ pub(in super::super) fn read_record<R: Read + Seek>(
         budget.take(entry.size)?;
         let size = usize::try_from(entry.size).map_err(|_| Error::damaged("it exceeds the address space"))?;
         let mut contents = vec![0; size];
-        let mut rest = contents.as_mut_slice();
         stream(source, entry, |stream, crc| {
-            while !rest.is_empty() {
-                let (chunk, later) = std::mem::take(&mut rest).split_at_mut(CHUNK_BYTES.min(rest.len()));
+            for chunk in contents.chunks_mut(CHUNK_BYTES) {
                 stream.read_exact(chunk)?;
                 crc.update(chunk);
-                rest = later;
             }
             Ok(())
         })?;

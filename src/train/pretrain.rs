@@ -1,0 +1,116 @@
+//! Contrastive pre-training (upstream: `simclr.py`, `flatclr.py`).
+//!
+//! A step: two views of every image, one forward pass over both, features
+//! scaled to unit length in float32, the objective's gradient, one backward
+//! pass, one optimiser step with the schedule's learning rate. Statistics stay
+//! on the device until an epoch ends (or the progress bar asks).
+
+use super::session::{Counters, Session};
+use super::tally::Tally;
+use crate::config::{Config, Pretrain};
+use crate::device;
+use crate::loader::Batch;
+use crate::loss::{self, Contrast};
+use crate::model::Pass;
+use crate::optim;
+use crate::report::Console;
+use anyhow::{Result, bail};
+use std::sync::atomic::{AtomicBool, Ordering};
+use tch::{Device, Kind, Tensor};
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Finished,
+    /// Asked to stop; everything is saved.
+    Stopped,
+}
+
+/// Trains to the end, or until `stop` is set: then the state is saved after the step under way.
+///
+/// Errors: unusable data, a checkpoint that does not fit or cannot be written, a loss that is not finite.
+pub fn run(
+    config: &Config,
+    pretrain: &Pretrain,
+    device: Device,
+    console: &Console,
+    stop: &AtomicBool,
+) -> Result<Ended> {
+    let mut session = Session::open(config, pretrain, device, console)?;
+    match train(&mut session, stop) {
+        Ok(Ended::Finished) => session.finish().map(|()| Ended::Finished),
+        Ok(Ended::Stopped) => Ok(Ended::Stopped),
+        Err(error) => {
+            session.log.failed(&format!("{error:#}"));
+            Err(error)
+        }
+    }
+}
+
+/// Epochs of batches of steps.
+fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
+    while session.at.epoch < u64::from(session.pretrain.epochs) {
+        let Counters { epoch, batch: first, .. } = session.at;
+        let mut batches = session.loader.epoch(epoch, first as usize);
+        session.log.start_epoch(epoch);
+        let mut tally = Tally::start(&session.pretrain, epoch, session.at.step);
+        while let Some(batch) = batches.next() {
+            let lr = session.schedule.lr(session.at.step);
+            let contrast = step(session, &batch?, lr);
+            tally.add(&contrast, lr);
+            session.at.step += 1;
+            session.at.batch += 1;
+            session.log.step(u64::from(session.pretrain.batch_size), || tally.latest());
+            if session.looks_now() {
+                verify(session, &mut tally, lr)?;
+            }
+            if stop.load(Ordering::Relaxed) && session.at.batch < session.loader.batches() as u64 {
+                verify(session, &mut tally, lr)?;
+                session.save_interrupted()?;
+                return Ok(Ended::Stopped);
+            }
+        }
+        let lr = session.schedule.lr(session.at.step.saturating_sub(1));
+        verify(session, &mut tally, lr)?;
+        session.finish_epoch(tally, batches.waited())?;
+        if stop.load(Ordering::Relaxed) && session.at.epoch < u64::from(session.pretrain.epochs) {
+            session.save_stopped()?;
+            return Ok(Ended::Stopped);
+        }
+    }
+    Ok(Ended::Finished)
+}
+
+/// One optimiser step on one batch. Nothing here waits for the device.
+fn step(session: &mut Session, batch: &Batch, lr: f64) -> Contrast {
+    let pass = Pass::train(device::compute_kind(session.pretrain.precision));
+    let images = session.encoder.prepare(&batch.images); // [2B, 3, S, S]
+    let features = session.encoder.forward(&images, pass);
+    let normalised = loss::normalise(&features.projected); // [2B, P]
+    let contrast = loss::contrast(&normalised, session.pretrain.temperature, session.pretrain.objective);
+    optim::zero_gradients(&session.parameters);
+    loss::backward(&normalised, &contrast, 1.0);
+    session.optimizer.step(lr);
+    contrast
+}
+
+/// Stops a run whose loss is no longer finite, before anything of it is saved. Waits for the device.
+fn verify(session: &Session, tally: &mut Tally, lr: f64) -> Result<()> {
+    let Some(fault) = tally.not_finite() else { return Ok(()) };
+    let last = match &session.last_saved {
+        Some(path) => format!("the last good checkpoint is {}", path.display()),
+        None => "no checkpoint had been written yet".to_owned(),
+    };
+    bail!(
+        "{fault}, at a learning rate of {lr:.3e}; {last}; try a smaller --lr, a longer --warmup-epochs, or --precision fp32"
+    )
+}
+
+/// Device tensors as numbers, one after the other, read in one transfer.
+pub(super) fn read_scalars(scalars: &[Tensor]) -> Vec<f64> {
+    if scalars.is_empty() {
+        return Vec::new();
+    }
+    let joined = Tensor::stack(scalars, 0).to_kind(Kind::Double).to_device(Device::Cpu);
+    Vec::<f64>::try_from(joined.contiguous().view(-1)).expect("a vector of doubles")
+}

@@ -1,0 +1,151 @@
+//! What an epoch's steps said, kept on the device until somebody asks.
+
+use super::pretrain::read_scalars;
+use crate::config::Pretrain;
+use crate::loss::Contrast;
+use crate::report::{EpochReport, StepRecord, StepReport};
+use std::time::{Duration, Instant};
+use tch::{Kind, Tensor};
+
+/// Statistics of one step as columns of a row, in this order.
+const LOSS: usize = 0;
+const TOP1: usize = 1;
+const TOP5: usize = 2;
+const NESS: usize = 3;
+const POSITIVE: usize = 4;
+const NEGATIVE: usize = 5;
+
+/// Statistics of the steps of one epoch (of its rest, when a run continues inside it).
+pub struct Tally {
+    epoch: u64,
+    first_step: u64,
+    temperature: f64,
+    images_per_step: u64,
+    ceiling: f64,
+    /// One row of statistics per step, `[6]` each, on the device.
+    rows: Vec<Tensor>,
+    /// NESS of the anchors of the last step, `[M]`.
+    last_ness: Option<Tensor>,
+    lrs: Vec<f64>,
+    /// Rows whose loss is known to be finite.
+    checked: usize,
+    started: Instant,
+}
+
+impl Tally {
+    /// Begins an epoch whose first step is number `first_step`.
+    pub fn start(pretrain: &Pretrain, epoch: u64, first_step: u64) -> Tally {
+        Tally {
+            epoch,
+            first_step,
+            temperature: pretrain.temperature,
+            images_per_step: u64::from(pretrain.batch_size),
+            ceiling: f64::from(2 * pretrain.batch_size - 1).ln(),
+            rows: Vec::new(),
+            last_ness: None,
+            lrs: Vec::new(),
+            checked: 0,
+            started: Instant::now(),
+        }
+    }
+
+    /// Takes a step's statistics without waiting for them.
+    pub fn add(&mut self, contrast: &Contrast, lr: f64) {
+        let _guard = tch::no_grad_guard();
+        let a = &contrast.anchors;
+        let mean = |t: &Tensor| t.mean(Kind::Float);
+        let row =
+            [contrast.value(), a.top(1) * 100.0, a.top(5) * 100.0, mean(&a.ness), mean(&a.positive), mean(&a.negative)];
+        self.rows.push(Tensor::stack(&row, 0));
+        self.last_ness = Some(a.ness.shallow_clone());
+        self.lrs.push(lr);
+    }
+
+    /// The last step's numbers; waits for the device.
+    pub fn latest(&self) -> StepReport {
+        let row =
+            self.rows.last().map(|row| read_scalars(std::slice::from_ref(row))).unwrap_or_else(|| vec![f64::NAN; 6]);
+        StepReport {
+            loss_infonce: row[LOSS],
+            contrastive_top1: row[TOP1],
+            ness_mean: row[NESS],
+            lr: self.lrs.last().copied().unwrap_or(f64::NAN),
+        }
+    }
+
+    /// The first step since the last call whose loss is not finite, in words; waits for the device.
+    pub fn not_finite(&mut self) -> Option<String> {
+        let first = std::mem::replace(&mut self.checked, self.rows.len());
+        let rows = read_scalars(&self.rows[first..]);
+        let losses: Vec<f64> = rows.chunks_exact(6).map(|row| row[LOSS]).collect();
+        let at = losses.iter().position(|loss| !loss.is_finite())?;
+        let step = self.first_step + (first + at) as u64 + 1;
+        Some(format!("the loss is {} at step {step} (epoch {})", losses[at], self.epoch + 1))
+    }
+
+    /// One statistic of every step so far.
+    fn column(&self, column: usize) -> Vec<f64> {
+        if self.rows.is_empty() {
+            return Vec::new();
+        }
+        read_scalars(&[Tensor::stack(&self.rows, 0).select(1, column as i64)])
+    }
+
+    /// Every step's numbers.
+    pub fn records(&self) -> Vec<StepRecord> {
+        let (loss, top1, ness) = (self.column(LOSS), self.column(TOP1), self.column(NESS));
+        (0..loss.len())
+            .map(|i| StepRecord {
+                epoch: self.epoch,
+                step: self.first_step + i as u64 + 1,
+                loss_infonce: loss[i],
+                contrastive_top1: top1[i],
+                ness_mean: ness[i],
+                lr: self.lrs[i],
+            })
+            .collect()
+    }
+
+    /// The epoch's numbers: means over its steps, quantiles over the anchors of its last step.
+    pub fn report(&self, waited: Duration) -> EpochReport {
+        let mean = |column: usize| {
+            let values = self.column(column);
+            values.iter().sum::<f64>() / values.len().max(1) as f64
+        };
+        let quantile = |q: f64| {
+            self.last_ness.as_ref().map(|ness| ness.quantile_scalar(q, 0i64, false, "linear").double_value(&[]))
+        };
+        let loss = mean(LOSS);
+        let steps = self.lrs.len() as u64;
+        let seconds = self.started.elapsed().as_secs_f64();
+        EpochReport {
+            epoch: self.epoch,
+            step: self.first_step + steps,
+            loss_infonce: loss,
+            contrastive_top1: mean(TOP1),
+            contrastive_top5: mean(TOP5),
+            ness_mean: Some(mean(NESS)),
+            ness_p10: quantile(0.1),
+            ness_p50: quantile(0.5),
+            ness_p90: quantile(0.9),
+            mi_estimate_nats: self.ceiling - loss,
+            mi_ceiling_nats: self.ceiling,
+            positive_similarity: mean(POSITIVE),
+            negative_similarity: mean(NEGATIVE),
+            lr: self.lrs.last().copied().unwrap_or(0.0),
+            temperature: self.temperature,
+            images_per_second: (steps * self.images_per_step) as f64 / seconds.max(1e-9),
+            data_wait_share: (waited.as_secs_f64() / seconds.max(1e-9)).min(1.0),
+            epoch_seconds: seconds,
+            memory_peak_mib: peak_memory_mib(),
+            ..EpochReport::default()
+        }
+    }
+}
+
+/// The process's largest resident memory so far, where the system tells.
+fn peak_memory_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? / 1024.0)
+}
