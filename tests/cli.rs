@@ -463,7 +463,7 @@ fn numbers_out_of_range_name_their_flag() {
         "--temperature nan",
         "--lr -1",
         "--lr inf",
-        "--weight-decay -1e-6",
+        "--weight-decay -0.001",
         "--momentum 1",
         "--semi-ratio 0",
         "--semi-ratio 1.1",
@@ -643,7 +643,8 @@ fn a_dry_run_prints_the_facts_and_leaves_nothing_behind() {
 #[test]
 fn a_dry_run_without_the_data_shows_the_rest_and_fails() {
     let directory = tempfile::tempdir().unwrap();
-    let (code, facts, errors) = output(program(directory.path()).args(["--dataset-name", "cifar10", "--dry-run"]));
+    let (code, facts, errors) =
+        output(program(directory.path()).args(["--dataset-name", "cifar10", "--model", "res10", "--dry-run"]));
     assert_eq!(code, 1);
     assert!(facts.contains("results/cifar10/512_FlatCLR"), "{facts}");
     assert!(errors.starts_with("error: cifar10") && errors.contains("get_data.sh cifar10"), "{errors}");
@@ -675,7 +676,7 @@ fn a_real_checkpoint_gives_its_run_back() {
     let mut model = StateDict::new();
     model.push("conv1.weight", tch::Tensor::ones([2, 2], (tch::Kind::Float, tch::Device::Cpu)));
     let checkpoint = Checkpoint {
-        epoch: 1,
+        epochs_done: 2,
         step: 124,
         batch_in_epoch: 0,
         model,
@@ -708,5 +709,5 @@ fn a_real_checkpoint_gives_its_run_back() {
     let (code, facts, errors) = output(program(directory.path()).args(line.split_whitespace()));
     assert_eq!(code, 0, "{errors}");
     assert!(facts.contains("results/fashion_mnist_mini/flatclr/64_1_fc/{dd-mm-YYYY-HH-MM-SS}"), "{facts}");
-    assert!(facts.contains("epoch 1 of flatclr on fashion_mnist_mini"), "{facts}");
+    assert!(facts.contains("2 epochs of flatclr on fashion_mnist_mini"), "{facts}");
 }

@@ -6,7 +6,7 @@ mod modes;
 mod pretrain;
 mod resume;
 
-pub use resume::{Origin, Saved, read_saved};
+pub use resume::{Origin, ReadSaved, Saved, read_saved};
 
 use super::{Typed, flag_name};
 use crate::config::{Config, DeviceChoice, Job, Precision, Start, Talk, TrainMode};
@@ -30,7 +30,7 @@ pub struct Resolved {
 ///
 /// Errors: flags that contradict each other or the run to be continued, a device or precision that this machine
 /// does not have, a checkpoint that cannot be read.
-pub fn resolve(typed: &Typed, saved: &dyn Fn(&Origin, &mut dyn FnMut(String)) -> Result<Saved>) -> Result<Resolved> {
+pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let args = &typed.args;
     modes::refuse(typed)?;
     let mut warnings: Vec<String> = modes::without_effect(typed).into_iter().collect();

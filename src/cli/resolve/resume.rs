@@ -28,6 +28,9 @@ pub struct Saved {
     pub batch_size: Option<u32>,
 }
 
+/// How a run to be continued is read: [`read_saved`], or a stand-in where there is no file.
+pub type ReadSaved<'a> = dyn Fn(&Origin, &mut dyn FnMut(String)) -> Result<Saved> + 'a;
+
 /// Reads and verifies the checkpoint; damaged ones that are passed over go to `warn`.
 pub fn read_saved(origin: &Origin, warn: &mut dyn FnMut(String)) -> Result<Saved> {
     let (path, checkpoint) = match origin {
