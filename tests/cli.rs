@@ -187,7 +187,12 @@ fn pretraining_commands_of_the_paper() {
     let resolved = resolve("--dataset_name=imagenet --clr=simclr").unwrap();
     let Job::Pretrain(run) = resolved.config.job else { panic!("pre-training") };
     let expected = Pretrain {
-        data: DataConfig { dataset: DatasetName::Imagenet, root: "datasets".into(), image_size_px: 224 },
+        data: DataConfig {
+            dataset: DatasetName::Imagenet,
+            root: "datasets".into(),
+            image_size_px: 224,
+            train_images: None,
+        },
         augmentation: Augmentation::paper(DatasetName::Imagenet, 224, false),
         engine: Engine::Cpu,
         objective: Objective::SimClr,
@@ -256,7 +261,12 @@ fn evaluation_commands_of_the_paper() {
     let expected = Evaluate {
         source: EncoderSource::Directory { directory: directory.clone(), which: CheckpointChoice::Last },
         mode: TransferMode::LinearEval,
-        data: DataConfig { dataset: DatasetName::Imagenet, root: "datasets".into(), image_size_px: 224 },
+        data: DataConfig {
+            dataset: DatasetName::Imagenet,
+            root: "datasets".into(),
+            image_size_px: 224,
+            train_images: None,
+        },
         label_ratio: 1.0,
         optimizer: OptimizerConfig {
             name: OptimizerName::Sgd,

@@ -111,6 +111,7 @@ type Setting = fn(&Pretrain) -> String;
 const IDENTITY: &[(&str, Setting)] = &[
     ("dataset_name", |c| c.data.dataset.to_string()),
     ("image_size", |c| c.data.image_size_px.to_string()),
+    ("train_images", |c| c.data.train_images.map_or("all".to_owned(), |n| n.to_string())),
     ("clr", |c| c.objective.to_string()),
     ("temperature", |c| c.temperature.to_string()),
     ("model", |c| c.model.depth.to_string()),
