@@ -16,6 +16,7 @@ pub mod durable;
 pub mod loader;
 pub mod loss;
 pub mod model;
+pub mod monitor;
 pub mod optim;
 pub mod pixels;
 pub mod report;
