@@ -71,7 +71,11 @@ pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
                 train::pretrain::Ended::Stopped => Outcome::Stopped,
             })
         }
-        Job::Evaluate(_) => anyhow::bail!("evaluation is not wired to the command line yet; use --dry-run"),
+        Job::Evaluate(evaluate) => {
+            console.note(&format!("device: {}; precision: {}", resolved.device_note, resolved.precision_note));
+            train::evaluate::run(&resolved.config, evaluate, resolved.device, &console)?;
+            Ok(Outcome::Done)
+        }
     }
 }
 
