@@ -38,7 +38,12 @@ fn settings() -> Evaluate {
     Evaluate {
         source: EncoderSource::Scratch(model()),
         mode: TransferMode::LinearEval,
-        data: DataConfig { dataset: DatasetName::FashionMnistMini, root: "datasets".into(), image_size_px: 16 },
+        data: DataConfig {
+            dataset: DatasetName::FashionMnistMini,
+            root: "datasets".into(),
+            image_size_px: 16,
+            train_images: None,
+        },
         label_ratio: 1.0,
         optimizer: OptimizerConfig {
             name: OptimizerName::Sgd,

@@ -54,7 +54,7 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
         let mut batches = session.loader.epoch(epoch, first as usize);
         session.log.start_epoch(epoch);
         let mut tally = Tally::start(&session.pretrain, epoch, session.at.step);
-        while let Some(batch) = batches.next() {
+        for batch in batches.by_ref() {
             let lr = session.schedule.lr(session.at.step);
             let contrast = step(session, &batch?, lr);
             tally.add(&contrast, lr);
