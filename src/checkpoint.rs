@@ -10,9 +10,11 @@
 //! Upstream's own files lack `flatnce` and are read all the same. Knows no
 //! architecture: tensors have names and indices, no meaning.
 
+mod evaluation;
 mod optimizer;
 mod tensors;
 
+pub use evaluation::{Best, EvaluationCheckpoint, read_evaluation, write_evaluation};
 pub use optimizer::{OptimizerState, SavedOptimizer};
 pub use tensors::{from_tensor, to_tensor};
 
@@ -147,13 +149,17 @@ pub fn write(path: &Path, checkpoint: &Checkpoint) -> Result<u64> {
     if let Some(name) = checkpoint.model.first_not_finite() {
         bail!("{name} holds a number that is not finite; {} is not written", path.display());
     }
-    let value = checkpoint.to_value()?;
+    write_value(path, &checkpoint.to_value()?)
+}
+
+/// Writes what `torch.load` is to return, and returns the file's size in bytes.
+fn write_value(path: &Path, value: &Value) -> Result<u64> {
     // PyTorch names the folder inside the archive after the file, without its last extension.
     let archive = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("checkpoint").to_owned();
-    let size = torch_file::written_size(&archive, &value)?;
+    let size = torch_file::written_size(&archive, value)?;
     let mut written = 0;
     durable::replace(path, |file| {
-        written = torch_file::write(file, &archive, &value)?;
+        written = torch_file::write(file, &archive, value)?;
         Ok(())
     })
     .with_context(|| format!("the checkpoint needs {:.1} MiB at {}", size as f64 / 1048576.0, path.display()))?;

@@ -216,6 +216,9 @@ pub struct DataConfig {
     pub root: PathBuf,
     /// Side of the square images given to the encoder.
     pub image_size_px: u32,
+    /// Train on so many images only, chosen at random once and for all; `None` = all.
+    #[serde(default)]
+    pub train_images: Option<u32>,
 }
 
 /// The distribution of the views (reference: the paper's recipe per data set).

@@ -16,6 +16,7 @@ pub mod durable;
 pub mod loader;
 pub mod loss;
 pub mod model;
+pub mod monitor;
 pub mod optim;
 pub mod pixels;
 pub mod report;
@@ -58,13 +59,23 @@ pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
     match &resolved.config.job {
         Job::Pretrain(pretrain) => {
             console.note(&format!("device: {}; precision: {}", resolved.device_note, resolved.precision_note));
+            if pretrain.engine == config::Engine::Tensor {
+                console.warn(
+                    "--faster-version: the tensor engine does not exist yet; the views, blur included, are rendered by the \
+                     CPU threads, which costs no training time at 32 pixels",
+                );
+            }
             let stop = stop_on_signals()?;
             Ok(match train::pretrain::run(&resolved.config, pretrain, resolved.device, &console, &stop)? {
                 train::pretrain::Ended::Finished => Outcome::Done,
                 train::pretrain::Ended::Stopped => Outcome::Stopped,
             })
         }
-        Job::Evaluate(_) => anyhow::bail!("evaluation is not wired to the command line yet; use --dry-run"),
+        Job::Evaluate(evaluate) => {
+            console.note(&format!("device: {}; precision: {}", resolved.device_note, resolved.precision_note));
+            train::evaluate::run(&resolved.config, evaluate, resolved.device, &console)?;
+            Ok(Outcome::Done)
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 const GOLDEN: &str = "tests/golden/data";
 
 fn config(dataset: DatasetName, root: &Path) -> DataConfig {
-    DataConfig { dataset, root: root.to_path_buf(), image_size_px: native_size_px(dataset) }
+    DataConfig { dataset, root: root.to_path_buf(), image_size_px: native_size_px(dataset), train_images: None }
 }
 
 fn read(dataset: DatasetName, root: &TempDir, part: Part) -> Split {

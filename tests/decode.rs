@@ -188,7 +188,12 @@ fn a_split_names_the_broken_file_and_goes_on() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("a.jpg"), &bytes("420.jpg")[..1000]).unwrap();
     fs::copy(fixture("rgb.png"), root.path().join("b.JPEG")).unwrap();
-    let config = DataConfig { dataset: DatasetName::Folder, root: root.path().to_path_buf(), image_size_px: 224 };
+    let config = DataConfig {
+        dataset: DatasetName::Folder,
+        root: root.path().to_path_buf(),
+        image_size_px: 224,
+        train_images: None,
+    };
     let split = load(&config, Part::Train).unwrap();
     let mut scratch = RgbImage::default();
     let error = split.image(0, &mut scratch).unwrap_err();

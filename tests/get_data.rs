@@ -78,7 +78,12 @@ impl Place {
     }
 
     fn images(&self) -> usize {
-        let config = DataConfig { dataset: DatasetName::Cifar10, root: self.path("datasets"), image_size_px: 32 };
+        let config = DataConfig {
+            dataset: DatasetName::Cifar10,
+            root: self.path("datasets"),
+            image_size_px: 32,
+            train_images: None,
+        };
         load(&config, Part::Train).unwrap().len()
     }
 
@@ -197,7 +202,12 @@ fn zip_archives_and_single_files_are_laid_out_too() {
     place.pin("90528d7ca1a48142e341f4ef8d21d0de", &sum("md5sum", &archive));
     let (code, said) = place.get(&["--into", place.path("elsewhere").to_str().unwrap(), "tiny-imagenet"]);
     assert_eq!(code, 0, "{said}");
-    let config = DataConfig { dataset: DatasetName::TinyImagenet, root: place.path("elsewhere"), image_size_px: 64 };
+    let config = DataConfig {
+        dataset: DatasetName::TinyImagenet,
+        root: place.path("elsewhere"),
+        image_size_px: 64,
+        train_images: None,
+    };
     assert_eq!(load(&config, Part::Train).unwrap().len(), 1);
 
     // The embedded choice of Fashion-MNIST stands in for the whole.
@@ -219,7 +229,12 @@ fn zip_archives_and_single_files_are_laid_out_too() {
     }
     let (code, said) = place.get(&["fashion_mnist"]);
     assert_eq!(code, 0, "{said}");
-    let config = DataConfig { dataset: DatasetName::FashionMnist, root: place.path("datasets"), image_size_px: 32 };
+    let config = DataConfig {
+        dataset: DatasetName::FashionMnist,
+        root: place.path("datasets"),
+        image_size_px: 32,
+        train_images: None,
+    };
     assert_eq!(load(&config, Part::Test).unwrap().len(), 1000);
 }
 

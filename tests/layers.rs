@@ -10,15 +10,17 @@ const FLOORS: &[&[&str]] = &[
     &["train"],
     &["loader"],
     &["data", "augment", "model", "loss", "optim", "monitor", "report", "run_dir", "checkpoint"],
-    &["torch_file", "state", "config", "device", "pixels", "rng"],
+    &["torch_file", "state", "config", "device", "pixels", "rng", "durable"],
 ];
 
 /// An import between two modules of one floor: (from, to, why).
 type Neighbours = [(&'static str, &'static str, &'static str)];
 
-/// The imports of that kind that are meant. None is needed so far.
-const NEIGHBOURS: &Neighbours =
-    &[("checkpoint", "run_dir", "the names of checkpoint files are the directory's business: which is the newest")];
+/// The imports of that kind that are meant.
+const NEIGHBOURS: &Neighbours = &[
+    ("device", "config", "which devices and precisions can be asked for is configuration"),
+    ("checkpoint", "run_dir", "the names of checkpoint files are the directory's business: which is the newest"),
+];
 
 fn floor_of(module: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&module))

@@ -22,8 +22,9 @@ pub struct Facts {
 }
 
 impl Facts {
-    fn say(&mut self, name: &'static str, fact: impl Into<String>) {
-        self.lines.push((name, fact.into()));
+    /// A fact under its name; line breaks in it are kept.
+    fn say(&mut self, name: &'static str, fact: impl AsRef<str>) {
+        self.lines.extend(fact.as_ref().lines().map(|line| (name, line.to_owned())));
     }
 
     fn hinder(&mut self, error: anyhow::Error) {
@@ -76,8 +77,8 @@ pub fn facts(resolved: &Resolved) -> Facts {
         Job::Pretrain(run) => pretrain::tell(&mut facts, resolved, run),
         Job::Evaluate(run) => evaluate::tell(&mut facts, resolved, run),
     }
-    facts.say("device", resolved.device_note.clone());
-    facts.say("precision", resolved.precision_note.clone());
+    facts.say("device", &resolved.device_note);
+    facts.say("precision", &resolved.precision_note);
     facts.say("workers", format!("{} threads load and augment", resolved.config.workers));
     facts
 }
@@ -88,9 +89,9 @@ fn optimizer_line(config: &OptimizerConfig) -> String {
     match config.name {
         OptimizerName::Lars => {
             let without = match (config.lars_exclude_bn, config.lars_exclude_bias) {
-                (true, true) => ", BatchNorm and biases neither decayed nor adapted",
-                (true, false) => ", BatchNorm neither decayed nor adapted",
-                (false, true) => ", biases neither decayed nor adapted",
+                (true, true) => "\nBatchNorm and biases neither decayed nor adapted",
+                (true, false) => "\nBatchNorm neither decayed nor adapted",
+                (false, true) => "\nbiases neither decayed nor adapted",
                 (false, false) => "",
             };
             format!("lars, {decay}, {momentum}{without}")
@@ -106,7 +107,7 @@ fn schedule_line(config: ScheduleConfig, peak: f64, steps_per_epoch: Option<u64>
     if config.name != ScheduleName::Cosine {
         return format!("{}: {} throughout", config.name, short(peak));
     }
-    let Some(per_epoch) = steps_per_epoch else {
+    let Some(per_epoch) = steps_per_epoch.filter(|&steps| steps > 0) else {
         return format!("cosine: peak {} after {} epochs of warm-up", short(peak), config.warmup_epochs);
     };
     let schedule = Schedule::new(config, peak, per_epoch, u64::from(epochs));
@@ -119,7 +120,7 @@ fn schedule_line(config: ScheduleConfig, peak: f64, steps_per_epoch: Option<u64>
     }
     let rise = if warmup == 0 { String::new() } else { format!("{first_lr} rises to ") };
     let at = grouped(warmup as usize);
-    format!("cosine: {rise}{} at step {at}, falls to {last_lr} at step {}", short(peak), grouped(last as usize))
+    format!("cosine: {rise}{} at step {at},\nfalls to {last_lr} at step {}", short(peak), grouped(last as usize))
 }
 
 /// The number of weights.
@@ -131,7 +132,7 @@ fn memory_line(estimate: memory::Estimate, device: tch::Device) -> String {
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     let place = if device == tch::Device::Cpu { "in main memory" } else { "on the GPU" };
     format!(
-        "about {} {place} (an estimate): {} for weights and optimiser, {} for activations",
+        "about {} {place}, an estimate:\n{} weights and optimiser, {} activations",
         gib(estimate.total()),
         gib(estimate.model),
         gib(estimate.activations)

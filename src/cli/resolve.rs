@@ -2,10 +2,11 @@
 //! at more than one flag, the device and the precision.
 
 mod evaluate;
+mod modes;
 mod pretrain;
 mod resume;
 
-pub use resume::{Origin, Saved, read_saved};
+pub use resume::{Origin, ReadSaved, Saved, read_saved};
 
 use super::{Typed, flag_name};
 use crate::config::{Config, DeviceChoice, Job, Precision, Start, Talk, TrainMode};
@@ -29,13 +30,13 @@ pub struct Resolved {
 ///
 /// Errors: flags that contradict each other or the run to be continued, a device or precision that this machine
 /// does not have, a checkpoint that cannot be read.
-pub fn resolve(typed: &Typed, saved: &dyn Fn(&Origin, &mut dyn FnMut(String)) -> Result<Saved>) -> Result<Resolved> {
+pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let args = &typed.args;
-    let mut warnings = Vec::new();
+    modes::refuse(typed)?;
+    let mut warnings: Vec<String> = modes::without_effect(typed).into_iter().collect();
     let (device, device_note) = device::resolve(device_choice(typed)?)?;
     let asked = precision_asked(typed)?;
     let (job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {
-        evaluate::reject_flags(typed)?;
         let origin = resume::origin(typed)?;
         let run = origin.map(|origin| saved(&origin, &mut |text| warnings.push(text))).transpose()?;
         // A continued run keeps its precision unless another one is asked for.

@@ -51,9 +51,18 @@ pub enum Part {
 /// Loads or indexes one part of a data set.
 ///
 /// Packed sets are read whole; of the others only the names are read, and a
-/// broken image shows itself in [`Split::image`]. Errors name the file, what was
+/// broken image shows itself in [`Split::image`]. Of the images to train on, only
+/// [`DataConfig::train_images`] are kept when that is set. Errors name the file, what was
 /// expected of it (size in bytes or layout), and how to get the data.
 pub fn load(config: &DataConfig, part: Part) -> Result<Split> {
+    let whole = load_whole(config, part)?;
+    match config.train_images {
+        Some(count) if part != Part::Test => subset::some_of(&whole, count as usize),
+        _ => Ok(whole),
+    }
+}
+
+fn load_whole(config: &DataConfig, part: Part) -> Result<Split> {
     let root = config.root.as_path();
     match config.dataset {
         DatasetName::FashionMnistMini => fashion_mnist::load_mini(part),

@@ -22,6 +22,21 @@ pub fn list_for(root: &Path, ratio: f64) -> Option<PathBuf> {
     IMAGENET_HOMES.iter().map(|home| root.join(home).join(&name)).find(|path| path.is_file())
 }
 
+/// `count` images of a split, in its order: the same ones whatever the run's seed, and a smaller choice is contained
+/// in a larger one.
+pub fn some_of(split: &Split, count: usize) -> Result<Split> {
+    if count == 0 || count > split.len() {
+        bail!("--train-images {count}: {} has {} images", split.name, grouped(split.len()));
+    }
+    let mut order: Vec<usize> = (0..split.len()).collect();
+    Stream::new(0, Purpose::Subset, 0, 0, 0).shuffle(&mut order);
+    order.truncate(count);
+    order.sort_unstable();
+    let mut subset = split.subset(&order);
+    subset.name = format!("{}, a part", split.name);
+    Ok(subset)
+}
+
 /// The share `ratio` (0 to 1] of a labelled split, or the images that the list names.
 ///
 /// Seeded choice: as many images as `ratio` asks for, spread over the classes as evenly as their

@@ -5,6 +5,7 @@
 //! attempt, so what is in it can always be read.
 
 use super::console::Console;
+use super::format::plain;
 use anyhow::{Context, Result};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -48,6 +49,14 @@ impl LogFile {
                     ));
                 }
             }
+        }
+    }
+
+    /// Appends `text`, each line behind the time and the level.
+    pub fn stamped(&mut self, level: &str, text: &str, console: &Console) {
+        let time = chrono::Local::now().format("%Y-%m-%dT%H:%M:%S%:z");
+        for line in text.lines() {
+            self.write(format!("{time} {level:<7} {}\n", plain(line)).as_bytes(), console);
         }
     }
 

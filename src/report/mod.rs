@@ -5,6 +5,7 @@
 
 mod console;
 mod epoch_line;
+mod eval_log;
 mod events;
 mod format;
 mod json_lines;
@@ -17,10 +18,11 @@ mod run_log;
 mod table;
 
 pub use console::{Console, Verbosity};
+pub use eval_log::EvalLog;
 pub use events::{Events, Histogram};
 pub use format::{duration, short};
 pub use json_lines::read_json_lines;
-pub use numbers::{EpochReport, StepRecord, StepReport};
+pub use numbers::{EpochReport, EvalRecord, StepRecord, StepReport};
 pub use png::{encode_png, save_png};
 pub use progress::Progress;
 pub use run_log::{Plan, RunLog};

@@ -95,6 +95,44 @@ pub struct EpochReport {
     pub extra: Map<String, Value>,
 }
 
+/// One epoch of an evaluation: a line of its `metrics.jsonl`. Accuracies are percent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EvalRecord {
+    /// The epoch just finished, counted from 0.
+    pub epoch: u64,
+    /// Cross-entropy in nats plus the penalty, mean over the epoch.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub loss: f64,
+    /// Of the training images, after the epoch (linear) or as they were trained on (fine-tuning).
+    #[serde(deserialize_with = "null_is_nan")]
+    pub train_top1: f64,
+    #[serde(deserialize_with = "null_is_nan")]
+    pub test_top1: f64,
+    #[serde(deserialize_with = "null_is_nan")]
+    pub test_top5: f64,
+    /// Learning rate of the epoch's last step.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub lr: f64,
+    #[serde(deserialize_with = "null_is_nan")]
+    pub epoch_seconds: f64,
+}
+
+impl EvalRecord {
+    /// `epoch   3/100  loss 0.431  train 85.2%  test 83.1%  top-5 99.0%  lr 0.6`
+    pub(super) fn line(&self, epochs: u64) -> String {
+        format!(
+            "epoch {:>width$}/{epochs}  loss {:.3}  train {:.2}%  test {:.2}%  top-5 {:.2}%  lr {}",
+            self.epoch + 1,
+            self.loss,
+            self.train_top1,
+            self.test_top1,
+            self.test_top5,
+            super::format::short(self.lr),
+            width = epochs.to_string().len(),
+        )
+    }
+}
+
 fn null_is_nan<'de, D: Deserializer<'de>>(source: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(source)?.unwrap_or(f64::NAN))
 }

@@ -4,7 +4,6 @@
 use super::console::Console;
 use super::epoch_line::{epoch_line, step_text};
 use super::events::Events;
-use super::format::plain;
 use super::json_lines::JsonLines;
 use super::log_file::LogFile;
 use super::numbers::{EpochReport, StepRecord, StepReport};
@@ -143,10 +142,7 @@ impl RunLog {
     }
 
     fn log(&mut self, level: &str, text: &str) {
-        let time = chrono::Local::now().format("%Y-%m-%dT%H:%M:%S%:z");
-        for line in text.lines() {
-            self.text.write(format!("{time} {level:<7} {}\n", plain(line)).as_bytes(), &self.console);
-        }
+        self.text.stamped(level, text, &self.console);
     }
 }
 

@@ -1,5 +1,19 @@
 //! The recipes: each a visible `for epoch { for batch }`.
 
+pub mod accuracy;
+mod architecture;
+pub mod classifier;
+pub mod encoder_source;
+pub mod evaluate;
+pub mod features;
+pub mod finetune;
+pub mod fit;
+pub mod linear_eval;
+mod losses;
+pub mod outcome;
+pub mod penalty;
 pub mod pretrain;
 mod session;
+mod sweep;
 mod tally;
+pub mod trial;

@@ -23,4 +23,7 @@ pub struct DataArgs {
     #[arg(long, value_name = "PIXELS", value_parser = between::<8, 1024>)]
     #[arg(help = "Side of the images given to the encoder, in pixels [default: the data set's own]")]
     pub image_size: Option<u32>,
+    /// Train on so many images only, the same ones whatever the seed [default: all]
+    #[arg(long, value_name = "N", value_parser = between::<2, 2_000_000_000>)]
+    pub train_images: Option<u32>,
 }

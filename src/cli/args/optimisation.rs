@@ -1,6 +1,8 @@
 //! How pre-training proceeds.
 
-use crate::cli::values::{LarsExclude, above_zero, count, lars_exclude, momentum, not_negative, one_of, switch};
+use crate::cli::values::{
+    LarsExclude, above_zero, between, count, lars_exclude, momentum, not_negative, one_of, switch,
+};
 use crate::config::{LearningRateScaling, OptimizerName, ScheduleName};
 use clap::ArgAction::Set;
 
@@ -12,7 +14,10 @@ pub struct OptimisationArgs {
     #[arg(value_parser = count::<2>)]
     pub batch_size: u32,
     /// Passes over the images
-    #[arg(long, value_name = "N", default_value = "100", value_parser = count::<1>)]
+    ///
+    /// 0 trains nothing and saves the initial weights: the baseline of an
+    /// evaluation.
+    #[arg(long, value_name = "N", default_value = "100", value_parser = between::<0, 1_000_000>)]
     pub epochs: u32,
     /// Peak learning rate
     ///

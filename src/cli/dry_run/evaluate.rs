@@ -40,7 +40,7 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Evaluate) {
         );
     }
     facts.say("optimiser", optimizer_line(&run.optimizer));
-    facts.say("learning rate", schedule_line(run.schedule, run.optimizer.lr, per_epoch, run.epochs));
+    facts.say("schedule", schedule_line(run.schedule, run.optimizer.lr, per_epoch, run.epochs));
     if run.patience_epochs > 0 {
         facts.say("stop", format!("after {} epochs without a better test accuracy", run.patience_epochs));
     }

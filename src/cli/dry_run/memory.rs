@@ -2,7 +2,7 @@
 //! convolutions.
 //!
 //! Against the peak of the whole process on a CPU (res10 to res50, 32 and 224
-//! pixels, fp32 and bf16, batches of 4 to 128) it was between 17% below and 11%
+//! pixels, fp32 and bf16, batches of 8 to 128) it was between 17% below and 11%
 //! above.
 
 use crate::config::{OptimizerName, Precision, Stem};

@@ -2,9 +2,10 @@
 
 use super::{Facts, memory, memory_line, optimizer_line, parameters, schedule_line};
 use crate::cli::Resolved;
-use crate::config::{Augmentation, HeadMode, Objective, Pretrain, Start};
+use crate::config::{Augmentation, HeadMode, LearningRateScaling, Objective, Pretrain, Start};
 use crate::data::{Part, grouped};
 use crate::model::{Encoder, HeadKind, feature_dim};
+use crate::optim::scaled_lr;
 use crate::report::short;
 use crate::run_dir;
 use anyhow::anyhow;
@@ -28,7 +29,8 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Pretrain) {
     facts.say("views", format!("rendered by the {} engine, seed {}", run.engine, run.seed));
 
     let encoder = Encoder::new(&run.model, HeadKind::Projection, Device::Cpu, run.seed);
-    facts.say("model", format!("{}, {} stem, {}", run.model.depth, run.model.stem, weights_line(&encoder)));
+    let weights = grouped(parameters(&encoder));
+    facts.say("model", format!("{}, {} stem, {weights} weights", run.model.depth, run.model.stem));
     facts.say("model", head_line(run));
 
     // The last, incomplete batch of an epoch is left out, as upstream leaves it out.
@@ -52,7 +54,8 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Pretrain) {
         }
     }
     facts.say("optimiser", optimizer_line(&run.optimizer));
-    facts.say("learning rate", schedule_line(run.schedule, run.optimizer.lr, per_epoch, run.epochs));
+    facts.say("learning rate", lr_line(run));
+    facts.say("schedule", schedule_line(run.schedule, run.optimizer.lr, per_epoch, run.epochs));
     let step = memory::Step {
         stem: run.model.stem,
         image_size_px: side,
@@ -63,6 +66,14 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Pretrain) {
     facts.say("memory", memory_line(memory::estimate(&encoder.parameters(), step), resolved.device));
     facts.say("results", results_line(resolved, run));
     facts.say("checkpoints", format!("every {} epochs and after the last", run.save_every_n_epochs));
+}
+
+/// The peak, and the rule that gives it where one does.
+fn lr_line(run: &Pretrain) -> String {
+    let lr = run.optimizer.lr;
+    let rule = LearningRateScaling::ALL.iter().find(|&&rule| scaled_lr(rule, run.batch_size) == lr);
+    let origin = rule.map_or("as given".to_owned(), |rule| format!("{rule} in the batch size"));
+    format!("{}, {origin}", short(lr))
 }
 
 fn start_line(start: &Start) -> String {
@@ -86,18 +97,14 @@ fn views_line(recipe: &Augmentation) -> String {
         )
     };
     format!(
-        "crop {} to {} of the area, flip {}, jitter {} (strength {}), greyscale {}, {blur}",
+        "crop {} to {} of the area, flip {}, greyscale {},\njitter {} (strength {}), {blur}",
         short(recipe.crop_scale_min),
         short(recipe.crop_scale_max),
         short(recipe.flip_prob),
+        short(recipe.grayscale_prob),
         short(recipe.jitter_prob),
-        short(recipe.jitter_strength),
-        short(recipe.grayscale_prob)
+        short(recipe.jitter_strength)
     )
-}
-
-fn weights_line(encoder: &Encoder) -> String {
-    format!("{} weights", grouped(parameters(encoder)))
 }
 
 fn head_line(run: &Pretrain) -> String {

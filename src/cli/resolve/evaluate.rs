@@ -12,7 +12,7 @@
 //! `--transfer-dataset-name`; here all three take the data set that the command names.
 
 use super::pretrain::{data_config, model};
-use crate::cli::{Typed, flag_name};
+use crate::cli::Typed;
 use crate::config::{
     EncoderSource, Evaluate, KnnConfig, OptimizerConfig, OptimizerName, Precision, ScheduleConfig, ScheduleName,
     TrainMode, TransferMode,
@@ -26,7 +26,6 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
     let args = &typed.args;
     let flags = &args.evaluation;
     let train_mode = flags.train_mode;
-    reject_flags(typed)?;
     let mode = match train_mode {
         TrainMode::Semi | TrainMode::Supervised => whole_network(typed)?,
         _ => flags.transfer_mode,
@@ -71,46 +70,6 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
         seed: args.optimisation.seed,
         precision,
     })
-}
-
-/// Refuses the flags that another `--train-mode` reads, where leaving them unread would give another result than
-/// the one that was asked for.
-pub fn reject_flags(typed: &Typed) -> Result<()> {
-    let mode = typed.args.evaluation.train_mode;
-    let evaluates_checkpoint: &[TrainMode] = &[TrainMode::Eval, TrainMode::Transfer, TrainMode::Semi];
-    let evaluates: &[TrainMode] = &[TrainMode::Eval, TrainMode::Transfer, TrainMode::Semi, TrainMode::Supervised];
-    let readers: [(&str, &[TrainMode]); 9] = [
-        ("transfer_dataset_name", &[TrainMode::Transfer]),
-        ("semi_ratio", &[TrainMode::Semi]),
-        ("checkpoint_dir", evaluates_checkpoint),
-        ("checkpoint", evaluates_checkpoint),
-        ("transfer_from_epoch", evaluates_checkpoint),
-        ("fc_log_dir", evaluates),
-        ("resume", &[TrainMode::Ssl]),
-        ("log_dir", &[TrainMode::Ssl]),
-        ("from_pretrained", &[TrainMode::Ssl]),
-    ];
-    for (id, modes) in readers {
-        if typed.has(id) && !modes.contains(&mode) {
-            let names: Vec<&str> = modes.iter().map(|mode| mode.name()).collect();
-            bail!(
-                "{} goes with --train-mode {}; this command's is {mode}{}",
-                flag_name(id),
-                names.join(", "),
-                advice(id)
-            );
-        }
-    }
-    Ok(())
-}
-
-fn advice(id: &str) -> &'static str {
-    match id {
-        "transfer_dataset_name" => ": give the images with --dataset-name",
-        "resume" | "log_dir" => ": an evaluation is continued with --fc-log-dir and --fc-train-from",
-        "from_pretrained" => ": give the encoder with --checkpoint",
-        _ => "",
-    }
 }
 
 /// `semi` and `supervised` train the whole network; a typed `--transfer-mode linear_eval` contradicts them.

@@ -44,7 +44,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
 
 pub fn data_config(args: &Args, dataset: DatasetName) -> DataConfig {
     let image_size_px = args.data.image_size.unwrap_or_else(|| native_size_px(dataset));
-    DataConfig { dataset, root: args.data.data.clone(), image_size_px }
+    DataConfig { dataset, root: args.data.data.clone(), image_size_px, train_images: args.data.train_images }
 }
 
 pub fn model(args: &Args, data: &DataConfig) -> ModelConfig {

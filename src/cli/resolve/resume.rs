@@ -28,6 +28,9 @@ pub struct Saved {
     pub batch_size: Option<u32>,
 }
 
+/// How a run to be continued is read: [`read_saved`], or a stand-in where there is no file.
+pub type ReadSaved<'a> = dyn Fn(&Origin, &mut dyn FnMut(String)) -> Result<Saved> + 'a;
+
 /// Reads and verifies the checkpoint; damaged ones that are passed over go to `warn`.
 pub fn read_saved(origin: &Origin, warn: &mut dyn FnMut(String)) -> Result<Saved> {
     let (path, checkpoint) = match origin {
@@ -108,6 +111,7 @@ type Setting = fn(&Pretrain) -> String;
 const IDENTITY: &[(&str, Setting)] = &[
     ("dataset_name", |c| c.data.dataset.to_string()),
     ("image_size", |c| c.data.image_size_px.to_string()),
+    ("train_images", |c| c.data.train_images.map_or("all".to_owned(), |n| n.to_string())),
     ("clr", |c| c.objective.to_string()),
     ("temperature", |c| c.temperature.to_string()),
     ("model", |c| c.model.depth.to_string()),
@@ -188,4 +192,64 @@ fn with_upstream_settings(typed: &Typed, saved: &Saved) -> Result<Typed> {
         filled.args.optimisation.batch_size = batch_size;
     }
     Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Flags that a continued run may give as it likes: they change nothing in what it computes, are checked in
+    /// [`contradictions`] by themselves, or belong to evaluations.
+    const FREE: &[&str] = &[
+        "data",
+        "n_views",
+        "learning_rate_scaling",
+        "epochs",
+        "train_mode",
+        "transfer_mode",
+        "transfer_dataset_name",
+        "transfer_from_epoch",
+        "checkpoint",
+        "checkpoint_dir",
+        "semi_ratio",
+        "fc_epochs",
+        "fc_batch_size",
+        "fc_lr",
+        "fc_optimizer",
+        "fc_scheduler",
+        "fc_weight_decay",
+        "fc_momentum",
+        "fc_log_dir",
+        "fc_train_from",
+        "fc_save_every_n_epochs",
+        "reg_weight",
+        "patience_epochs",
+        "knn_neighbours",
+        "knn_temperature",
+        "save_dir",
+        "save_every_n_epochs",
+        "resume",
+        "log_dir",
+        "train_from",
+        "from_pretrained",
+        "device",
+        "disable_cuda",
+        "precision",
+        "fp16_precision",
+        "workers",
+        "dry_run",
+        "quiet",
+        "verbose",
+    ];
+
+    #[test]
+    fn every_flag_is_compared_with_the_run_or_known_to_be_free() {
+        let command = crate::cli::command();
+        let flags: Vec<&str> = command.get_arguments().map(|arg| arg.get_id().as_str()).collect();
+        let known: Vec<&str> = IDENTITY.iter().map(|(id, _)| *id).chain(FREE.iter().copied()).collect();
+        for id in &flags {
+            assert_eq!(known.iter().filter(|known| *known == id).count(), 1, "{id}");
+        }
+        assert!(known.iter().all(|id| flags.contains(id)));
+    }
 }

@@ -1,0 +1,94 @@
+//! What a network must be, read from its tensors alone: for checkpoints that
+//! PyTorch wrote and that carry no configuration.
+
+use crate::config::{Depth, HeadConfig, HeadMode, ModelConfig, Normalisation, Stem};
+use crate::state::StateDict;
+use anyhow::{Context, Result, anyhow, bail};
+use tch::{Kind, Tensor};
+
+/// Depth, stem, normalisation and projection head of an encoder with torchvision's names (module. already removed).
+///
+/// Errors: what cannot be known, and why.
+pub fn recognise(state: &StateDict) -> Result<ModelConfig> {
+    Ok(ModelConfig {
+        depth: depth(state)?,
+        stem: stem(state)?,
+        normalisation: normalisation(state)?,
+        head: head(state),
+    })
+}
+
+fn depth(state: &StateDict) -> Result<Depth> {
+    let blocks = [1, 2, 3, 4].map(|stage| {
+        (0..).take_while(|block| state.get(&format!("layer{stage}.{block}.conv1.weight")).is_some()).count()
+    });
+    let bottleneck = state.get("layer1.0.conv3.weight").is_some();
+    Ok(match (blocks, bottleneck) {
+        ([1, 1, 1, 1], false) => Depth::Res10,
+        ([2, 2, 2, 2], false) => Depth::Res18,
+        ([3, 4, 6, 3], false) => Depth::Res34,
+        ([3, 4, 6, 3], true) => Depth::Res50,
+        ([3, 4, 23, 3], true) => Depth::Res101,
+        ([3, 8, 36, 3], true) => Depth::Res152,
+        ([0, 0, 0, 0], _) => bail!(
+            "it has no layer1.0.conv1.weight: this is no ResNet with torchvision's names (its first entries are {})",
+            state.iter().take(3).map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+        ),
+        (blocks, bottleneck) => bail!(
+            "its stages have {blocks:?} {} blocks, which is none of {}",
+            if bottleneck { "bottleneck" } else { "basic" },
+            Depth::NAMES.join(", ")
+        ),
+    })
+}
+
+fn stem(state: &StateDict) -> Result<Stem> {
+    let shape = state.get("conv1.weight").map(Tensor::size).ok_or_else(|| anyhow!("it has no conv1.weight"))?;
+    match shape.as_slice() {
+        [64, 3, 3, 3] => Ok(Stem::Small),
+        [64, 3, 7, 7] => Ok(Stem::Imagenet),
+        other => bail!("its conv1.weight is {other:?}; known are [64, 3, 3, 3] and [64, 3, 7, 7]"),
+    }
+}
+
+fn normalisation(state: &StateDict) -> Result<Normalisation> {
+    let three = |name: &str| -> Result<[f32; 3]> {
+        let tensor = state.get(name).ok_or_else(|| {
+            anyhow!(
+                "it has no {name}, so the normalisation it was trained with is unknown; add normalize.mean and \
+                 normalize.std (3 numbers each, for images in [0, 1]) to its model_state_dict"
+            )
+        })?;
+        let values = Vec::<f32>::try_from(tensor.to_kind(Kind::Float).contiguous().view(-1))?;
+        values.try_into().map_err(|values: Vec<f32>| anyhow!("{name} has {} numbers instead of 3", values.len()))
+    };
+    Ok(Normalisation { mean: three("normalize.mean")?, std: three("normalize.std")? })
+}
+
+/// The head does not matter to an evaluation, which replaces it; it is read for the record.
+fn head(state: &StateDict) -> HeadConfig {
+    let weight = |place: u32| state.get(&format!("fc.linear_layers.net.{place}.weight"));
+    let outputs = |tensor: Option<&Tensor>| tensor.map_or(0, |t| t.size()[0] as u32);
+    if state.get("fc.linear_layers.net.1.running_mean").is_some() {
+        return HeadConfig { mode: HeadMode::Linear, layers: 1, out_dim: outputs(weight(0)) };
+    }
+    match (0..).take_while(|place| weight(2 * place).is_some()).count() as u32 {
+        0 => HeadConfig { mode: HeadMode::None, layers: 0, out_dim: 0 },
+        layers => HeadConfig { mode: HeadMode::Nonlinear, layers, out_dim: outputs(weight(2 * layers - 2)) },
+    }
+}
+
+/// The state with `normalize.mean` and `normalize.std` in the shape `[3]` that ours have; some programs keep `[1, 3, 1, 1]`.
+pub fn with_flat_normalisation(state: &StateDict) -> Result<StateDict> {
+    let mut flat = StateDict::new();
+    for (name, tensor) in state.iter() {
+        let tensor = match name {
+            "normalize.mean" | "normalize.std" => {
+                tensor.f_contiguous()?.f_view([3]).with_context(|| format!("{name} has not 3 numbers"))?
+            }
+            _ => tensor.shallow_clone(),
+        };
+        flat.push(name, tensor);
+    }
+    Ok(flat)
+}

@@ -1,0 +1,168 @@
+//! Where the encoder of an evaluation comes from (upstream: `main_eval` and
+//! `main_transfer`, which rebuild the network from the command line; here the
+//! checkpoint says what it holds).
+
+use super::architecture;
+use crate::checkpoint::{self, Checkpoint};
+use crate::config::{CheckpointChoice, DataConfig, EncoderSource, ModelConfig, Normalisation, Objective, Stem};
+use crate::model::{Encoder, HeadKind};
+use crate::run_dir::{CheckpointKind, CheckpointName, list_checkpoints};
+use crate::state::StateDict;
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use tch::Device;
+
+/// One encoder to be evaluated, not read yet.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Origin {
+    File(PathBuf),
+    /// The newest checkpoint of a directory that verifies.
+    Newest(PathBuf),
+    /// Random weights.
+    Scratch(ModelConfig),
+}
+
+/// An encoder's weights and what is known of the run that made them.
+#[derive(Debug)]
+pub struct Source {
+    pub model: ModelConfig,
+    /// `None`: random weights, from the evaluation's seed.
+    pub state: Option<StateDict>,
+    pub path: Option<PathBuf>,
+    /// As the checkpoint's name has it.
+    pub epoch: u32,
+    pub batch_size: Option<u32>,
+    pub objective: Option<Objective>,
+    /// The data of the pre-training, where the checkpoint says it.
+    pub data: Option<DataConfig>,
+}
+
+/// The encoders that a source names: one, or with `All` one per checkpoint, oldest first.
+///
+/// Errors: a directory that cannot be read or lacks what was asked for.
+pub fn origins(source: &EncoderSource) -> Result<Vec<Origin>> {
+    match source {
+        EncoderSource::Scratch(model) => Ok(vec![Origin::Scratch(model.clone())]),
+        EncoderSource::File(path) => Ok(vec![Origin::File(path.clone())]),
+        EncoderSource::Directory { directory, which: CheckpointChoice::Last } => {
+            Ok(vec![Origin::Newest(directory.clone())])
+        }
+        EncoderSource::Directory { directory, which } => {
+            let mut found = list_checkpoints(directory)?;
+            // What an interrupted epoch left behind belongs to no point of the curve.
+            found.retain(|(name, _)| name.kind == CheckpointKind::Finished);
+            if found.is_empty() {
+                bail!("{} holds no checkpoint (checkpoint_NNNN.pth.tar)", directory.display());
+            }
+            let epochs: Vec<String> = found.iter().map(|(name, _)| name.epoch.to_string()).collect();
+            if let CheckpointChoice::Epoch(wanted) = which {
+                found.retain(|(name, _)| name.epoch == *wanted);
+                if found.is_empty() {
+                    bail!(
+                        "{} has no {}; it has the epochs {} (--transfer-from-epoch N, last or all)",
+                        directory.display(),
+                        CheckpointName::finished(*wanted),
+                        epochs.join(", ")
+                    );
+                }
+            }
+            Ok(found.into_iter().map(|(_, path)| Origin::File(path)).collect())
+        }
+    }
+}
+
+impl Origin {
+    /// Reads and verifies the checkpoint. Damaged ones that are passed over are named through `warn`.
+    ///
+    /// Errors: the file and the entry at fault, or what cannot be known from it.
+    pub fn open(&self, warn: &mut dyn FnMut(String)) -> Result<Source> {
+        let (path, checkpoint) = match self {
+            Origin::Scratch(model) => {
+                return Ok(Source {
+                    model: model.clone(),
+                    state: None,
+                    path: None,
+                    epoch: 0,
+                    batch_size: None,
+                    objective: None,
+                    data: None,
+                });
+            }
+            Origin::File(path) => (path.clone(), checkpoint::read(path)?),
+            Origin::Newest(directory) => checkpoint::newest_good(directory, warn)?,
+        };
+        Source::from_checkpoint(&path, checkpoint)
+            .with_context(|| format!("the encoder in {} cannot be understood", path.display()))
+    }
+}
+
+impl Source {
+    fn from_checkpoint(path: &Path, checkpoint: Checkpoint) -> Result<Source> {
+        let Checkpoint { model: state, config, epochs_done, batch_size, .. } = checkpoint;
+        let named = path.file_name().and_then(|name| CheckpointName::parse(name.to_str()?));
+        let epoch = named.map_or(epochs_done.saturating_sub(1), |name| name.epoch);
+        let (model, objective, data) = match config {
+            Some(run) => (run.model, Some(run.objective), Some(run.data)),
+            None => (architecture::recognise(&state)?, objective_in(path), None),
+        };
+        let state = Some(architecture::with_flat_normalisation(&state)?);
+        Ok(Source { model, state, path: Some(path.to_owned()), epoch, batch_size, objective, data })
+    }
+
+    /// Builds the network with `head` on top; the head's weights, and without a checkpoint the trunk's, come from `seed`.
+    ///
+    /// Errors: weights that do not fit the network that the checkpoint describes.
+    pub fn build(&self, head: HeadKind, device: Device, seed: u64) -> Result<Encoder> {
+        let encoder = Encoder::new(&self.model, head, device, seed);
+        if let Some(state) = &self.state {
+            encoder.load_trunk(state).with_context(|| format!("the weights of {}", self.name()))?;
+        }
+        Ok(encoder)
+    }
+
+    /// The checkpoint's path, or that there is none.
+    pub fn name(&self) -> String {
+        self.path.as_ref().map_or("random weights".to_owned(), |path| path.display().to_string())
+    }
+
+    /// What about these images is unlike what the encoder was made for; a sentence each.
+    pub fn mismatches(&self, data: &DataConfig) -> Vec<String> {
+        let size = data.image_size_px;
+        let mut found = Vec::new();
+        match self.model.stem {
+            Stem::Small if size > 112 => found.push(format!(
+                "the encoder has the stem for small images (3x3, no pooling) and is given {size} px: this takes about \
+                 16 times the work of the other stem, and its features were learned at another scale; give a smaller \
+                 --image-size"
+            )),
+            Stem::Imagenet if size < 64 => found.push(format!(
+                "the encoder has ImageNet's stem (7x7, stride 2, pooling) and is given {size} px: its last stage sees \
+                 {0}x{0} positions; give --image-size 224 to enlarge the images",
+                size.div_ceil(32)
+            )),
+            _ => {}
+        }
+        let Some(pretraining) = &self.data else { return found };
+        if pretraining.image_size_px != size {
+            found.push(format!(
+                "the encoder was trained on images of {} px and is given {size} px; --image-size {} repeats its training",
+                pretraining.image_size_px, pretraining.image_size_px
+            ));
+        }
+        if pretraining.dataset != data.dataset && self.model.normalisation != Normalisation::of(data.dataset) {
+            found.push(format!(
+                "the images of {} are normalised with the constants of {}, which are part of the encoder",
+                data.dataset, pretraining.dataset
+            ));
+        }
+        found
+    }
+}
+
+/// The objective that a directory of upstream's is named after: `512_FlatCLR`, `512_larsSimCLR`.
+fn objective_in(path: &Path) -> Option<Objective> {
+    path.ancestors().skip(1).filter_map(|parent| parent.file_name()?.to_str()).find_map(|name| {
+        let name = name.to_ascii_lowercase();
+        Objective::ALL.iter().copied().find(|objective| name.contains(objective.name()))
+    })
+}

@@ -1,0 +1,113 @@
+//! The trunk's features of a whole split, and the proof that making them leaves
+//! the trunk as it was.
+//!
+//! The trunk runs in evaluation mode: BatchNorm uses its running statistics,
+//! so an image's feature depends on that image alone. (Upstream leaves BatchNorm
+//! in training mode, where the statistics move with every batch.)
+
+use crate::augment::EvalTransform;
+use crate::checkpoint::from_tensor;
+use crate::data::Split;
+use crate::loader::{Loader, Order, Rendering};
+use crate::model::{Encoder, HEAD_PREFIX, Pass};
+use crate::report::Console;
+use anyhow::{Context, Result, bail};
+use std::sync::Arc;
+use tch::{Kind, Tensor};
+
+/// Images in one forward pass. Fixed, so that features do not depend on a flag through rounding.
+pub const BATCH_IMAGES: usize = 256;
+
+/// A labelled split as the trunk sees it.
+#[derive(Debug)]
+pub struct Features {
+    /// `[N, D]` float32 on the encoder's device, in the split's order.
+    pub values: Tensor,
+    /// i64 `[N]` on the same device.
+    pub labels: Tensor,
+}
+
+impl Features {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.values.size()[0] as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// D.
+    pub fn width(&self) -> i64 {
+        self.values.size()[1]
+    }
+
+    /// The images at `indices`, in that order.
+    pub fn select(&self, indices: &[i64]) -> Features {
+        let rows = Tensor::from_slice(indices).to_device(self.values.device());
+        Features { values: self.values.index_select(0, &rows), labels: self.labels.index_select(0, &rows) }
+    }
+
+    /// The same tensors, not copies of them.
+    pub fn share(&self) -> Features {
+        Features { values: self.values.shallow_clone(), labels: self.labels.shallow_clone() }
+    }
+}
+
+/// Runs an encoder's trunk over splits.
+pub struct Extractor<'a> {
+    pub encoder: &'a Encoder,
+    /// Arithmetic of the trunk; features come out in float32.
+    pub compute: Kind,
+    pub seed: u64,
+    pub workers: usize,
+    pub console: &'a Console,
+}
+
+impl Extractor<'_> {
+    /// The features of every image. `epoch` keys the draws of a random transform and means nothing to others.
+    ///
+    /// Errors: an unlabelled or empty split, an image that cannot be read, features that are not finite.
+    pub fn extract(&self, split: &Arc<Split>, transform: EvalTransform, epoch: u64) -> Result<Features> {
+        let _guard = tch::no_grad_guard();
+        let labels = split.labels.as_ref().with_context(|| {
+            format!("{} has no labels: there is nothing to evaluate on; choose a labelled data set", split.name)
+        })?;
+        let loader = Loader::new(
+            Arc::clone(split),
+            Rendering::Single(transform),
+            Order::Sequential,
+            BATCH_IMAGES,
+            self.seed,
+            self.workers,
+        )?;
+        let mut bar = self.console.progress(&format!("features of {}", split.name), split.len() as u64, "images");
+        let mut parts = Vec::with_capacity(loader.batches());
+        for batch in loader.epoch(epoch, 0) {
+            let batch = batch?;
+            parts.push(self.encoder.hidden(&self.encoder.prepare(&batch.images), Pass::eval(self.compute)));
+            bar.advance(batch.samples.len() as u64);
+        }
+        bar.finish();
+        let values = Tensor::cat(&parts, 0); // [N, D]
+        if values.isfinite().all().int64_value(&[]) == 0 {
+            bail!(
+                "the encoder's features of {} are not finite; use --precision fp32 or another checkpoint",
+                split.name
+            );
+        }
+        let labels = Tensor::from_slice(labels).to_device(values.device());
+        Ok(Features { values, labels })
+    }
+}
+
+/// CRC-32 over the names, shapes and bytes of every parameter and buffer of the normalisation and the trunk, as 8
+/// hexadecimal digits. The head is left out.
+pub fn trunk_hash(encoder: &Encoder) -> Result<String> {
+    let mut hash = crc32fast::Hasher::new();
+    for (name, tensor) in encoder.state_dict().iter().filter(|(name, _)| !name.starts_with(HEAD_PREFIX)) {
+        hash.update(format!("{name} {:?}", tensor.size()).as_bytes());
+        hash.update(from_tensor(tensor)?.bytes());
+    }
+    Ok(format!("{:08x}", hash.finalize()))
+}

@@ -1,0 +1,176 @@
+//! The whole network trained with labels: from a checkpoint (fine-tuning,
+//! transfer, semi-supervised) or from random weights (supervised). Upstream:
+//! `main_transfer_ft`, `main_supervised`, which test in training mode; here
+//! BatchNorm uses its running statistics on the test images.
+//!
+//! A new linear classifier sits on the trunk; every parameter learns at the same
+//! rate. A last batch of a single image is left out, because BatchNorm would
+//! normalise it by itself alone. Early stopping looks at the test images, as
+//! upstream's does: quote results without it where that matters.
+
+use super::accuracy::{Accuracy, Hits};
+use super::encoder_source::Source;
+use super::features::{BATCH_IMAGES, trunk_hash};
+use super::fit::batch_size;
+use super::losses::Losses;
+use super::outcome::Outcome;
+use super::trial::{self, Trial};
+use crate::checkpoint::{Best, EvaluationCheckpoint, SavedOptimizer};
+use crate::config::{Evaluate, Precision};
+use crate::device;
+use crate::loader::{Loader, Order, Rendering};
+use crate::model::{Encoder, Pass};
+use crate::optim::{self, Optimizer, Schedule};
+use crate::report::EvalRecord;
+use crate::state::Parameter;
+use anyhow::{Result, bail};
+use std::sync::Arc;
+use std::time::Instant;
+use tch::{Kind, Reduction, Tensor};
+
+/// Trains the network and tests it after every epoch.
+///
+/// Errors: images that cannot be read, a loss that is not finite, files that cannot be written.
+pub fn train(trial: &mut Trial, source: &Source) -> Result<Outcome> {
+    if trial.run.precision == Precision::Fp16 {
+        bail!("--precision fp16 would need its losses scaled to train; use bf16 or fp32 for fine-tuning");
+    }
+    let mut network = Network::open(trial, source)?;
+    let mut outcome = trial.outcome(source, network.trunk_hash.clone(), network.batch);
+    let (first, epochs, started) = (trial.first_epoch(), trial.run.epochs, Instant::now());
+    let mut best = trial.best_so_far();
+    for epoch in first..epochs {
+        let epoch_started = Instant::now();
+        let (loss, on_train) = network.train_epoch(trial, epoch)?;
+        let on_test = network.test(trial)?;
+        let now_best = trial::better(best, Best { top1: on_test.top1, top5: on_test.top5, epoch });
+        best = Some(now_best);
+        outcome.set_last(on_test);
+        outcome.set_best(now_best);
+        outcome.train_top1 = on_train.top1;
+        outcome.epochs_trained = epoch + 1;
+        let record = EvalRecord {
+            epoch: u64::from(epoch),
+            loss,
+            train_top1: on_train.top1,
+            test_top1: on_test.top1,
+            test_top5: on_test.top5,
+            lr: network.schedule.lr(network.step.saturating_sub(1)),
+            epoch_seconds: epoch_started.elapsed().as_secs_f64(),
+        };
+        trial.log.epoch(&record, u64::from(epochs));
+        let tired = trial.run.patience_epochs > 0 && epoch - now_best.epoch >= trial.run.patience_epochs;
+        let last = tired || epoch + 1 == epochs;
+        let run = trial.run;
+        trial.save(last, || network.checkpoint(run, epoch, now_best), epoch)?;
+        if tired && epoch + 1 < epochs {
+            trial.log.note(&format!("stopped early: no better top-1 since epoch {}", now_best.epoch + 1));
+            break;
+        }
+    }
+    outcome.seconds_training = started.elapsed().as_secs_f64();
+    Ok(outcome)
+}
+
+/// The network, its optimiser and its batches.
+struct Network {
+    encoder: Encoder,
+    parameters: Vec<Parameter>,
+    optimizer: Box<dyn Optimizer>,
+    schedule: Schedule,
+    training: Loader,
+    testing: Loader,
+    step: u64,
+    batch: usize,
+    /// Of the weights that training begins with.
+    trunk_hash: String,
+    compute: Kind,
+}
+
+impl Network {
+    fn open(trial: &mut Trial, source: &Source) -> Result<Network> {
+        let (run, images) = (trial.run, trial.images);
+        let encoder = source.build(trial.head(), trial.device, run.seed)?;
+        let trunk_hash = trunk_hash(&encoder)?;
+        trial.check_same_encoder(&trunk_hash)?;
+        trial::note_clamped_batch(&mut trial.log, run.batch_size, images.train.len());
+        let batch = batch_size(run, images.train.len());
+        let loader = |split, transform, order, batch| {
+            Loader::new(Arc::clone(split), Rendering::Single(transform), order, batch, run.seed, trial.workers)
+        };
+        let training = loader(&images.train, trial.training_transform(), Order::ShuffledWhole, batch)?;
+        let testing = loader(&images.test, trial.test_transform(), Order::Sequential, BATCH_IMAGES)?;
+        let parameters = encoder.parameters();
+        let mut optimizer = optim::build(&run.optimizer, parameters.clone())?;
+        let steps_per_epoch = training.batches() as u64;
+        let schedule = Schedule::new(run.schedule, run.optimizer.lr, steps_per_epoch, u64::from(run.epochs));
+        let mut step = 0;
+        if let Some(saved) = &trial.resumed {
+            encoder.load(&saved.state)?;
+            optimizer.load(&|index, name| saved.optimizer.get(index, name))?;
+            step = saved.step;
+        }
+        let compute = device::compute_kind(run.precision);
+        Ok(Network { encoder, parameters, optimizer, schedule, training, testing, step, batch, trunk_hash, compute })
+    }
+
+    /// One pass over the training images: mean loss, and accuracy on the images as they were trained on.
+    fn train_epoch(&mut self, trial: &Trial, epoch: u32) -> Result<(f64, Accuracy)> {
+        let (mut losses, mut hits) = (Losses::from_step(self.step), Hits::none(trial.device));
+        let title = format!("epoch {}/{}", epoch + 1, trial.run.epochs);
+        let mut bar = trial.log.console().progress(&title, self.training.batches() as u64, "steps");
+        for batch in self.training.epoch(u64::from(epoch), 0) {
+            let batch = batch?;
+            if batch.samples.len() == 1 && self.training.batches() > 1 {
+                continue;
+            }
+            let lr = self.schedule.lr(self.step);
+            let (loss, logits, labels) = self.train_step(&batch.images, batch.labels.as_ref(), lr);
+            losses.push(&loss, lr)?;
+            hits.add(&logits, &labels);
+            self.step += 1;
+            bar.advance(1);
+        }
+        Ok((losses.mean()?, hits.accuracy()))
+    }
+
+    /// One optimiser step: loss, logits `[B, C]`, and labels `[B]` on the device.
+    fn train_step(&mut self, images: &Tensor, labels: Option<&Tensor>, lr: f64) -> (Tensor, Tensor, Tensor) {
+        let images = self.encoder.prepare(images);
+        let labels = labels.expect("unlabelled data were refused before").to_device(images.device());
+        let logits = self.encoder.forward(&images, Pass::train(self.compute)).projected;
+        let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0);
+        optim::zero_gradients(&self.parameters);
+        loss.backward();
+        self.optimizer.step(lr);
+        (loss.detach(), logits.detach(), labels)
+    }
+
+    fn test(&self, trial: &Trial) -> Result<Accuracy> {
+        let _guard = tch::no_grad_guard();
+        let mut hits = Hits::none(trial.device);
+        let mut bar = trial.log.console().progress("test", self.testing.batches() as u64, "batches");
+        for batch in self.testing.epoch(0, 0) {
+            let batch = batch?;
+            let labels = batch.labels.as_ref().expect("unlabelled data were refused before").to_device(trial.device);
+            let images = self.encoder.prepare(&batch.images);
+            hits.add(&self.encoder.forward(&images, Pass::eval(self.compute)).projected, &labels);
+            bar.advance(1);
+        }
+        Ok(hits.accuracy())
+    }
+
+    fn checkpoint(&self, run: &Evaluate, epoch: u32, best: Best) -> EvaluationCheckpoint {
+        let state = self.optimizer.state().into_iter().map(|(i, name, t)| (i, name.to_owned(), t.copy())).collect();
+        EvaluationCheckpoint {
+            run: run.clone(),
+            epochs_done: epoch + 1,
+            step: self.step,
+            state: self.encoder.state_dict().snapshot(),
+            optimizer: SavedOptimizer { state, parameters: self.parameters.len(), lr: self.schedule.lr(self.step) },
+            best,
+            reg_weight: 0.0,
+            trunk_hash: self.trunk_hash.clone(),
+        }
+    }
+}

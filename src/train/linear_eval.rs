@@ -1,0 +1,195 @@
+//! Linear evaluation: a linear classifier on the features of a frozen trunk
+//! (upstream: `linear_eval.py`).
+//!
+//! The trunk runs in evaluation mode and nothing of it changes, which a hash
+//! before and after proves. Where the training transform is not random, features
+//! are made once and every epoch is a few matrix products; where it is, each
+//! epoch makes them anew. The number to quote is that of the last epoch; the
+//! best epoch, which the test images choose, is reported beside it.
+
+use super::accuracy::accuracy_of;
+use super::encoder_source::Source;
+use super::features::{Extractor, Features, trunk_hash};
+use super::fit::{self, Fit};
+use super::outcome::{Knn, Outcome};
+use super::penalty;
+use super::trial::{self, Trial};
+use crate::augment::EvalTransform;
+use crate::checkpoint::{Best, EvaluationCheckpoint};
+use crate::config::{Evaluate, OptimizerName};
+use crate::data::Split;
+use crate::device;
+use crate::monitor::knn::{Bank, PLAIN_NEIGHBOURS, Vote};
+use crate::report::EvalRecord;
+use anyhow::{Result, bail};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Evaluates one encoder.
+///
+/// Errors: images that cannot be read, a loss or features that are not finite, a trunk that changed, files that cannot
+/// be written.
+pub fn evaluate(trial: &mut Trial, source: &Source) -> Result<Outcome> {
+    let run = trial.run;
+    let encoder = source.build(trial.head(), trial.device, run.seed)?;
+    let hash = trunk_hash(&encoder)?;
+    trial.check_same_encoder(&hash)?;
+    let console = trial.log.console().clone();
+    let extractor = Extractor {
+        encoder: &encoder,
+        compute: device::compute_kind(run.precision),
+        seed: run.seed,
+        workers: trial.workers,
+        console: &console,
+    };
+    let mut outcome = trial.outcome(source, hash.clone(), fit::batch_size(run, trial.images.train.len()));
+
+    let started = Instant::now();
+    let test = extractor.extract(&trial.images.test, trial.test_transform(), 0)?;
+    let training = TrainingFeatures::new(trial, &extractor)?;
+    let bank = training.plain(trial, &extractor)?;
+    outcome.knn = Some(neighbours(run, &bank, &test, trial.images.classes() as i64));
+    drop(bank);
+    outcome.seconds_features = started.elapsed().as_secs_f64();
+
+    let started = Instant::now();
+    outcome.reg_weight = match &trial.resumed {
+        Some(saved) => saved.reg_weight,
+        None => penalty::choose(trial, &training)?,
+    };
+    train(trial, &training, &test, &mut outcome)?;
+    outcome.seconds_training = started.elapsed().as_secs_f64();
+
+    let after = trunk_hash(&encoder)?;
+    if after != hash {
+        bail!(
+            "the trunk changed during linear evaluation ({hash} before, {after} after): the result would be worthless"
+        );
+    }
+    trial.log.note(&format!("trunk frozen: {hash} before and after"));
+    Ok(outcome)
+}
+
+/// Epochs of the classifier, the test images counted after each.
+fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcome: &mut Outcome) -> Result<()> {
+    let (run, epochs) = (trial.run, trial.run.epochs);
+    let classes = trial.images.classes() as i64;
+    let mut fit = Fit::new(run, outcome.reg_weight, training.images(), test.width(), classes, trial.device)?;
+    if let Some(saved) = trial.resumed.as_ref().filter(|saved| saved.epochs_done > 0) {
+        fit.classifier.load(&saved.state)?;
+        fit.restore(&saved.optimizer, saved.step)?;
+    }
+    if run.optimizer.name != OptimizerName::Lbfgs {
+        trial::note_clamped_batch(&mut trial.log, run.batch_size, training.images());
+    }
+    let mut best = trial.best_so_far();
+    let mut bar = trial.log.console().progress("linear classifier", u64::from(epochs), "epochs");
+    bar.advance(u64::from(trial.first_epoch()));
+    for epoch in trial.first_epoch()..epochs {
+        let started = Instant::now();
+        let features = training.at(u64::from(epoch))?;
+        let fitted = fit.epoch(&features, u64::from(epoch))?;
+        let on_train = accuracy_of(|x| fit.classifier.logits(x), &features.values, &features.labels);
+        let on_test = accuracy_of(|x| fit.classifier.logits(x), &test.values, &test.labels);
+        best = Some(trial::better(best, Best { top1: on_test.top1, top5: on_test.top5, epoch }));
+        outcome.set_last(on_test);
+        outcome.train_top1 = on_train.top1;
+        outcome.epochs_trained = epoch + 1;
+        trial.log.epoch(
+            &EvalRecord {
+                epoch: u64::from(epoch),
+                loss: fitted.loss,
+                train_top1: on_train.top1,
+                test_top1: on_test.top1,
+                test_top5: on_test.top5,
+                lr: fitted.lr,
+                epoch_seconds: started.elapsed().as_secs_f64(),
+            },
+            u64::from(epochs),
+        );
+        let last = fitted.converged || epoch + 1 == epochs;
+        trial.save(last, || checkpoint(run, &fit, epoch, best, outcome), epoch)?;
+        bar.advance(1);
+        if fitted.converged {
+            trial.log.note(&format!("LBFGS converged after {} iterations", epoch + 1));
+            break;
+        }
+    }
+    outcome.set_best(best.unwrap_or_default());
+    Ok(())
+}
+
+fn checkpoint(run: &Evaluate, fit: &Fit, epoch: u32, best: Option<Best>, outcome: &Outcome) -> EvaluationCheckpoint {
+    let (optimizer, step) = fit.saved().unwrap_or_default();
+    EvaluationCheckpoint {
+        run: run.clone(),
+        epochs_done: epoch + 1,
+        step,
+        state: fit.classifier.state_dict().snapshot(),
+        optimizer,
+        best: best.unwrap_or_default(),
+        reg_weight: outcome.reg_weight,
+        trunk_hash: outcome.trunk_hash.clone(),
+    }
+}
+
+fn neighbours(run: &Evaluate, bank: &Features, test: &Features, classes: i64) -> Knn {
+    let temperature = run.knn.temperature;
+    let within = |neighbours: i64| neighbours.clamp(1, bank.len() as i64);
+    let (weighted, plain) = (within(i64::from(run.knn.neighbours)), within(PLAIN_NEIGHBOURS));
+    let bank = Bank::new(&bank.values, &bank.labels, classes);
+    let top1 = |neighbours, vote| bank.top1(&test.values, &test.labels, neighbours, vote);
+    Knn {
+        knn_weighted_top1: top1(weighted, Vote::Weighted { temperature }),
+        knn_weighted_neighbours: weighted,
+        knn_weighted_temperature: temperature,
+        knn_plain_top1: top1(plain, Vote::Plain),
+        knn_plain_neighbours: plain,
+    }
+}
+
+/// The training images' features, made once or anew in every epoch.
+pub enum TrainingFeatures<'a> {
+    Once(Features),
+    EachEpoch { extractor: &'a Extractor<'a>, split: Arc<Split>, transform: EvalTransform },
+}
+
+impl<'a> TrainingFeatures<'a> {
+    /// LBFGS's objective must stay the same from iteration to iteration: it takes the test images' transform.
+    fn new(trial: &mut Trial, extractor: &'a Extractor<'a>) -> Result<Self> {
+        let split = Arc::clone(&trial.images.train);
+        let transform = trial.training_transform();
+        if !transform.is_random() {
+            return Ok(TrainingFeatures::Once(extractor.extract(&split, transform, 0)?));
+        }
+        if trial.run.optimizer.name == OptimizerName::Lbfgs {
+            trial.log.note("LBFGS needs the same features in every iteration: no random crops in training");
+            return Ok(TrainingFeatures::Once(extractor.extract(&split, trial.test_transform(), 0)?));
+        }
+        Ok(TrainingFeatures::EachEpoch { extractor, split, transform })
+    }
+
+    /// Number of images.
+    pub fn images(&self) -> usize {
+        match self {
+            TrainingFeatures::Once(features) => features.len(),
+            TrainingFeatures::EachEpoch { split, .. } => split.len(),
+        }
+    }
+
+    /// The features to train on in an epoch.
+    pub fn at(&self, epoch: u64) -> Result<Features> {
+        match self {
+            TrainingFeatures::Once(features) => Ok(features.share()),
+            TrainingFeatures::EachEpoch { extractor, split, transform } => extractor.extract(split, *transform, epoch),
+        }
+    }
+
+    /// The features under the test images' transform: what the neighbours are looked for among.
+    fn plain(&self, trial: &Trial, extractor: &Extractor) -> Result<Features> {
+        match self {
+            TrainingFeatures::Once(features) => Ok(features.share()),
+            TrainingFeatures::EachEpoch { split, .. } => extractor.extract(split, trial.test_transform(), 0),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The numbers of an evaluation: for `linear_eval.json`, `finetune.json` and
+//! `supervised.json`, and for the table on the terminal.
+
+use super::accuracy::Accuracy;
+use crate::checkpoint::Best;
+use crate::durable;
+use crate::report::Table;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// What was trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    LinearEval,
+    Finetune,
+    Supervised,
+}
+
+impl Protocol {
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::LinearEval => "linear_eval",
+            Protocol::Finetune => "finetune",
+            Protocol::Supervised => "supervised",
+        }
+    }
+}
+
+/// Accuracies of the nearest neighbours, in percent of the test images.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Knn {
+    pub knn_weighted_top1: f64,
+    pub knn_weighted_neighbours: i64,
+    pub knn_weighted_temperature: f64,
+    pub knn_plain_top1: f64,
+    pub knn_plain_neighbours: i64,
+}
+
+/// One evaluation of one encoder. Accuracies are percent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub protocol: Protocol,
+    pub dataset: String,
+    /// `None`: random weights.
+    pub checkpoint: Option<PathBuf>,
+    /// Of the pre-training, as the checkpoint's name has it.
+    pub checkpoint_epoch: u32,
+    pub train_images: usize,
+    pub test_images: usize,
+    pub classes: usize,
+    pub label_ratio: f64,
+    pub test_top1_last_epoch: f64,
+    pub test_top5_last_epoch: f64,
+    pub test_top1_best_epoch: f64,
+    pub test_top5_best_epoch: f64,
+    /// Counted from 0.
+    pub best_epoch: u32,
+    pub train_top1: f64,
+    pub epochs_trained: u32,
+    /// Images in a batch, after clamping to the number of images.
+    pub batch_size: usize,
+    pub reg_weight: f64,
+    #[serde(flatten)]
+    pub knn: Option<Knn>,
+    /// CRC-32 of the trunk; of a frozen one, before and after.
+    pub trunk_hash: String,
+    pub seconds_features: f64,
+    pub seconds_training: f64,
+}
+
+/// What each number says.
+const MEANINGS: [(&str, &str); 15] = [
+    (
+        "test_top1_last_epoch",
+        "percent of the test images classified correctly after the last epoch: the number to quote",
+    ),
+    (
+        "test_top5_last_epoch",
+        "percent of the test images whose class is among the five likeliest, after the last epoch",
+    ),
+    (
+        "test_top1_best_epoch",
+        "the best of all epochs, chosen on the test images: optimistic, and what upstream reports",
+    ),
+    ("test_top5_best_epoch", "top-5 in the epoch of the best top-1"),
+    ("best_epoch", "the epoch of the best top-1, counted from 0"),
+    ("train_top1", "percent of the training images classified correctly in the last epoch"),
+    ("reg_weight", "lambda of the penalty lambda / 2 |W|^2; of several, chosen on a fifth of the training images"),
+    ("knn_weighted_top1", "percent, cosine neighbours voting with exp(similarity / temperature)"),
+    ("knn_plain_top1", "percent, cosine neighbours with one vote each"),
+    (
+        "trunk_hash",
+        "CRC-32 of names, shapes and bytes of all trunk parameters and BatchNorm statistics before training; in linear_eval verified equal after it",
+    ),
+    ("train_images", "labelled training images used"),
+    ("label_ratio", "share of the training labels that was asked for"),
+    ("checkpoint_epoch", "epoch of the pre-training, as the checkpoint's name has it"),
+    ("seconds_features", "making the features and counting the neighbours"),
+    ("seconds_training", "training and testing the classifier"),
+];
+
+impl Outcome {
+    pub fn set_best(&mut self, best: Best) {
+        self.test_top1_best_epoch = best.top1;
+        self.test_top5_best_epoch = best.top5;
+        self.best_epoch = best.epoch;
+    }
+
+    pub fn set_last(&mut self, test: Accuracy) {
+        self.test_top1_last_epoch = test.top1;
+        self.test_top5_last_epoch = test.top5;
+    }
+
+    /// The numbers, and in `meaning` what those among them say that need words.
+    pub fn to_json(&self) -> Result<Value> {
+        let mut value = serde_json::to_value(self)?;
+        let meaning: serde_json::Map<String, Value> = MEANINGS
+            .iter()
+            .filter(|(name, _)| value.get(name).is_some())
+            .map(|(name, text)| ((*name).to_owned(), json!(text)))
+            .collect();
+        if let Value::Object(fields) = &mut value {
+            fields.insert("meaning".into(), Value::Object(meaning));
+        }
+        Ok(value)
+    }
+
+    /// Writes `directory/{protocol}.json` in one step.
+    ///
+    /// Errors: the file cannot be written.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.to_json()?)?;
+        durable::replace(&directory.join(format!("{}.json", self.protocol.name())), |file| {
+            Ok(writeln!(file, "{text}")?)
+        })
+    }
+
+    /// The numbers as a markdown table, one a row.
+    pub fn table(&self) -> Table {
+        let mut table = Table::new([self.protocol.name(), "percent"]);
+        let percent = |value: f64| format!("{value:.2}");
+        table.row(["test top-1, last epoch".to_owned(), percent(self.test_top1_last_epoch)]);
+        table.row(["test top-5, last epoch".to_owned(), percent(self.test_top5_last_epoch)]);
+        table.row([format!("test top-1, best epoch ({})", self.best_epoch + 1), percent(self.test_top1_best_epoch)]);
+        table.row(["train top-1".to_owned(), percent(self.train_top1)]);
+        if let Some(knn) = &self.knn {
+            let weighted = format!("kNN, {} weighted", knn.knn_weighted_neighbours);
+            table.row([weighted, percent(knn.knn_weighted_top1)]);
+            table.row([format!("kNN, {} plain", knn.knn_plain_neighbours), percent(knn.knn_plain_top1)]);
+        }
+        table
+    }
+}

@@ -1,0 +1,104 @@
+//! The choice of `--reg-weight` among several: by the accuracy on a fifth of
+//! the training images that the candidates are not trained on. The test images
+//! have no part in it. The chosen penalty is then trained on all training images.
+
+use super::accuracy::accuracy_of;
+use super::features::Features;
+use super::fit::{Fit, batch_size};
+use super::linear_eval::TrainingFeatures;
+use super::trial::Trial;
+use crate::config::Evaluate;
+use crate::report::{Table, short};
+use crate::rng::{Purpose, Stream};
+use anyhow::{Result, bail};
+use tch::Tensor;
+
+/// One image in so many is held out.
+const HELD_OUT: usize = 5;
+
+/// Indices of the images to train on and of those held out: a fifth of every class, drawn from `seed`.
+pub fn split(labels: &[i64], seed: u64) -> (Vec<i64>, Vec<i64>) {
+    let classes = labels.iter().max().map_or(0, |&largest| largest as usize + 1);
+    let mut by_class = vec![Vec::new(); classes];
+    for (index, &label) in labels.iter().enumerate() {
+        by_class[label as usize].push(index as i64);
+    }
+    let (mut kept, mut held_out) = (Vec::new(), Vec::new());
+    for (class, mut members) in by_class.into_iter().enumerate() {
+        Stream::new(seed, Purpose::Subset, class as u64, 3, 0).shuffle(&mut members);
+        let last = members.len() / HELD_OUT;
+        held_out.extend_from_slice(&members[..last]);
+        kept.extend_from_slice(&members[last..]);
+    }
+    kept.sort_unstable();
+    held_out.sort_unstable();
+    (kept, held_out)
+}
+
+/// The penalty to use, and a line about why.
+///
+/// Errors: too few images to hold any out, a loss that is not finite.
+pub fn choose(trial: &mut Trial, training: &TrainingFeatures) -> Result<f64> {
+    let run = trial.run;
+    match run.reg_weights.as_slice() {
+        [] => return Ok(0.0),
+        [only] => return Ok(*only),
+        _ => {}
+    }
+    let labels = trial.images.train.labels.clone().unwrap_or_default();
+    let accuracies = held_out_accuracies(run, &labels, trial.images.classes() as i64, &|epoch| training.at(epoch))?;
+    let mut table = Table::new(["reg-weight", "held-out top-1 (%)"]);
+    for (weight, accuracy) in run.reg_weights.iter().zip(&accuracies) {
+        table.row([short(*weight), format!("{accuracy:.2}")]);
+    }
+    trial.log.note(&table.to_string());
+    let chosen = best_of(&run.reg_weights, &accuracies);
+    trial.log.note(&format!(
+        "reg-weight {}: best on a fifth of the training images, which the candidates were not trained on",
+        short(chosen)
+    ));
+    Ok(chosen)
+}
+
+/// The accuracy of every candidate on the held-out images, in percent; all take part in the same epochs.
+///
+/// Errors: as [`choose`].
+pub fn held_out_accuracies(
+    run: &Evaluate,
+    labels: &[i64],
+    classes: i64,
+    features_at: &dyn Fn(u64) -> Result<Features>,
+) -> Result<Vec<f64>> {
+    let (kept, held_out) = split(labels, run.seed);
+    if held_out.is_empty() {
+        bail!("no class has {HELD_OUT} training images: too few to choose among --reg-weight values; give one value");
+    }
+    let mut fits: Vec<Fit> = Vec::new();
+    let mut outside = None;
+    for epoch in 0..u64::from(run.epochs) {
+        let all = features_at(epoch)?;
+        let inside = all.select(&kept);
+        if fits.is_empty() {
+            let (width, device) = (all.width(), all.values.device());
+            let part = Evaluate { batch_size: batch_size(run, kept.len()) as u32, ..run.clone() };
+            for &weight in &run.reg_weights {
+                fits.push(Fit::new(&part, weight, kept.len(), width, classes, device)?);
+            }
+        }
+        for fit in &mut fits {
+            fit.epoch(&inside, epoch)?;
+        }
+        outside = Some(all.select(&held_out));
+    }
+    let Some(outside) = outside else { bail!("--fc-epochs 0 trains no candidate of --reg-weight") };
+    let accuracy =
+        |fit: &Fit| accuracy_of(|x: &Tensor| fit.classifier.logits(x), &outside.values, &outside.labels).top1;
+    Ok(fits.iter().map(accuracy).collect())
+}
+
+/// The most accurate; of equals the strongest penalty.
+fn best_of(weights: &[f64], accuracies: &[f64]) -> f64 {
+    let pairs = weights.iter().copied().zip(accuracies.iter().copied());
+    let best = pairs.max_by(|a, b| a.1.total_cmp(&b.1).then(a.0.total_cmp(&b.0)));
+    best.map_or(0.0, |(weight, _)| weight)
+}

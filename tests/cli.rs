@@ -1,0 +1,723 @@
+//! The command line: every flag, every command of the paper's README, the errors, the dry run and the exit codes.
+
+use assert_cmd::Command;
+use flatnce::checkpoint::{self, Checkpoint, SavedOptimizer};
+use flatnce::cli::resolve::{Origin, Saved, read_saved};
+use flatnce::cli::{self, Resolved, Typed};
+use flatnce::config::*;
+use flatnce::state::StateDict;
+use std::path::{Path, PathBuf};
+
+fn typed(line: &str) -> Typed {
+    let words = std::iter::once("flatnce").chain(line.split_whitespace());
+    cli::parse(words).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+fn no_checkpoint(origin: &Origin, _: &mut dyn FnMut(String)) -> anyhow::Result<Saved> {
+    panic!("no checkpoint was to be read, but {origin:?} was")
+}
+
+/// Resolves on the CPU in fp32, so that tests do not depend on the machine.
+fn resolve(line: &str) -> anyhow::Result<Resolved> {
+    cli::resolve(&typed(&format!("{line} --device cpu --precision fp32")), &no_checkpoint)
+}
+
+fn pretrain(line: &str) -> Pretrain {
+    match resolve(line).unwrap().config.job {
+        Job::Pretrain(run) => *run,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn evaluate(line: &str) -> Evaluate {
+    match resolve(line).unwrap().config.job {
+        Job::Evaluate(run) => *run,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+/// What clap says of a wrong line.
+fn refused(line: &str) -> String {
+    let words = std::iter::once("flatnce").chain(line.split_whitespace());
+    cli::parse(words).map(|_| ()).expect_err(line).to_string()
+}
+
+/// What the resolution says of a wrong line.
+fn unresolved(line: &str) -> String {
+    format!("{:#}", resolve(line).map(|_| ()).expect_err(line))
+}
+
+// Every flag.
+
+#[test]
+fn every_flag_with_a_dash_has_its_underscore_spelling() {
+    let command = cli::command();
+    let mut count = 0;
+    for arg in command.get_arguments() {
+        let long = arg.get_long().unwrap_or_else(|| panic!("{} has no long name", arg.get_id()));
+        assert_eq!(long.replace('-', "_"), arg.get_id().as_str());
+        assert!(!long.contains('_'), "{long}");
+        if long.contains('-') {
+            let aliases = arg.get_all_aliases().unwrap_or_default();
+            assert!(aliases.contains(&long.replace('-', "_").as_str()), "{long}");
+            count += 1;
+        }
+    }
+    assert!(count > 50, "{count} flags with a dash");
+}
+
+/// The flags of upstream's parser, and those it uses without declaring them.
+#[test]
+fn every_flag_of_the_python_program_is_there() {
+    let upstream = "data dataset_name clr faster_version workers batch_size epochs lr optimizer weight_decay momentum \
+        use_scheduler scheduler warmup_epochs model proj_head_mode num_proj_layers proj_out_dim n_views \
+        save_every_n_epochs temperature fc_epochs fc_batch_size fc_lr fc_optimizer reg_weight fc_scheduler \
+        fc_weight_decay fc_momentum fc_train_from fc_log_dir fc_save_every_n_epochs disable_cuda fp16_precision device \
+        train_mode semi_ratio transfer_mode transfer_dataset_name transfer_from_epoch checkpoint_dir save_dir log_dir \
+        train_from from_pretrained seed";
+    let command = cli::command();
+    for id in upstream.split_whitespace() {
+        assert!(command.get_arguments().any(|arg| arg.get_id() == id), "{id}");
+    }
+}
+
+#[test]
+fn every_flag_has_help_a_heading_and_a_documented_default() {
+    /// Without them, nothing is continued or evaluated: they have no default to tell.
+    const ABSENT_IS_ABSENT: [&str; 8] = [
+        "resume",
+        "log_dir",
+        "train_from",
+        "from_pretrained",
+        "checkpoint",
+        "checkpoint_dir",
+        "fc_log_dir",
+        "fc_train_from",
+    ];
+    for arg in cli::command().get_arguments() {
+        let id = arg.get_id().as_str();
+        let short = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let long = arg.get_long_help().map_or(short.clone(), ToString::to_string);
+        assert!(short.len() > 5 && !short.ends_with('.'), "{id}: {short:?}");
+        assert!(arg.get_help_heading().is_some(), "{id} stands under no heading");
+        let shown = !arg.get_default_values().is_empty();
+        assert!(shown || ABSENT_IS_ABSENT.contains(&id) || long.to_lowercase().contains("default"), "{id}");
+    }
+}
+
+#[test]
+fn help_fits_80_columns_under_its_headings() {
+    let mut command = cli::command().term_width(80);
+    let (short, long) = (command.render_help().to_string(), command.render_long_help().to_string());
+    for text in [&short, &long] {
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        let headings = [
+            "Data:",
+            "Objective and model:",
+            "Optimisation:",
+            "Augmentation:",
+            "Evaluation:",
+            "Results and resuming:",
+            "Machine:",
+            "Output:",
+        ];
+        let places: Vec<usize> = headings.iter().map(|heading| text.find(&format!("\n{heading}")).unwrap()).collect();
+        assert!(places.is_sorted(), "{places:?}");
+    }
+    assert!(short.lines().count() < 120 && long.lines().count() > 2 * short.lines().count());
+}
+
+#[test]
+fn every_default_is_a_value_that_its_flag_accepts() {
+    let command = cli::command();
+    for arg in command.get_arguments().filter(|arg| arg.get_action().takes_values()) {
+        for value in arg.get_default_values() {
+            let line = format!("--{}={}", arg.get_long().unwrap(), value.to_str().unwrap());
+            typed(&line);
+        }
+    }
+}
+
+#[test]
+fn switches_read_every_spelling() {
+    type Get = fn(&Typed) -> bool;
+    let switches: [(&str, Get); 6] = [
+        ("faster_version", |t| t.args.augmentation.faster_version),
+        ("disable_cuda", |t| t.args.machine.disable_cuda),
+        ("use_scheduler", |t| t.args.optimisation.use_scheduler),
+        ("blur", |t| t.args.augmentation.blur == Some(true)),
+        ("dry_run", |t| t.args.output.dry_run),
+        ("quiet", |t| t.args.output.quiet),
+    ];
+    for (id, get) in switches {
+        for (spelling, value) in [
+            ("", true),
+            ("=True", true),
+            (" true", true),
+            ("=1", true),
+            ("=False", false),
+            (" FALSE", false),
+            ("=no", false),
+        ] {
+            assert_eq!(get(&typed(&format!("--{id}{spelling}"))), value, "--{id}{spelling}");
+        }
+    }
+    assert!(refused("--faster_version=maybe").contains("true or false"));
+}
+
+// The commands of the paper's README.
+
+#[test]
+fn pretraining_commands_of_the_paper() {
+    let run = pretrain("--dataset_name=cifar10 --clr=simclr --faster_version=True");
+    assert_eq!(
+        (run.data.dataset, run.objective, run.engine),
+        (DatasetName::Cifar10, Objective::SimClr, Engine::Tensor)
+    );
+    assert_eq!(run.augmentation, Augmentation::paper(DatasetName::Cifar10, 32, true));
+    assert_eq!((run.augmentation.blur_prob, run.augmentation.jitter_strength), (0.5, 0.5));
+
+    let run = pretrain("--dataset_name=cifar10 --clr=flatclr --faster_version=False");
+    assert_eq!((run.objective, run.engine), (Objective::FlatClr, Engine::Cpu), "False is false");
+    assert_eq!(run.augmentation.blur_prob, 0.0);
+    assert_eq!((run.data.image_size_px, run.model.stem), (32, Stem::Small));
+
+    let resolved = resolve("--dataset_name=imagenet --clr=simclr").unwrap();
+    let Job::Pretrain(run) = resolved.config.job else { panic!("pre-training") };
+    let expected = Pretrain {
+        data: DataConfig {
+            dataset: DatasetName::Imagenet,
+            root: "datasets".into(),
+            image_size_px: 224,
+            train_images: None,
+        },
+        augmentation: Augmentation::paper(DatasetName::Imagenet, 224, false),
+        engine: Engine::Cpu,
+        objective: Objective::SimClr,
+        temperature: 0.1,
+        model: ModelConfig {
+            depth: Depth::Res50,
+            stem: Stem::Imagenet,
+            normalisation: Normalisation::of(DatasetName::Imagenet),
+            head: HeadConfig { mode: HeadMode::Nonlinear, layers: 2, out_dim: 128 },
+        },
+        optimizer: OptimizerConfig {
+            name: OptimizerName::Lars,
+            lr: 0.6,
+            weight_decay: 1e-6,
+            momentum: 0.9,
+            lars_exclude_bn: true,
+            lars_exclude_bias: true,
+        },
+        schedule: ScheduleConfig { name: ScheduleName::Cosine, warmup_epochs: 10 },
+        batch_size: 512,
+        epochs: 100,
+        seed: 42,
+        precision: Precision::Fp32,
+        save_every_n_epochs: 2,
+    };
+    assert_eq!(*run, expected);
+    assert_eq!(resolved.config.start, Start::Fresh);
+    assert_eq!(resolved.config.save_dir, Path::new("results"));
+    assert_eq!(resolved.config.command[..2], ["flatnce", "--dataset_name=imagenet"]);
+    assert!(resolved.warnings.is_empty());
+    assert_eq!(pretrain("--dataset_name=imagenet --clr=flatclr").objective, Objective::FlatClr);
+}
+
+#[test]
+fn the_resume_command_of_the_paper() {
+    let directory = "results/imagenet/512_FlatCLR/01-06-2021-21-52-10";
+    let line = format!("--clr=flatclr --log_dir={directory} --train_from=checkpoint_0026.pth.tar");
+    let file = Path::new(directory).join("checkpoint_0026.pth.tar");
+    let asked = std::cell::RefCell::new(None);
+    // As PyTorch writes it: no configuration but the two settings of upstream.
+    let saved = |origin: &Origin, _: &mut dyn FnMut(String)| {
+        *asked.borrow_mut() = Some(origin.clone());
+        Ok(Saved { path: file.clone(), config: None, model_name: Some("res18".into()), batch_size: Some(256) })
+    };
+    let resolved = cli::resolve(&typed(&format!("{line} --device cpu")), &saved).unwrap();
+    assert_eq!(asked.take(), Some(Origin::File(file.clone())));
+    assert_eq!(resolved.config.start, Start::Resume(file.clone()));
+    let Job::Pretrain(run) = resolved.config.job else { panic!("pre-training") };
+    assert_eq!((run.data.dataset, run.objective), (DatasetName::Imagenet, Objective::FlatClr));
+    assert_eq!((run.model.depth, run.batch_size, run.optimizer.lr), (Depth::Res18, 256, 0.3), "the checkpoint's own");
+
+    let error = cli::resolve(&typed(&format!("{line} --device cpu --model res50")), &saved).unwrap_err().to_string();
+    assert!(error.contains("--model res50") && error.contains("res18"), "{error}");
+}
+
+#[test]
+fn evaluation_commands_of_the_paper() {
+    let directory = PathBuf::from("results/imagenet/512_FlatCLR/01-06-2021-21-52-10");
+    let line = |mode: &str| {
+        format!(
+            "--dataset_name=imagenet --train_mode=eval --transfer_mode={mode} --checkpoint_dir={}",
+            directory.display()
+        )
+    };
+    let run = evaluate(&line("linear_eval"));
+    let expected = Evaluate {
+        source: EncoderSource::Directory { directory: directory.clone(), which: CheckpointChoice::Last },
+        mode: TransferMode::LinearEval,
+        data: DataConfig {
+            dataset: DatasetName::Imagenet,
+            root: "datasets".into(),
+            image_size_px: 224,
+            train_images: None,
+        },
+        label_ratio: 1.0,
+        optimizer: OptimizerConfig {
+            name: OptimizerName::Sgd,
+            lr: 1.6,
+            weight_decay: 0.0,
+            momentum: 0.9,
+            lars_exclude_bn: true,
+            lars_exclude_bias: true,
+        },
+        schedule: ScheduleConfig { name: ScheduleName::Cosine, warmup_epochs: 0 },
+        batch_size: 4096,
+        epochs: 100,
+        patience_epochs: 0,
+        reg_weights: vec![0.0],
+        knn: KnnConfig { neighbours: 200, temperature: 0.1 },
+        save_every_n_epochs: 10,
+        resume: None,
+        seed: 42,
+        precision: Precision::Fp32,
+    };
+    assert_eq!(run, expected);
+    let run = evaluate(&line("finetune"));
+    assert_eq!((run.mode, run.schedule.name, run.patience_epochs), (TransferMode::Finetune, ScheduleName::Constant, 5));
+    assert_eq!(run.source, expected.source);
+}
+
+// What follows from what.
+
+/// The table of the paper's README.
+#[test]
+fn the_learning_rate_follows_from_the_batch_size_unless_it_is_given() {
+    for (batch, linear, sqrt) in [
+        (128, 0.15, 0.85),
+        (256, 0.3, 1.20),
+        (512, 0.6, 1.70),
+        (1024, 1.2, 2.40),
+        (2048, 2.4, 3.39),
+        (4096, 4.8, 4.80),
+        (8192, 9.6, 6.79),
+    ] {
+        let lr = |line: &str| pretrain(&format!("--batch-size {batch} {line}")).optimizer.lr;
+        assert!((lr("") - linear).abs() < 1e-9);
+        assert!((lr("--learning-rate-scaling linear") - linear).abs() < 1e-9);
+        assert!((lr("--learning_rate_scaling=sqrt") - sqrt).abs() < 0.005);
+        assert_eq!(lr("--lr 0.05 --learning-rate-scaling sqrt"), 0.05);
+    }
+}
+
+#[test]
+fn image_size_stem_and_recipe_follow_from_the_data() {
+    for (name, side, stem) in [
+        ("cifar100", 32, Stem::Small),
+        ("fashion_mnist_mini", 32, Stem::Small),
+        ("tiny_imagenet", 64, Stem::Small),
+        ("stl10", 96, Stem::Small),
+        ("folder", 224, Stem::Imagenet),
+    ] {
+        let run = pretrain(&format!("--dataset-name {name}"));
+        assert_eq!((run.data.image_size_px, run.model.stem), (side, stem), "{name}");
+        assert_eq!(run.augmentation, Augmentation::paper(run.data.dataset, side, false));
+    }
+    let run = pretrain("--dataset-name imagenet --image-size 64");
+    assert_eq!((run.data.image_size_px, run.model.stem, run.augmentation.blur_kernel_px), (64, Stem::Small, 7));
+    assert_eq!(pretrain("--dataset-name cifar10 --stem imagenet").model.stem, Stem::Imagenet);
+}
+
+#[test]
+fn the_recipe_takes_what_was_typed() {
+    let run = pretrain(
+        "--dataset-name cifar10 --crop-scale-min .2 --crop-scale-max .9 --crop-ratio-min .5 --crop-ratio-max 2 \
+         --flip-prob 0 --jitter-prob .7 --jitter-strength 1.5 --grayscale-prob .1 --blur --blur-kernel 5 \
+         --blur-sigma-min .3 --blur-sigma-max 1.5",
+    );
+    let expected = Augmentation {
+        crop_scale_min: 0.2,
+        crop_scale_max: 0.9,
+        crop_ratio_min: 0.5,
+        crop_ratio_max: 2.0,
+        flip_prob: 0.0,
+        jitter_prob: 0.7,
+        jitter_strength: 1.5,
+        grayscale_prob: 0.1,
+        blur_prob: 0.5,
+        blur_kernel_px: 5,
+        blur_sigma_min: 0.3,
+        blur_sigma_max: 1.5,
+    };
+    assert_eq!(run.augmentation, expected);
+    assert_eq!(pretrain("--dataset-name imagenet --blur=False").augmentation.blur_prob, 0.0);
+    assert_eq!(pretrain("--dataset-name cifar10 --blur-prob 0.25").augmentation.blur_prob, 0.25);
+}
+
+#[test]
+fn the_other_flags_of_pretraining_arrive() {
+    let run = pretrain(
+        "--data /elsewhere --dataset-name stl10 --temperature 0.2 --model res18 --proj-head-mode linear \
+         --num-proj-layers 3 --proj-out-dim 64 --batch-size 32 --epochs 7 --optimizer sgd --weight-decay 1e-4 \
+         --momentum 0.8 --lars-exclude none --scheduler None --warmup-epochs 1 --seed 7 --save-every-n-epochs 3",
+    );
+    assert_eq!(run.data.root, Path::new("/elsewhere"));
+    assert_eq!((run.temperature, run.model.depth), (0.2, Depth::Res18));
+    assert_eq!(run.model.head, HeadConfig { mode: HeadMode::Linear, layers: 3, out_dim: 64 });
+    assert_eq!((run.batch_size, run.epochs, run.seed, run.save_every_n_epochs), (32, 7, 7, 3));
+    assert_eq!(
+        (run.optimizer.name, run.optimizer.weight_decay, run.optimizer.momentum),
+        (OptimizerName::Sgd, 1e-4, 0.8)
+    );
+    assert!(!run.optimizer.lars_exclude_bn && !run.optimizer.lars_exclude_bias);
+    assert_eq!(run.schedule, ScheduleConfig { name: ScheduleName::None, warmup_epochs: 1 });
+    assert_eq!(pretrain("--use_scheduler=False").schedule.name, ScheduleName::None);
+    let optimizer = pretrain("--lars-exclude bias").optimizer;
+    assert!(optimizer.lars_exclude_bias && !optimizer.lars_exclude_bn);
+
+    let resolved = resolve("--workers 3 --save-dir out --from-pretrained a.pth --verbose --dry-run").unwrap().config;
+    assert_eq!((resolved.workers, resolved.save_dir.as_path()), (3, Path::new("out")));
+    assert_eq!((resolved.talk, resolved.dry_run), (Talk::Verbose, true));
+    assert_eq!(resolved.start, Start::Pretrained("a.pth".into()));
+    assert!(resolve("").unwrap().config.workers >= 1);
+}
+
+#[test]
+fn every_kind_of_evaluation_resolves() {
+    let run =
+        evaluate("--train-mode transfer --transfer-dataset-name voc --checkpoint-dir d --transfer-from-epoch all");
+    assert_eq!((run.data.dataset, run.mode), (DatasetName::Voc, TransferMode::LinearEval));
+    let which = |run: &Evaluate| match &run.source {
+        EncoderSource::Directory { which, .. } => *which,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(which(&run), CheckpointChoice::All);
+    assert_eq!(
+        which(&evaluate("--train-mode eval --checkpoint-dir d --transfer_from_epoch=100")),
+        CheckpointChoice::Epoch(100)
+    );
+
+    let run = evaluate("--train-mode semi --semi-ratio 0.01 --dataset-name cifar10 --checkpoint some.pth.tar");
+    assert_eq!((run.label_ratio, run.mode, run.data.dataset), (0.01, TransferMode::Finetune, DatasetName::Cifar10));
+    assert_eq!(run.source, EncoderSource::File("some.pth.tar".into()));
+    assert_eq!(evaluate("--train-mode semi --checkpoint x").label_ratio, 0.1);
+
+    let run = evaluate("--train-mode supervised --dataset-name cifar10 --model res18");
+    assert!(
+        matches!(&run.source, EncoderSource::Scratch(model) if model.depth == Depth::Res18 && model.stem == Stem::Small)
+    );
+    assert_eq!((run.mode, run.schedule.name, run.patience_epochs), (TransferMode::Finetune, ScheduleName::Cosine, 0));
+
+    let run = evaluate(
+        "--train-mode eval --checkpoint x --fc-epochs 5 --fc-batch-size 64 --fc-lr 0.1 --fc-optimizer lbfgs \
+         --reg-weight 0,1e-4,0.01 --fc-scheduler constant --fc-weight-decay 1e-5 --fc-momentum 0.5 --patience-epochs 3 \
+         --knn-neighbours 20 --knn-temperature 0.07 --fc-log-dir logs --fc-train-from c.pth.tar \
+         --fc-save-every-n-epochs 4",
+    );
+    assert_eq!((run.epochs, run.batch_size, run.optimizer.lr), (5, 64, 0.1));
+    assert_eq!(
+        (run.optimizer.name, run.optimizer.weight_decay, run.optimizer.momentum),
+        (OptimizerName::Lbfgs, 1e-5, 0.5)
+    );
+    assert_eq!(run.reg_weights, [0.0, 1e-4, 0.01]);
+    assert_eq!((run.schedule.name, run.patience_epochs, run.save_every_n_epochs), (ScheduleName::Constant, 3, 4));
+    assert_eq!(run.knn, KnnConfig { neighbours: 20, temperature: 0.07 });
+    assert_eq!(run.resume, Some(("logs".into(), "c.pth.tar".to_owned())));
+}
+
+#[test]
+fn flags_without_effect_are_named() {
+    let warnings = |line: &str| resolve(line).unwrap().warnings;
+    let [warning] = &warnings("--train-mode eval --checkpoint x --model res18 --epochs 4")[..] else { panic!("one") };
+    assert_eq!(warning, "no effect with --train-mode eval: --epochs, --model");
+    let [warning] = &warnings("--fc-lr 3")[..] else { panic!("one") };
+    assert!(warning.ends_with("ssl: --fc-lr"));
+    assert!(warnings("--train-mode supervised --model res18").is_empty());
+}
+
+// Errors.
+
+#[test]
+fn an_unknown_value_lists_the_allowed_ones() {
+    for (line, flag, allowed) in [
+        ("--clr moco", "--clr", "simclr, flatclr"),
+        ("--model vit", "--model", "res10, res18, res34, res50, res101, res152"),
+        ("--optimizer LBFGS", "--optimizer", "lars, adam, sgd"),
+        ("--precision fp8", "--precision", "auto, fp32, bf16, fp16"),
+        ("--scheduler step", "--scheduler", "cosine, constant, none"),
+        ("--dataset_name mnist", "--dataset-name", "fashion_mnist_mini"),
+        ("--train_mode train", "--train-mode", "ssl, eval, transfer, semi, supervised"),
+        ("--device tpu", "--device", "auto, cpu, cuda or cuda:N"),
+        ("--lars-exclude gain", "--lars-exclude", "bn, bias, both as bn,bias, or none"),
+        ("--transfer-from-epoch best", "--transfer-from-epoch", "last or all"),
+    ] {
+        let message = refused(line);
+        assert!(message.contains(flag) && message.contains(allowed), "{line}: {message}");
+    }
+    assert!(refused("--n-views 3").contains("exactly 2 views"));
+    assert!(refused("--temprature 3").contains("--temperature"), "a misspelt flag is recognised");
+}
+
+#[test]
+fn numbers_out_of_range_name_their_flag() {
+    for line in [
+        "--batch-size 1",
+        "--batch-size 0.5",
+        "--epochs 0",
+        "--temperature 0",
+        "--temperature nan",
+        "--lr -1",
+        "--lr inf",
+        "--weight-decay -0.001",
+        "--momentum 1",
+        "--semi-ratio 0",
+        "--semi-ratio 1.1",
+        "--image-size 4",
+        "--workers 0",
+        "--flip-prob 1.5",
+        "--crop-scale-min 0",
+        "--crop-ratio-min 0",
+        "--blur-kernel 4",
+        "--jitter-strength 3",
+        "--fc-batch-size 1",
+        "--reg-weight 0,-1",
+        "--knn-neighbours 0",
+        "--save-every-n-epochs 0",
+        "--seed -1",
+    ] {
+        let message = refused(line);
+        let flag = line.split_whitespace().next().unwrap();
+        assert!(message.contains(flag) && message.contains("invalid value"), "{line}: {message}");
+    }
+}
+
+#[test]
+fn contradictions_name_both_sides() {
+    for (line, parts) in [
+        ("--crop-scale-min 0.9 --crop-scale-max 0.5", ["--crop-scale-min 0.9", "--crop-scale-max 0.5"]),
+        ("--crop-ratio-min 2", ["--crop-ratio-min 2", "--crop-ratio-max 1.33"]),
+        ("--blur-sigma-max 0.05", ["--blur-sigma-min 0.1", "--blur-sigma-max 0.05"]),
+        ("--blur=false --blur-prob 0.5", ["--blur false", "--blur-prob 0.5"]),
+        ("--quiet --verbose", ["--quiet", "--verbose"]),
+        ("--use-scheduler=False --scheduler cosine", ["--use-scheduler false", "--scheduler cosine"]),
+        ("--train-mode eval", ["--checkpoint-dir", "--checkpoint"]),
+        ("--train-mode eval --checkpoint x --semi-ratio 0.1", ["--semi-ratio", "semi"]),
+        ("--train-mode eval --checkpoint x --transfer-dataset-name voc", ["--transfer-dataset-name", "--dataset-name"]),
+        ("--train-mode eval --resume x", ["--resume", "--fc-log-dir"]),
+        ("--train-mode semi --checkpoint x --transfer-mode linear_eval", ["semi", "linear_eval"]),
+        ("--train-mode transfer --transfer-mode finetune --checkpoint x --fc-optimizer LBFGS", ["LBFGS", "finetune"]),
+        ("--checkpoint-dir x", ["--checkpoint-dir", "eval"]),
+    ] {
+        let message = unresolved(line);
+        assert!(parts.iter().all(|part| message.contains(part)), "{line}: {message}");
+    }
+    let machine = |line: &str| cli::resolve(&typed(line), &no_checkpoint).unwrap_err().to_string();
+    assert!(machine("--disable_cuda --device cuda:1").contains("--device cuda:1 and --disable-cuda"));
+    assert!(machine("--fp16_precision --precision bf16").contains("--precision bf16 and --fp16-precision"));
+    assert!(machine("--fp16_precision --device cpu").contains("needs a GPU"));
+    assert!(refused("--checkpoint x --checkpoint-dir y").contains("cannot be used with"));
+    assert!(refused("--resume x --log-dir y").contains("cannot be used with"));
+    assert!(refused("--train-from x").contains("--log-dir"));
+}
+
+#[test]
+fn the_device_is_the_one_asked_for() {
+    for line in ["--device cpu", "--disable_cuda", "--disable-cuda=True --device auto"] {
+        let resolved = cli::resolve(&typed(line), &no_checkpoint).unwrap();
+        assert_eq!((resolved.device, resolved.config.device), (tch::Device::Cpu, DeviceChoice::Cpu), "{line}");
+        assert!(resolved.device_note.starts_with("CPU"));
+    }
+    assert_eq!(typed("--device CUDA:3").args.machine.device, DeviceChoice::Cuda(3));
+    assert_eq!(typed("--device cuda").args.machine.device, DeviceChoice::Cuda(0));
+    if flatnce::device::cuda_obstacle().is_some() {
+        let error = cli::resolve(&typed("--device cuda"), &no_checkpoint).unwrap_err().to_string();
+        assert!(error.contains("--device cuda:0") && error.contains("--device cpu"), "{error}");
+    }
+}
+
+// Resuming.
+
+/// A run to continue, and the command line's answer to it.
+fn resumed(began: &str, line: &str) -> anyhow::Result<Resolved> {
+    let config = pretrain(began);
+    let saved = |origin: &Origin, _: &mut dyn FnMut(String)| {
+        assert_eq!(*origin, Origin::Newest("run".into()));
+        let path = "run/checkpoint_0003.pth.tar".into();
+        Ok(Saved { path, config: Some(config.clone()), model_name: None, batch_size: None })
+    };
+    cli::resolve(&typed(&format!("--resume run --device cpu {line}")), &saved)
+}
+
+const BEGAN: &str =
+    "--dataset-name cifar10 --model res18 --batch-size 64 --epochs 8 --learning-rate-scaling sqrt --blur";
+
+#[test]
+fn a_continued_run_keeps_its_own_settings() {
+    let began = pretrain(BEGAN);
+    // Bare, and with the line that began it.
+    for line in ["", BEGAN, "--lr 0.6", "--quiet --workers 1"] {
+        let resolved = resumed(BEGAN, line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        assert_eq!(resolved.config.start, Start::Resume("run/checkpoint_0003.pth.tar".into()));
+        assert_eq!(resolved.config.job, Job::Pretrain(Box::new(began.clone())), "{line}");
+        assert!(resolved.precision_note.contains("fp32"), "as the run began, whatever this machine would choose");
+        assert!(resolved.warnings.is_empty());
+    }
+}
+
+#[test]
+fn what_may_change_in_a_continued_run() {
+    let resolved = resumed(BEGAN, "--epochs 20 --data /moved --save-every-n-epochs 5 --precision bf16").unwrap();
+    let mut expected = pretrain(BEGAN);
+    expected.epochs = 20;
+    expected.data.root = "/moved".into();
+    expected.save_every_n_epochs = 5;
+    expected.precision = Precision::Bf16;
+    assert_eq!(resolved.config.job, Job::Pretrain(Box::new(expected)));
+    let [warning] = &resolved.warnings[..] else { panic!("{:?}", resolved.warnings) };
+    assert!(warning.contains("fp32") && warning.contains("bf16"));
+}
+
+#[test]
+fn contradictions_with_the_run_are_listed_with_both_values() {
+    let line = "--dataset-name stl10 --model res50 --batch_size 128 --lr 1 --optimizer adam --clr simclr --seed 1 \
+                --temperature 0.5 --blur=false --faster-version --epochs 4 --scheduler none --crop-scale-min 0.3";
+    let message = resumed(BEGAN, line).unwrap_err().to_string();
+    for part in [
+        "run/checkpoint_0003.pth.tar",
+        "--dataset-name stl10: the run has cifar10",
+        "--model res50: the run has res18",
+        "--batch-size 128: the run has 64",
+        "--lr 1: the run has 0.6",
+        "--optimizer adam: the run has lars",
+        "--clr simclr: the run has flatclr",
+        "--seed 1: the run has 42",
+        "--temperature 0.5: the run has 0.1",
+        "--blur false: the run has true",
+        "--faster-version tensor: the run has cpu",
+        "--epochs 4: the run has 8, and a run may only grow",
+        "--scheduler none: the run has cosine",
+        "--crop-scale-min 0.3: the run has 0.08",
+    ] {
+        assert!(message.contains(part), "{part}\n{message}");
+    }
+    assert_eq!(message.matches("the run has").count(), 13, "{message}");
+    let message = resumed(BEGAN, "--learning-rate-scaling linear").unwrap_err().to_string();
+    assert!(message.contains("--learning-rate-scaling linear (lr 0.075): the run has lr 0.6"), "{message}");
+}
+
+// The program itself.
+
+fn program(directory: &Path) -> Command {
+    let mut command = Command::cargo_bin("flatnce").unwrap();
+    command.current_dir(directory).env_remove("NO_COLOR");
+    command
+}
+
+fn output(command: &mut Command) -> (i32, String, String) {
+    let out = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (out.status.code().unwrap(), text(out.stdout), text(out.stderr))
+}
+
+#[test]
+fn a_dry_run_prints_the_facts_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let line = "--dataset-name fashion_mnist_mini --model res10 --batch-size 64 --epochs 20 --device cpu --precision fp32 \
+                --workers 2 --dry-run";
+    let (code, facts, errors) = output(program(directory.path()).args(line.split_whitespace()));
+    assert_eq!((code, errors.as_str()), (0, ""));
+    for fact in [
+        "FlatCLR (FlatNCE), temperature 0.1",
+        "4,000 images of 32x32 pixels, 10 classes",
+        "views [128, 3, 32, 32]",
+        "res10, small stem, 5,226,432 weights",
+        "62 per epoch, 1,240 in 20 epochs; 32 images of an epoch left out",
+        "0.075, linear in the batch size",
+        "cosine: 0 rises to 0.075 at step 620",
+        "an estimate",
+        "results/fashion_mnist_mini/64_FlatCLR/{dd-mm-YYYY-HH-MM-SS}",
+        "CPU",
+        "fp32",
+    ] {
+        assert!(facts.contains(fact), "{fact}\n{facts}");
+    }
+    assert!(facts.lines().all(|line| line.chars().count() <= 100), "{facts}");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_dry_run_without_the_data_shows_the_rest_and_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, facts, errors) =
+        output(program(directory.path()).args(["--dataset-name", "cifar10", "--model", "res10", "--dry-run"]));
+    assert_eq!(code, 1);
+    assert!(facts.contains("results/cifar10/512_FlatCLR"), "{facts}");
+    assert!(errors.starts_with("error: cifar10") && errors.contains("get_data.sh cifar10"), "{errors}");
+    let line = "--dataset-name fashion_mnist_mini --model res10 --batch-size 5000 --dry-run";
+    let (code, _, errors) = output(program(directory.path()).args(line.split_whitespace()));
+    assert_eq!(code, 1);
+    assert!(errors.contains("--batch-size 5000") && errors.contains("4,000"), "{errors}");
+}
+
+#[test]
+fn usage_errors_end_with_2_and_help_with_0() {
+    let directory = tempfile::tempdir().unwrap();
+    for line in ["--clr moco", "--quiet --verbose", "--resume nowhere", "--train-mode eval", "inspect"] {
+        let (code, out, errors) = output(program(directory.path()).args(line.split_whitespace()));
+        assert_eq!((code, out.as_str()), (2, ""), "{line}");
+        assert!(errors.starts_with("error: "), "{errors}");
+    }
+    for flag in ["--help", "-h", "--version"] {
+        let (code, out, errors) = output(program(directory.path()).arg(flag));
+        assert_eq!((code, errors.as_str()), (0, ""), "{flag}");
+        assert!(out.contains("flatnce"), "{out}");
+    }
+}
+
+#[test]
+fn a_real_checkpoint_gives_its_run_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let began = "--dataset-name fashion_mnist_mini --model res10 --batch-size 64 --epochs 4";
+    let mut model = StateDict::new();
+    model.push("conv1.weight", tch::Tensor::ones([2, 2], (tch::Kind::Float, tch::Device::Cpu)));
+    let checkpoint = Checkpoint {
+        epochs_done: 2,
+        step: 124,
+        batch_in_epoch: 0,
+        model,
+        optimizer: SavedOptimizer { parameters: 1, lr: 0.1, ..SavedOptimizer::default() },
+        config: Some(pretrain(began)),
+        model_name: Some("res10".into()),
+        batch_size: Some(64),
+    };
+    let path = directory.path().join("checkpoint_0001.pth.tar");
+    checkpoint::write(&path, &checkpoint).unwrap();
+    std::fs::write(directory.path().join("checkpoint_0003.pth.tar"), b"cut off").unwrap();
+
+    let line = format!("--resume {} --device cpu", directory.path().display());
+    let resolved = cli::resolve(&typed(&line), &read_saved).unwrap();
+    assert_eq!(resolved.config.start, Start::Resume(path.clone()));
+    assert_eq!(resolved.config.job, Job::Pretrain(Box::new(pretrain(began))));
+    let [warning] = &resolved.warnings[..] else { panic!("{:?}", resolved.warnings) };
+    assert!(warning.contains("checkpoint_0003.pth.tar is passed over"), "{warning}");
+
+    let (code, facts, errors) = output(program(directory.path()).args(["--resume", ".", "--dry-run"]));
+    assert_eq!(code, 0, "{errors}");
+    assert!(facts.contains("continue from ./checkpoint_0001.pth.tar"), "{facts}");
+    assert!(errors.starts_with("warning: "), "{errors}");
+    let (code, _, errors) = output(program(directory.path()).args(["--resume", ".", "--model", "res50"]));
+    assert_eq!(code, 2);
+    assert!(errors.contains("--model res50: the run has res10"), "{errors}");
+
+    let line =
+        "--dataset-name fashion_mnist_mini --train-mode eval --checkpoint-dir . --transfer-from-epoch 1 --dry-run";
+    let (code, facts, errors) = output(program(directory.path()).args(line.split_whitespace()));
+    assert_eq!(code, 0, "{errors}");
+    assert!(facts.contains("results/fashion_mnist_mini/flatclr/64_1_fc/{dd-mm-YYYY-HH-MM-SS}"), "{facts}");
+    assert!(facts.contains("2 epochs of flatclr on fashion_mnist_mini"), "{facts}");
+}

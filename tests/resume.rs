@@ -1,0 +1,239 @@
+//! A run that was stopped and continued is the run that was never stopped, to the bit.
+
+use assert_cmd::cargo::CommandCargoExt;
+use flatnce::torch_file::{self, Value};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+/// A run of seconds: 48 real images at 8 pixels, 6 steps an epoch.
+const SMALL: &[&str] = &[
+    "--dataset-name=fashion_mnist_mini",
+    "--train-images=48",
+    "--image-size=8",
+    "--model=res10",
+    "--batch-size=8",
+    "--warmup-epochs=1",
+    "--save-every-n-epochs=1",
+    "--device=cpu",
+];
+
+fn flatnce(arguments: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
+    // Tests run beside each other; teams of threads would fight over the cores.
+    command.args(arguments).env("OMP_NUM_THREADS", "1");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    let output = flatnce(arguments).output().expect("it starts");
+    assert!(
+        output.status.success(),
+        "{arguments:?}\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// The one run directory below a results directory.
+fn run_directory(results: &Path) -> PathBuf {
+    let mut at = results.to_path_buf();
+    for _ in 0..3 {
+        let entries: Vec<_> =
+            std::fs::read_dir(&at).expect("a directory").map(|e| e.expect("an entry").path()).collect();
+        assert_eq!(entries.len(), 1, "{entries:?}");
+        at = entries[0].clone();
+    }
+    at
+}
+
+/// Everything in a checkpoint that training changes.
+fn state(path: &Path) -> Vec<Value> {
+    let root = torch_file::read(path).expect("a checkpoint");
+    let mut state: Vec<Value> = ["model_state_dict", "optimizer", "scheduler", "epoch"]
+        .iter()
+        .map(|key| root.get(key).expect("there").clone())
+        .collect();
+    state.push(root.get("flatnce").and_then(|f| f.get("step")).expect("there").clone());
+    state
+}
+
+fn tensor<'a>(root: &'a Value, name: &str) -> &'a torch_file::TensorData {
+    root.get("model_state_dict").and_then(|m| m.get(name)).and_then(Value::as_tensor).expect("a tensor")
+}
+
+/// Trains 4 epochs, then again from the checkpoint after 2 in another directory with other workers.
+fn two_and_two_are_four(precision: &str, optimizer: &str, lr: &str) {
+    let place = tempfile::tempdir().expect("a directory");
+    let (whole, parts) = (place.path().join("whole"), place.path().join("parts"));
+    let save_dir = format!("--save-dir={}", whole.display());
+    let (precision, optimizer, lr) =
+        (format!("--precision={precision}"), format!("--optimizer={optimizer}"), format!("--lr={lr}"));
+    let settings = [SMALL, &[&precision, &optimizer, &lr, "--epochs=4", "--workers=1", &save_dir]].concat();
+    run(&settings);
+    let whole = run_directory(&whole);
+    std::fs::create_dir(&parts).expect("a directory");
+    std::fs::copy(whole.join("checkpoint_0001.pth.tar"), parts.join("checkpoint_0001.pth.tar")).expect("a copy");
+    run(&["--resume", parts.to_str().expect("utf-8"), "--workers=3"]);
+    let last = "checkpoint_0004.pth.tar";
+    assert_eq!(state(&whole.join(last)), state(&parts.join(last)), "{settings:?}");
+    // The run did train: this comparison would notice a run that stands still.
+    let name = "layer1.0.conv1.weight";
+    let (early, late) = (torch_file::read(&whole.join("checkpoint_0000.pth.tar")), torch_file::read(&whole.join(last)));
+    assert_ne!(tensor(&early.expect("reads"), name), tensor(&late.expect("reads"), name));
+}
+
+#[test]
+fn lars_in_fp32() {
+    two_and_two_are_four("fp32", "lars", "0.6");
+}
+
+#[test]
+fn lars_in_bf16() {
+    two_and_two_are_four("bf16", "lars", "0.6");
+}
+
+#[test]
+fn adam_in_bf16() {
+    two_and_two_are_four("bf16", "adam", "1e-3");
+}
+
+#[test]
+fn sgd_in_fp32() {
+    two_and_two_are_four("fp32", "sgd", "0.05");
+}
+
+/// SIGTERM in the middle of an epoch, three times over, and still the same bits.
+#[test]
+fn stopping_within_epochs_changes_nothing() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (whole, parts) = (place.path().join("whole"), place.path().join("parts"));
+    let with = |results: &Path| format!("--save-dir={}", results.display());
+    let settings = |save_dir: &str| -> Vec<String> {
+        SMALL
+            .iter()
+            .copied()
+            .chain(["--precision=fp32", "--epochs=3", "--train-images=192", "--optimizer=sgd", "--lr=0.05"])
+            .filter(|a| *a != "--train-images=48")
+            .chain([save_dir])
+            .map(str::to_owned)
+            .collect()
+    };
+    let as_words = |words: &[String]| words.iter().map(String::as_str).collect::<Vec<_>>().join("\u{0}");
+    let whole_words = settings(&with(&whole));
+    run(&as_words(&whole_words).split('\u{0}').collect::<Vec<_>>());
+    let whole = run_directory(&whole);
+
+    let part_words = settings(&with(&parts));
+    let mut command = flatnce(&as_words(&part_words).split('\u{0}').collect::<Vec<_>>());
+    let mut stops = 0;
+    let mut within_epoch = 0;
+    for round in 0..30 {
+        let log_length = || {
+            std::fs::read_dir(&parts)
+                .ok()
+                .map(|_| run_directory_if_any(&parts))
+                .and_then(|d| d)
+                .and_then(|d| std::fs::read_to_string(d.join("training.log")).ok())
+                .map_or(0, |text| text.len())
+        };
+        let before = log_length();
+        let mut child = command.stdout(std::process::Stdio::null()).spawn().expect("it starts");
+        if stops < 3 {
+            let start = Instant::now();
+            while log_length() == before && start.elapsed() < Duration::from_secs(60) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::thread::sleep(Duration::from_millis(150 + 60 * round));
+            // SAFETY: the child has not been waited for, so its number is still its own.
+            unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+        }
+        let status = child.wait().expect("it ends");
+        let directory = run_directory(&parts);
+        match status.code() {
+            Some(75) => {
+                stops += 1;
+                let stopped = |entry: std::io::Result<std::fs::DirEntry>| {
+                    entry.expect("an entry").file_name().to_string_lossy().contains("_interrupted")
+                };
+                within_epoch += usize::from(std::fs::read_dir(&directory).expect("a directory").any(stopped));
+            }
+            Some(0) => break,
+            code => panic!("exit {code:?}"),
+        }
+        command = flatnce(&["--resume", directory.to_str().expect("utf-8")]);
+    }
+    assert!(stops >= 1 && within_epoch >= 1, "{stops} stops, {within_epoch} within an epoch");
+    let parts = run_directory(&parts);
+    let last = "checkpoint_0003.pth.tar";
+    assert_eq!(state(&whole.join(last)), state(&parts.join(last)));
+    // The interrupted checkpoints have been superseded.
+    let left: Vec<_> = flatnce::run_dir::list_checkpoints(&parts)
+        .expect("a listing")
+        .into_iter()
+        .map(|(n, _)| n.to_string())
+        .collect();
+    assert_eq!(left.last().map(String::as_str), Some(last));
+    assert!(left.iter().all(|name| !name.contains("interrupted")), "{left:?}");
+    // One line an epoch, in order.
+    let metrics = std::fs::read_to_string(parts.join("metrics.jsonl")).expect("metrics");
+    let epochs: Vec<i64> = metrics
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["epoch"].as_i64().expect("a number"))
+        .collect();
+    assert_eq!(epochs, [0, 1, 2]);
+}
+
+fn run_directory_if_any(results: &Path) -> Option<PathBuf> {
+    let mut at = results.to_path_buf();
+    for _ in 0..3 {
+        at = std::fs::read_dir(&at).ok()?.next()?.ok()?.path();
+    }
+    Some(at)
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_with_a_warning_and_named_when_asked_for() {
+    let place = tempfile::tempdir().expect("a directory");
+    let save_dir = format!("--save-dir={}", place.path().display());
+    run(&[SMALL, &["--epochs=2", "--optimizer=sgd", "--lr=0.05", &save_dir]].concat());
+    let directory = run_directory(place.path());
+    let newest = directory.join("checkpoint_0002.pth.tar");
+    let mut bytes = std::fs::read(&newest).expect("reads");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    std::fs::write(&newest, bytes).expect("writes");
+
+    let output = run(&["--resume", directory.to_str().expect("utf-8")]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("checkpoint_0002.pth.tar is passed over"), "{said}");
+
+    let mut bytes = std::fs::read(&newest).expect("it was written again");
+    bytes[middle] ^= 0x40;
+    std::fs::write(&newest, bytes).expect("writes");
+    let log_dir = directory.to_str().expect("utf-8");
+    let output = flatnce(&["--log-dir", log_dir, "--train-from=checkpoint_0002.pth.tar"]).output().expect("it starts");
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("checkpoint_0002.pth.tar") && said.contains("checksum"), "{said}");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_and_nothing_of_it_is_saved() {
+    let place = tempfile::tempdir().expect("a directory");
+    let save_dir = format!("--save-dir={}", place.path().display());
+    let words =
+        [SMALL, &["--epochs=4", "--optimizer=sgd", "--lr=1e30", "--warmup-epochs=0", "--precision=fp32", &save_dir]]
+            .concat();
+    let words: Vec<&str> = words.into_iter().filter(|word| *word != "--warmup-epochs=1").collect();
+    let output = flatnce(&words).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("at step") && said.contains("at a learning rate of") && said.contains("checkpoint"),
+        "{said}"
+    );
+    let directory = run_directory(place.path());
+    assert!(flatnce::run_dir::list_checkpoints(&directory).expect("a listing").is_empty());
+}
