@@ -92,7 +92,11 @@ results_of_phase() {
 compare='
 import json, sys
 
-KEYS = {"linear test top-1": "test_top1_last_epoch", "kNN top-1": "knn_weighted_top1"}
+KEYS = {
+    "linear test top-1": "test_top1_last_epoch",
+    "kNN top-1, weighted": "knn_weighted_top1",
+    "kNN top-1, plain": "knn_plain_top1",
+}
 
 def accuracies(path):
     with open(path, encoding="utf-8") as file:
