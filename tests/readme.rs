@@ -1,0 +1,144 @@
+//! README.md against the program: its command lines parse, its flags exist, its files are there.
+
+use flatnce::cli;
+use flatnce::config::LearningRateScaling;
+use flatnce::optim::scaled_lr;
+use std::path::Path;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn readme() -> String {
+    std::fs::read_to_string(root().join("README.md")).expect("README.md is there")
+}
+
+/// The lines of code blocks, indented by four or fenced, with continued lines (`\` at the end) put together.
+fn block_lines(text: &str) -> Vec<String> {
+    let (mut lines, mut fenced, mut open) = (Vec::<String>::new(), false, false);
+    for line in text.lines() {
+        if line.starts_with("```") {
+            fenced = !fenced;
+            continue;
+        }
+        if !fenced && !line.starts_with("    ") {
+            open = false;
+            continue;
+        }
+        let continues = line.ends_with('\\');
+        let words = line.trim_end_matches('\\').trim();
+        match lines.last_mut().filter(|_| open) {
+            Some(last) => *last = format!("{last} {words}"),
+            None => lines.push(words.to_owned()),
+        }
+        open = continues;
+    }
+    lines
+}
+
+/// Code within running text, between single backquotes.
+fn spans(text: &str) -> Vec<String> {
+    let (mut prose, mut fenced) = (String::new(), false);
+    for line in text.lines() {
+        if line.starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced && !line.starts_with("    ") {
+            prose.push_str(line);
+            prose.push('\n');
+        }
+    }
+    prose.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " ")).collect()
+}
+
+/// The words of a shell line, up to its comment. README.md quotes nothing in its commands.
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().take_while(|word| !word.starts_with('#')).collect()
+}
+
+/// The long flags among words, without their values.
+fn flags<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    let names = words.iter().filter_map(|word| word.strip_prefix("--"));
+    names.map(|name| name.split(['=', ',', ')']).next().unwrap_or(name)).filter(|name| !name.is_empty()).collect()
+}
+
+/// The script that a line calls, from the root: `scripts/setup.sh`.
+fn script<'a>(words: &[&'a str]) -> Option<&'a str> {
+    words.iter().map(|word| word.trim_start_matches("./")).find(|word| word.starts_with("scripts/"))
+}
+
+#[test]
+fn every_command_of_the_program_parses() {
+    let lines = block_lines(&readme());
+    let commands: Vec<Vec<&str>> =
+        lines.iter().map(|line| words(line)).filter(|words| words.first() == Some(&"flatnce")).collect();
+    assert!(commands.len() >= 10, "{} commands", commands.len());
+    for command in commands {
+        if let Err(error) = cli::parse(&command) {
+            panic!("{}\n{error}", command.join(" "));
+        }
+    }
+}
+
+#[test]
+fn every_flag_exists() {
+    let command = cli::command();
+    let ours = |name: &str| {
+        command
+            .get_arguments()
+            .any(|arg| arg.get_long() == Some(name) || arg.get_all_aliases().unwrap_or_default().contains(&name))
+    };
+    let mut seen = 0;
+    let text = readme();
+    for code in block_lines(&text).iter().chain(&spans(&text)) {
+        let words = words(code);
+        let flags = flags(&words);
+        // cargo's flags are cargo's business.
+        if words.first() == Some(&"cargo") {
+            continue;
+        }
+        let script = script(&words).map(|path| std::fs::read_to_string(root().join(path)).expect(path));
+        for flag in flags {
+            let exists = match &script {
+                Some(script) => script.contains(&format!("--{flag}")),
+                None => ours(flag) || flag == "help",
+            };
+            assert!(exists, "--{flag} in `{code}`");
+            seen += 1;
+        }
+    }
+    assert!(seen > 80, "{seen} flags");
+}
+
+#[test]
+fn every_file_of_the_project_is_there() {
+    let text = readme();
+    let separators = |c: char| c.is_whitespace() || "`()[]|,;:".contains(c);
+    let tops = ["scripts/", "datasets/README.md", "results/README.md", "benches/", "src/", "tests/"];
+    let mut seen = 0;
+    for word in text.split(separators) {
+        let path = word.trim_start_matches("./").trim_end_matches('.');
+        if tops.iter().any(|top| path.starts_with(top)) {
+            assert!(root().join(path).exists(), "{path}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "{seen} paths");
+}
+
+#[test]
+fn the_table_of_learning_rates_is_what_the_program_computes() {
+    let text = readme();
+    let rows: Vec<[f64; 3]> = text
+        .lines()
+        .filter_map(|line| {
+            let cells = line.trim_matches('|').split('|').map(|cell| cell.trim().parse().ok());
+            cells.collect::<Option<Vec<f64>>>()?.try_into().ok()
+        })
+        .collect();
+    assert_eq!(rows.len(), 7);
+    for [batch, linear, sqrt] in rows {
+        let of = |scaling| scaled_lr(scaling, batch as u32);
+        assert!((of(LearningRateScaling::Linear) - linear).abs() < 1e-12, "{batch}: {linear}");
+        assert!((of(LearningRateScaling::Sqrt) - sqrt).abs() <= 0.005, "{batch}: {sqrt}");
+    }
+}
