@@ -84,4 +84,5 @@ phase format cargo fmt --check
 phase clippy cargo clippy --release --all-targets --locked -- -D warnings
 phase documentation documentation
 phase build build_without_warnings
-phase test cargo test --release --locked
+# One thread of libtorch per test: tests run beside each other, and teams that wait for each other cost minutes.
+phase test env OMP_NUM_THREADS=1 cargo test --release --locked

@@ -14,7 +14,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 # What `cargo build` needs beside libtorch, asked for before anything is downloaded.
 require_build_tools() {
-    have cargo || fail "cargo was not found." "Install Rust 1.88 or newer: https://rustup.rs"
+    have cargo || fail "cargo was not found." "Install Rust 1.89 or newer: https://rustup.rs"
     have "${CC:-cc}" && have "${CXX:-c++}" || fail "no C and C++ compiler was found (${CC:-cc}, ${CXX:-c++})." \
         "Debian, Ubuntu: sudo apt install build-essential   Fedora: sudo dnf install gcc-c++"
 }

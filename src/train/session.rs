@@ -3,7 +3,7 @@
 
 use super::tally::Tally;
 use crate::checkpoint::{self, Checkpoint, SavedOptimizer};
-use crate::config::{Config, Pretrain, Start};
+use crate::config::{Config, Precision, Pretrain, Start};
 use crate::data::{self, Part};
 use crate::loader::{Loader, Order, Rendering};
 use crate::model::{Encoder, HEAD_PREFIX, HeadKind};
@@ -52,6 +52,11 @@ impl Session {
     ///
     /// Errors: data that is missing or too small, weights that do not fit, a directory that cannot be written.
     pub fn open(config: &Config, pretrain: &Pretrain, device: Device, console: &Console) -> Result<Session> {
+        if pretrain.precision == Precision::Fp16 {
+            bail!(
+                "--precision fp16 would need its gradients scaled to train; use bf16, which has the same speed, or fp32"
+            );
+        }
         let split = Arc::new(data::load(&pretrain.data, Part::Unlabelled)?);
         console.note(&split.describe());
         let rendering =

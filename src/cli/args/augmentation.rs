@@ -6,9 +6,9 @@ use clap::ArgAction::Set;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Augmentation")]
 pub struct AugmentationArgs {
-    /// Render the views as tensor operations on the training device
+    /// The recipe of main.py's faster version, which blurs CIFAR-10 too
     ///
-    /// Instead of on the CPU's worker threads.
+    /// The views are rendered by the CPU's worker threads either way.
     #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true)]
     #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
     pub faster_version: bool,

@@ -26,7 +26,7 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Pretrain) {
     let side = run.data.image_size_px;
     facts.say("batch", format!("{} images, views [{views}, 3, {side}, {side}]", grouped(run.batch_size as usize)));
     facts.say("views", views_line(&run.augmentation));
-    facts.say("views", format!("rendered by the {} engine, seed {}", run.engine, run.seed));
+    facts.say("views", format!("rendered by CPU threads, seed {}", run.seed));
 
     let encoder = Encoder::new(&run.model, HeadKind::Projection, Device::Cpu, run.seed);
     let weights = grouped(parameters(&encoder));

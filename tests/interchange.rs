@@ -1,0 +1,150 @@
+//! Checkpoints cross to PyTorch and back: real runs, real PyTorch.
+
+use assert_cmd::cargo::CommandCargoExt;
+use flatnce::checkpoint;
+use flatnce::model::{Encoder, HeadKind, Pass};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tch::{Device, Kind, Tensor};
+
+/// A Python that can import torch: `FLATNCE_PYTHON`, or the environment that the set-up script makes.
+fn python() -> Option<PathBuf> {
+    let home = || std::env::var_os("HOME").map(PathBuf::from);
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(home()?.join(".cache")));
+    let named = std::env::var_os("FLATNCE_PYTHON").map(PathBuf::from);
+    let python = named.or_else(|| Some(cache?.join("flatnce/python/bin/python")))?;
+    let probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torchvision') is None)";
+    let works = Command::new(&python).args(["-c", probe]).output().is_ok_and(|run| run.status.success());
+    if !works {
+        eprintln!("skipped: no Python with torch (set FLATNCE_PYTHON, or run scripts/setup.sh --python)");
+    }
+    works.then_some(python)
+}
+
+fn run(mut command: Command) -> String {
+    let output = command.env("OMP_NUM_THREADS", "1").output().expect("it starts");
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}\n{out}{error}");
+    format!("{out}{error}")
+}
+
+fn peer(python: &Path, words: &[&str]) -> String {
+    let mut command = Command::new(python);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interchange.py")).args(words);
+    run(command)
+}
+
+fn flatnce(words: &[&str]) -> String {
+    let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
+    command.args(words);
+    run(command)
+}
+
+const SMALL: &[&str] = &[
+    "--dataset-name=fashion_mnist_mini",
+    "--train-images=48",
+    "--image-size=16",
+    "--model=res10",
+    "--batch-size=8",
+    "--warmup-epochs=0",
+    "--precision=fp32",
+    "--device=cpu",
+];
+
+fn checkpoint_below(results: &Path, name: &str) -> PathBuf {
+    let mut at = results.to_path_buf();
+    for _ in 0..3 {
+        at = std::fs::read_dir(&at).expect("a directory").next().expect("an entry").expect("readable").path();
+    }
+    at.join(name)
+}
+
+/// The images of `interchange.py`.
+fn images() -> Tensor {
+    let values: Vec<f32> = (0..4 * 3 * 16 * 16).map(|i| (0.5 + 0.5 * (0.37 * f64::from(i)).sin()) as f32).collect();
+    Tensor::from_slice(&values).view([4, 3, 16, 16])
+}
+
+fn outputs(path: &Path) -> Vec<f64> {
+    let saved = checkpoint::read(path).expect("our own file");
+    let config = saved.config.expect("our own configuration");
+    let encoder = Encoder::new(&config.model, HeadKind::Projection, Device::Cpu, 0);
+    encoder.load(&saved.model).expect("it fits");
+    let _guard = tch::no_grad_guard();
+    let out = encoder.forward(&images(), Pass::eval(Kind::Float)).projected;
+    Vec::try_from(out.to_kind(Kind::Double).contiguous().view(-1)).expect("numbers")
+}
+
+#[test]
+fn pytorch_continues_with_what_a_run_saves() {
+    let Some(python) = python() else { return };
+    for (optimizer, lr) in [("lars", "0.6"), ("sgd", "0.05"), ("adam", "1e-3")] {
+        let place = tempfile::tempdir().expect("a directory");
+        let (optimizer_flag, lr, save_dir) = (
+            format!("--optimizer={optimizer}"),
+            format!("--lr={lr}"),
+            format!("--save-dir={}", place.path().display()),
+        );
+        flatnce(&[SMALL, &["--epochs=2", &optimizer_flag, &lr, &save_dir]].concat());
+        let path = checkpoint_below(place.path(), "checkpoint_0002.pth.tar");
+        let answer = peer(&python, &["read", path.to_str().expect("utf-8"), optimizer]);
+        let answer: serde_json::Value = serde_json::from_str(answer.lines().next().expect("a line")).expect("JSON");
+        assert_eq!(
+            (&answer["epoch"], &answer["batch_size"], &answer["last_epoch"]),
+            (&1.into(), &8.into(), &12.into())
+        );
+        assert_eq!(answer["model"], "res10");
+        let theirs: Vec<f64> = serde_json::from_value(answer["outputs"].clone()).expect("numbers");
+        let ours = outputs(&path);
+        let scale = ours.iter().fold(0f64, |m, x| m.max(x.abs()));
+        let error = ours.iter().zip(&theirs).fold(0f64, |m, (a, b)| m.max((a - b).abs())) / scale;
+        assert!(ours.len() == theirs.len() && scale > 0.0 && error < 1e-5, "{optimizer}: {error:e}");
+    }
+}
+
+#[test]
+fn a_run_of_pytorch_is_continued_evaluated_and_started_from() {
+    let Some(python) = python() else { return };
+    let place = tempfile::tempdir().expect("a directory");
+    let run_directory = place.path().join("theirs");
+    std::fs::create_dir(&run_directory).expect("a directory");
+    let file = run_directory.join("checkpoint_0000.pth.tar");
+    let (file_name, directory) = (file.to_str().expect("utf-8"), run_directory.to_str().expect("utf-8"));
+    peer(&python, &["write", file_name]);
+
+    // 6 steps are one epoch of 48 images at 8: the second one follows, with Adam's state.
+    let log_dir = format!("--log-dir={directory}");
+    let words = ["--train-from=checkpoint_0000.pth.tar", "--epochs=2", "--optimizer=adam", "--lr=1e-3", &log_dir];
+    flatnce(&[SMALL, &words].concat());
+    let theirs = checkpoint::read(&file).expect("theirs");
+    let ours = checkpoint::read(&run_directory.join("checkpoint_0002.pth.tar")).expect("ours");
+    assert_eq!((ours.epochs_done, ours.step), (2, 12));
+    let steps = |saved: &checkpoint::Checkpoint| saved.optimizer.get(0, "step").expect("there").double_value(&[]);
+    assert_eq!((steps(&theirs), steps(&ours)), (6.0, 12.0));
+    let bound = |saved: &checkpoint::Checkpoint| saved.model.get("layer4.0.conv2.weight").expect("there").copy();
+    let moved = (bound(&theirs) - bound(&ours)).abs().max().double_value(&[]);
+    // Adam moves a weight by about lr in each of 6 steps.
+    assert!(moved > 1e-4 && moved < 1e-2, "{moved}");
+
+    let save_dir = format!("--save-dir={}", place.path().join("results").display());
+    let from = format!("--from-pretrained={file_name}");
+    flatnce(&[SMALL, &["--epochs=0", &from, &save_dir]].concat());
+    let started =
+        checkpoint::read(&checkpoint_below(&place.path().join("results"), "checkpoint_0000.pth.tar")).expect("ours");
+    assert_eq!(bound(&started), bound(&theirs));
+
+    let save_dir = format!("--save-dir={}", place.path().join("evaluation").display());
+    let words = [
+        "--train-mode=eval",
+        "--transfer-mode=linear_eval",
+        "--dataset-name=fashion_mnist_mini",
+        "--train-images=64",
+        "--image-size=16",
+        "--fc-epochs=2",
+        "--device=cpu",
+        "--checkpoint",
+        file_name,
+        &save_dir,
+    ];
+    assert!(flatnce(&words).contains("test top-1"));
+}
