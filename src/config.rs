@@ -412,6 +412,9 @@ pub struct Evaluate {
     pub epochs: u32,
     /// Stop after so many epochs without a better test top-1 (fine-tuning); 0 = never.
     pub patience_epochs: u32,
+    /// Linear evaluation: bring every feature to mean 0 and variance 1 over the training images first.
+    #[serde(default)]
+    pub standardize: bool,
     /// L2 penalties on the classifier to choose from, on a split of the training data.
     pub reg_weights: Vec<f64>,
     pub knn: KnnConfig,

@@ -280,6 +280,7 @@ fn evaluation_commands_of_the_paper() {
         batch_size: 4096,
         epochs: 100,
         patience_epochs: 0,
+        standardize: false,
         reg_weights: vec![0.0],
         knn: KnnConfig { neighbours: 200, temperature: 0.1 },
         save_every_n_epochs: 10,

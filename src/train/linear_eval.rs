@@ -13,6 +13,7 @@ use super::features::{Extractor, Features, trunk_hash};
 use super::fit::{self, Fit};
 use super::outcome::{Knn, Outcome};
 use super::penalty;
+use super::standardise::Standardiser;
 use super::trial::{self, Trial};
 use crate::augment::EvalTransform;
 use crate::checkpoint::{Best, EvaluationCheckpoint};
@@ -49,7 +50,10 @@ pub fn evaluate(trial: &mut Trial, source: &Source) -> Result<Outcome> {
     let training = TrainingFeatures::new(trial, &extractor)?;
     let bank = training.plain(trial, &extractor)?;
     outcome.knn = Some(neighbours(run, &bank, &test, trial.images.classes() as i64));
+    let scaling = run.standardize.then(|| Standardiser::fit(&bank));
     drop(bank);
+    let training = training.standardised(&scaling);
+    let test = scaling.as_ref().map_or_else(|| test.share(), |scaling| scaling.apply(&test));
     outcome.seconds_features = started.elapsed().as_secs_f64();
 
     let started = Instant::now();
@@ -151,7 +155,12 @@ fn neighbours(run: &Evaluate, bank: &Features, test: &Features, classes: i64) ->
 /// The training images' features, made once or anew in every epoch.
 pub enum TrainingFeatures<'a> {
     Once(Features),
-    EachEpoch { extractor: &'a Extractor<'a>, split: Arc<Split>, transform: EvalTransform },
+    EachEpoch {
+        extractor: &'a Extractor<'a>,
+        split: Arc<Split>,
+        transform: EvalTransform,
+        scaling: Option<&'a Standardiser>,
+    },
 }
 
 impl<'a> TrainingFeatures<'a> {
@@ -166,7 +175,18 @@ impl<'a> TrainingFeatures<'a> {
             trial.log.note("LBFGS needs the same features in every iteration: no random crops in training");
             return Ok(TrainingFeatures::Once(extractor.extract(&split, trial.test_transform(), 0)?));
         }
-        Ok(TrainingFeatures::EachEpoch { extractor, split, transform })
+        Ok(TrainingFeatures::EachEpoch { extractor, split, transform, scaling: None })
+    }
+
+    /// The same, seen through `scaling` if there is one.
+    fn standardised(self, scaling: &'a Option<Standardiser>) -> Self {
+        match (self, scaling) {
+            (TrainingFeatures::Once(features), Some(map)) => TrainingFeatures::Once(map.apply(&features)),
+            (TrainingFeatures::EachEpoch { extractor, split, transform, .. }, Some(map)) => {
+                TrainingFeatures::EachEpoch { extractor, split, transform, scaling: Some(map) }
+            }
+            (unchanged, None) => unchanged,
+        }
     }
 
     /// Number of images.
@@ -181,7 +201,10 @@ impl<'a> TrainingFeatures<'a> {
     pub fn at(&self, epoch: u64) -> Result<Features> {
         match self {
             TrainingFeatures::Once(features) => Ok(features.share()),
-            TrainingFeatures::EachEpoch { extractor, split, transform } => extractor.extract(split, *transform, epoch),
+            TrainingFeatures::EachEpoch { extractor, split, transform, scaling } => {
+                let features = extractor.extract(split, *transform, epoch)?;
+                Ok(scaling.map_or_else(|| features.share(), |map| map.apply(&features)))
+            }
         }
     }
 

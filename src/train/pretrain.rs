@@ -5,7 +5,8 @@
 //! pass, one optimiser step with the schedule's learning rate. Statistics stay
 //! on the device until an epoch ends (or the progress bar asks).
 
-use super::session::{Counters, Session};
+use super::restore::Counters;
+use super::session::Session;
 use super::tally::Tally;
 use crate::config::{Config, Pretrain};
 use crate::device;

@@ -1,12 +1,13 @@
 //! What a pre-training run carries from step to step: opened fresh or from a
 //! checkpoint, saved into checkpoints, finished into a results directory.
 
+use super::restore::{Counters, load_weights, restore};
 use super::tally::Tally;
 use crate::checkpoint::{self, Checkpoint, SavedOptimizer};
 use crate::config::{Config, Precision, Pretrain, Start};
 use crate::data::{self, Part};
 use crate::loader::{Loader, Order, Rendering};
-use crate::model::{Encoder, HEAD_PREFIX, HeadKind};
+use crate::model::{Encoder, HeadKind};
 use crate::optim::{self, Optimizer, Schedule};
 use crate::report::{Console, Plan, RunLog, duration, plots, read_json_lines};
 use crate::run_dir::{self, CheckpointKind, CheckpointName};
@@ -19,17 +20,6 @@ use tch::Device;
 
 /// On a GPU the loss is looked at once in so many steps: looking waits for the device.
 const STEPS_BETWEEN_LOOKS: u64 = 50;
-
-/// What is to be done next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Counted from 0.
-    pub epoch: u64,
-    /// Within the epoch.
-    pub batch: u64,
-    /// Since the start of the run.
-    pub step: u64,
-}
 
 /// A run under way.
 pub struct Session {
@@ -219,43 +209,4 @@ impl Session {
 fn is_interrupted(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(CheckpointName::parse);
     name.is_some_and(|name| name.kind == CheckpointKind::Interrupted)
-}
-
-/// Puts a checkpoint's state into the network and the optimiser and answers with what comes next.
-fn restore(
-    saved: &Checkpoint,
-    encoder: &Encoder,
-    optimizer: &mut dyn Optimizer,
-    steps_per_epoch: u64,
-) -> Result<Counters> {
-    let parameters = encoder.parameters().len();
-    if saved.optimizer.parameters != parameters {
-        bail!("its optimiser has {} parameters, the model {parameters}", saved.optimizer.parameters);
-    }
-    encoder.load(&saved.model)?;
-    optimizer.load(&|index, name| saved.optimizer.get(index, name))?;
-    if saved.config.is_none() {
-        // Written by PyTorch. The schedule's step count says how far the run came, if it fits this data and batch
-        // size; else the file's name does.
-        let whole = saved.step > 0 && saved.step.is_multiple_of(steps_per_epoch);
-        let epoch = if whole { saved.step / steps_per_epoch } else { u64::from(saved.epochs_done) };
-        return Ok(Counters { epoch, batch: 0, step: epoch * steps_per_epoch });
-    }
-    let at = Counters { epoch: u64::from(saved.epochs_done), batch: saved.batch_in_epoch, step: saved.step };
-    if at.step != at.epoch * steps_per_epoch + at.batch {
-        bail!(
-            "it was saved after {} steps in epochs of another length than today's {steps_per_epoch}; the data set has \
-             changed",
-            at.step
-        );
-    }
-    Ok(at)
-}
-
-/// Loads another run's weights: with its head where that fits, else the trunk alone.
-fn load_weights(encoder: &Encoder, path: &Path) -> Result<()> {
-    let saved = checkpoint::read(path)?;
-    let has_head = saved.model.iter().any(|(name, _)| name.starts_with(HEAD_PREFIX));
-    let load = if has_head { encoder.load(&saved.model) } else { encoder.load_trunk(&saved.model) };
-    load.with_context(|| format!("cannot start from {}", path.display()))
 }

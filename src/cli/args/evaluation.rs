@@ -1,6 +1,6 @@
 //! What is done with a trained encoder.
 
-use crate::cli::values::{above_zero, checkpoint_choice, count, momentum, not_negative, one_of, share};
+use crate::cli::values::{above_zero, checkpoint_choice, count, momentum, not_negative, one_of, share, switch};
 use crate::config::{CheckpointChoice, DatasetName, OptimizerName, ScheduleName, TrainMode, TransferMode};
 use std::path::PathBuf;
 
@@ -58,6 +58,12 @@ pub struct EvaluationArgs {
     /// Momentum of the evaluation
     #[arg(long, value_name = "FACTOR", default_value = "0.9", hide_short_help = true, value_parser = momentum)]
     pub fc_momentum: f64,
+    /// Bring features to mean 0 and variance 1 before the linear classifier
+    ///
+    /// Over the training images. main.py does not.
+    #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set, value_parser = switch)]
+    pub fc_standardize: bool,
     /// L2 penalty on the linear classifier, or several to choose from: 0,1e-4,1e-2
     #[arg(long, value_name = "FACTORS", default_value = "0", hide_short_help = true)]
     #[arg(value_delimiter = ',', value_parser = not_negative)]

@@ -1,0 +1,58 @@
+//! From a checkpoint into a network and an optimiser: a run continued, or a new
+//! one begun with another's weights.
+
+use crate::checkpoint::{self, Checkpoint};
+use crate::model::{Encoder, HEAD_PREFIX};
+use crate::optim::Optimizer;
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+
+/// What is to be done next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Counted from 0.
+    pub epoch: u64,
+    /// Within the epoch.
+    pub batch: u64,
+    /// Since the start of the run.
+    pub step: u64,
+}
+
+/// Puts a checkpoint's state into the network and the optimiser and answers with what comes next.
+pub fn restore(
+    saved: &Checkpoint,
+    encoder: &Encoder,
+    optimizer: &mut dyn Optimizer,
+    steps_per_epoch: u64,
+) -> Result<Counters> {
+    let parameters = encoder.parameters().len();
+    if saved.optimizer.parameters != parameters {
+        bail!("its optimiser has {} parameters, the model {parameters}", saved.optimizer.parameters);
+    }
+    encoder.load(&saved.model)?;
+    optimizer.load(&|index, name| saved.optimizer.get(index, name))?;
+    if saved.config.is_none() {
+        // Written by PyTorch. The schedule's step count says how far the run came, if it fits this data and batch
+        // size; else the file's name does.
+        let whole = saved.step > 0 && saved.step.is_multiple_of(steps_per_epoch);
+        let epoch = if whole { saved.step / steps_per_epoch } else { u64::from(saved.epochs_done) };
+        return Ok(Counters { epoch, batch: 0, step: epoch * steps_per_epoch });
+    }
+    let at = Counters { epoch: u64::from(saved.epochs_done), batch: saved.batch_in_epoch, step: saved.step };
+    if at.step != at.epoch * steps_per_epoch + at.batch {
+        bail!(
+            "it was saved after {} steps in epochs of another length than today's {steps_per_epoch}; the data set has \
+             changed",
+            at.step
+        );
+    }
+    Ok(at)
+}
+
+/// Loads another run's weights: with its head where that fits, else the trunk alone.
+pub fn load_weights(encoder: &Encoder, path: &Path) -> Result<()> {
+    let saved = checkpoint::read(path)?;
+    let has_head = saved.model.iter().any(|(name, _)| name.starts_with(HEAD_PREFIX));
+    let load = if has_head { encoder.load(&saved.model) } else { encoder.load_trunk(&saved.model) };
+    load.with_context(|| format!("cannot start from {}", path.display()))
+}
