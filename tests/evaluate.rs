@@ -57,6 +57,7 @@ fn settings() -> Evaluate {
         batch_size: 64,
         epochs: 4,
         patience_epochs: 0,
+        standardize: false,
         reg_weights: vec![0.0],
         knn: KnnConfig { neighbours: 50, temperature: 0.1 },
         save_every_n_epochs: 1000,
