@@ -469,7 +469,7 @@ fn numbers_out_of_range_name_their_flag() {
     for line in [
         "--batch-size 1",
         "--batch-size 0.5",
-        "--epochs 0",
+        "--epochs -1",
         "--temperature 0",
         "--temperature nan",
         "--lr -1",
