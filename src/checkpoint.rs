@@ -162,7 +162,13 @@ fn write_value(path: &Path, value: &Value) -> Result<u64> {
         written = torch_file::write(file, &archive, value)?;
         Ok(())
     })
-    .with_context(|| format!("the checkpoint needs {:.1} MiB at {}", size as f64 / 1048576.0, path.display()))?;
+    .with_context(|| {
+        format!(
+            "the checkpoint needs {:.1} MiB at {}; make room and continue with --resume",
+            size as f64 / 1048576.0,
+            path.display()
+        )
+    })?;
     Ok(written)
 }
 
