@@ -1,5 +1,7 @@
 //! Evaluation of encoders: features, linear classifiers, fine-tuning, and where their results lie.
 
+mod support;
+
 use flatnce::augment::EvalTransform;
 use flatnce::checkpoint::{from_tensor, read_evaluation};
 use flatnce::config::*;
@@ -303,27 +305,13 @@ fn a_classifier_that_was_stopped_ends_as_if_it_had_not_been() {
     }
 }
 
-/// A Python that can import scikit-learn: `FLATNCE_PYTHON`, or the environment that the set-up script makes.
-fn python() -> Option<PathBuf> {
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
-    let named = std::env::var_os("FLATNCE_PYTHON").map(PathBuf::from);
-    let path = named.or_else(|| cache.map(|cache| cache.join("flatnce/python/bin/python")))?;
-    let works = std::process::Command::new(&path).args(["-c", "import sklearn"]).output().ok()?.status.success();
-    works.then_some(path)
-}
-
 fn bytes_of(tensor: &Tensor) -> Vec<u8> {
     from_tensor(tensor).unwrap().bytes().to_vec()
 }
 
 #[test]
 fn linear_and_neighbours_agree_with_scikit_learn() {
-    let Some(python) = python() else {
-        eprintln!("skipped: no Python with scikit-learn (set FLATNCE_PYTHON to one)");
-        return;
-    };
+    let Some(python) = support::python("sklearn") else { return };
     let images = images(600, 500);
     let (encoder, console) = (Encoder::new(&model(), HeadKind::Classifier(10), Device::Cpu, 1), quiet());
     let features =

@@ -1,25 +1,13 @@
 //! Checkpoints cross to PyTorch and back: real runs, real PyTorch.
 
+mod support;
+
 use assert_cmd::cargo::CommandCargoExt;
 use flatnce::checkpoint;
 use flatnce::model::{Encoder, HeadKind, Pass};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tch::{Device, Kind, Tensor};
-
-/// A Python that can import torch: `FLATNCE_PYTHON`, or the environment that the set-up script makes.
-fn python() -> Option<PathBuf> {
-    let home = || std::env::var_os("HOME").map(PathBuf::from);
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(home()?.join(".cache")));
-    let named = std::env::var_os("FLATNCE_PYTHON").map(PathBuf::from);
-    let python = named.or_else(|| Some(cache?.join("flatnce/python/bin/python")))?;
-    let probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torchvision') is None)";
-    let works = Command::new(&python).args(["-c", probe]).output().is_ok_and(|run| run.status.success());
-    if !works {
-        eprintln!("skipped: no Python with torch (set FLATNCE_PYTHON, or run scripts/setup.sh --python)");
-    }
-    works.then_some(python)
-}
 
 fn run(mut command: Command) -> String {
     let output = command.env("OMP_NUM_THREADS", "1").output().expect("it starts");
@@ -77,7 +65,7 @@ fn outputs(path: &Path) -> Vec<f64> {
 
 #[test]
 fn pytorch_continues_with_what_a_run_saves() {
-    let Some(python) = python() else { return };
+    let Some(python) = support::python("torchvision") else { return };
     for (optimizer, lr) in [("lars", "0.6"), ("sgd", "0.05"), ("adam", "1e-3")] {
         let place = tempfile::tempdir().expect("a directory");
         let (optimizer_flag, lr, save_dir) = (
@@ -104,7 +92,7 @@ fn pytorch_continues_with_what_a_run_saves() {
 
 #[test]
 fn a_run_of_pytorch_is_continued_evaluated_and_started_from() {
-    let Some(python) = python() else { return };
+    let Some(python) = support::python("torchvision") else { return };
     let place = tempfile::tempdir().expect("a directory");
     let run_directory = place.path().join("theirs");
     std::fs::create_dir(&run_directory).expect("a directory");

@@ -1,6 +1,8 @@
 //! The reports as files and text: what a run prints and leaves behind, read
 //! back by ourselves and by the Python programs that people will read it with.
 
+mod support;
+
 use flatnce::report::plots::{Arrangement, Figure, Panel, Series, Stroke, curves, draw, training_figure};
 use flatnce::report::{
     Console, EpochReport, Histogram, Plan, RunLog, StepRecord, StepReport, Verbosity, encode_png, read_json_lines,
@@ -12,26 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-/// A Python with TensorBoard and PyYAML: `$FLATNCE_PYTHON`, or the one that the set-up script installs.
-fn python() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("FLATNCE_PYTHON") {
-        return Some(path.into());
-    }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-    Some(cache.join("flatnce/python/bin/python")).filter(|path| path.exists())
-}
-
 /// Runs one of the readers beside the fixtures; `None` (said plainly) without Python.
 fn read_with_python(script: &str, argument: &str, input: &str) -> Option<Value> {
-    let Some(python) = python() else {
-        // Past the harness, which keeps what a passing test prints to itself.
-        let _ = writeln!(
-            std::io::stderr(),
-            "SKIPPED the part that needs {script}: no Python with TensorBoard and PyYAML (set FLATNCE_PYTHON to one)"
-        );
-        return None;
-    };
+    let python = support::python("tensorboard")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/report").join(script);
     let mut child = Command::new(python)
         .arg(script)

@@ -2,6 +2,8 @@
 //!
 //! Fixtures and what they hold come from `tests/golden/torch_file/make.py`.
 
+mod support;
+
 use flatnce::rng::{Purpose, Stream};
 use flatnce::torch_file::{self, DType, Dict, Error, Limits, Storage, TensorData, Value};
 use serde_json::{Value as Json, json};
@@ -362,23 +364,9 @@ fn a_full_disk_names_the_record() {
     assert_eq!(torch_file::write(&mut Full(size), "archive", &checkpoint()).unwrap(), size as u64);
 }
 
-/// A Python that can import torch: `FLATNCE_PYTHON`, or the environment that the set-up script makes.
-fn python() -> Option<PathBuf> {
-    let home = || std::env::var_os("HOME").map(PathBuf::from);
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(home()?.join(".cache")));
-    let named = std::env::var_os("FLATNCE_PYTHON").map(PathBuf::from);
-    let python = named.or_else(|| Some(cache?.join("flatnce/python/bin/python")))?;
-    let probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)";
-    let works = Command::new(&python).args(["-c", probe]).output().is_ok_and(|run| run.status.success());
-    works.then_some(python)
-}
-
 #[test]
 fn pytorch_loads_what_is_written() {
-    let Some(python) = python() else {
-        eprintln!("skipped: no Python with torch (set FLATNCE_PYTHON, or run scripts/setup.sh --python)");
-        return;
-    };
+    let Some(python) = support::python("torch") else { return };
     let folder = tempfile::tempdir().unwrap();
     let mut values = vec![("ours.pth", "", checkpoint())];
     for (name, kind) in [
