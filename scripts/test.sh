@@ -85,4 +85,4 @@ phase clippy cargo clippy --release --all-targets --locked -- -D warnings
 phase documentation documentation
 phase build build_without_warnings
 # One thread of libtorch per test: tests run beside each other, and teams that wait for each other cost minutes.
-phase test env OMP_NUM_THREADS=1 cargo test --release --locked
+phase test env OMP_NUM_THREADS=1 cargo test --release --locked --no-fail-fast

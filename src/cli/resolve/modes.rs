@@ -91,6 +91,7 @@ const EVALUATION_ONLY: &[&str] = &[
     "fc_weight_decay",
     "fc_momentum",
     "fc_save_every_n_epochs",
+    "fc_standardize",
     "reg_weight",
     "patience_epochs",
     "knn_neighbours",

@@ -222,6 +222,7 @@ mod tests {
         "fc_log_dir",
         "fc_train_from",
         "fc_save_every_n_epochs",
+        "fc_standardize",
         "reg_weight",
         "patience_epochs",
         "knn_neighbours",
