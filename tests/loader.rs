@@ -1,0 +1,131 @@
+//! Batches: ordered, reshuffled, whole, and the same whatever the number of workers.
+
+use flatnce::augment::EvalTransform;
+use flatnce::config::{Augmentation, DataConfig, DatasetName};
+use flatnce::data::{self, Images, Packed, Part, Split};
+use flatnce::loader::{Loader, Order, PREFETCH, Rendering};
+use std::collections::HashSet;
+use std::sync::Arc;
+use tch::Tensor;
+
+/// `count` images of 6x6 pixels; every byte of image i is i.
+fn numbered(count: usize) -> Arc<Split> {
+    let pixels = (0..count).flat_map(|i| vec![i as u8; 6 * 6 * 3]).collect();
+    Arc::new(Split {
+        images: Images::Packed(Packed::new(pixels, 6, 6)),
+        labels: Some((0..count as i64).map(|i| i * 10).collect()),
+        classes: Vec::new(),
+        name: "numbered".into(),
+    })
+}
+
+fn views() -> Rendering {
+    let recipe = Augmentation::paper(DatasetName::Cifar10, 8, true);
+    Rendering::Views { recipe, size_px: 8 }
+}
+
+fn plain() -> Rendering {
+    Rendering::Single(EvalTransform::Plain { size_px: 6 })
+}
+
+fn bytes(tensor: &Tensor) -> Vec<u8> {
+    Vec::try_from(tensor.contiguous().view(-1)).expect("bytes")
+}
+
+/// Samples and pixels of every batch from `first` on.
+fn contents(loader: &Loader, epoch: u64, first: usize) -> Vec<(Vec<usize>, Vec<u8>)> {
+    loader.epoch(epoch, first).map(|batch| batch.expect("a batch")).map(|b| (b.samples, bytes(&b.images))).collect()
+}
+
+#[test]
+fn the_number_of_workers_changes_nothing() {
+    let make = |workers| Loader::new(numbered(67), views(), Order::Shuffled, 20, 7, workers).expect("a loader");
+    let one = contents(&make(1), 3, 0);
+    assert_eq!(one.len(), 3);
+    for workers in [2, 5] {
+        assert_eq!(contents(&make(workers), 3, 0), one, "{workers} workers");
+    }
+    // A later start gives the rest of the same epoch.
+    assert_eq!(contents(&make(3), 3, 2), one[2..]);
+}
+
+#[test]
+fn every_epoch_is_a_new_permutation_and_the_remainder_is_left_out() {
+    let loader = Loader::new(numbered(50), views(), Order::Shuffled, 16, 1, 2).expect("a loader");
+    assert_eq!(loader.batches(), 3);
+    let samples = |epoch| -> Vec<usize> { contents(&loader, epoch, 0).into_iter().flat_map(|(s, _)| s).collect() };
+    let (first, second) = (samples(0), samples(1));
+    assert_eq!((first.len(), first.iter().collect::<HashSet<_>>().len()), (48, 48));
+    assert_ne!(first, second);
+    assert_ne!(first.iter().collect::<HashSet<_>>(), second.iter().collect::<HashSet<_>>(), "other images are left out");
+    let other_seed = Loader::new(numbered(50), views(), Order::Shuffled, 16, 2, 2).expect("a loader");
+    assert_ne!(other_seed.order(0), loader.order(0));
+}
+
+#[test]
+fn two_views_of_an_image_differ_from_each_other_and_from_the_next_epochs() {
+    let config = DataConfig {
+        dataset: DatasetName::FashionMnistMini,
+        root: "datasets".into(),
+        image_size_px: 32,
+        train_images: Some(8),
+    };
+    let split = Arc::new(data::load(&config, Part::Train).expect("embedded"));
+    let recipe = Augmentation::paper(DatasetName::FashionMnistMini, 32, false);
+    let loader =
+        Loader::new(split, Rendering::Views { recipe, size_px: 32 }, Order::Shuffled, 8, 1, 2).expect("a loader");
+    let batch = loader.epoch(0, 0).next().expect("one").expect("a batch");
+    assert_eq!(batch.images.size(), [16, 32, 32, 3]);
+    let view = |batch: &Tensor, row: usize| bytes(&batch.get(row as i64));
+    let next = loader.epoch(1, 0).next().expect("one").expect("a batch");
+    for row in 0..8 {
+        let again = next.samples.iter().position(|s| *s == batch.samples[row]).expect("the same 8 images");
+        let (a, b, c) = (view(&batch.images, row), view(&batch.images, row + 8), view(&next.images, again));
+        assert!(a != b && a != c && b != c, "sample {}", batch.samples[row]);
+    }
+}
+
+#[test]
+fn evaluation_walks_in_order_with_labels_and_the_remainder() {
+    let loader = Loader::new(numbered(10), plain(), Order::Sequential, 4, 0, 3).expect("a loader");
+    let batches: Vec<_> = loader.epoch(0, 0).map(|b| b.expect("a batch")).collect();
+    assert_eq!(batches.iter().map(|b| b.samples.len()).collect::<Vec<_>>(), [4, 4, 2]);
+    for batch in &batches {
+        let labels = Vec::<i64>::try_from(batch.labels.as_ref().expect("labels")).expect("numbers");
+        for (i, &sample) in batch.samples.iter().enumerate() {
+            assert_eq!(labels[i], sample as i64 * 10);
+            assert_eq!(bytes(&batch.images.get(i as i64)), vec![sample as u8; 108]);
+        }
+    }
+    let shuffled = Loader::new(numbered(10), plain(), Order::ShuffledWhole, 4, 0, 3).expect("a loader");
+    let mut samples: Vec<usize> = contents(&shuffled, 0, 0).into_iter().flat_map(|(s, _)| s).collect();
+    assert_ne!(samples, (0..10).collect::<Vec<_>>());
+    samples.sort_unstable();
+    assert_eq!(samples, (0..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn less_than_one_batch_is_an_error_that_names_the_flag() {
+    let error = Loader::new(numbered(10), views(), Order::Shuffled, 16, 1, 1).expect_err("too few").to_string();
+    assert!(error.contains("10 images") && error.contains("--batch-size"), "{error}");
+}
+
+#[test]
+fn a_broken_image_ends_the_epoch_with_its_name() {
+    let place = tempfile::tempdir().expect("a directory");
+    for i in 0..PREFETCH * 4 {
+        std::fs::write(place.path().join(format!("{i:02}.png")), b"no image").expect("a file");
+    }
+    let config = DataConfig {
+        dataset: DatasetName::Folder,
+        root: place.path().to_path_buf(),
+        image_size_px: 8,
+        train_images: None,
+    };
+    let split = Arc::new(data::load(&config, Part::Unlabelled).expect("names only"));
+    let loader = Loader::new(split, views(), Order::Shuffled, 4, 1, 2).expect("a loader");
+    let mut epoch = loader.epoch(0, 0);
+    let error = format!("{:#}", epoch.next().expect("one").expect_err("broken"));
+    assert!(error.contains(".png"), "{error}");
+    assert!(epoch.next().is_none());
+}
