@@ -57,7 +57,11 @@ fn every_epoch_is_a_new_permutation_and_the_remainder_is_left_out() {
     let (first, second) = (samples(0), samples(1));
     assert_eq!((first.len(), first.iter().collect::<HashSet<_>>().len()), (48, 48));
     assert_ne!(first, second);
-    assert_ne!(first.iter().collect::<HashSet<_>>(), second.iter().collect::<HashSet<_>>(), "other images are left out");
+    assert_ne!(
+        first.iter().collect::<HashSet<_>>(),
+        second.iter().collect::<HashSet<_>>(),
+        "other images are left out"
+    );
     let other_seed = Loader::new(numbered(50), views(), Order::Shuffled, 16, 2, 2).expect("a loader");
     assert_ne!(other_seed.order(0), loader.order(0));
 }
