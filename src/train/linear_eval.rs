@@ -118,6 +118,9 @@ fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcom
             trial.log.note(&format!("LBFGS converged after {} iterations", epoch + 1));
             break;
         }
+        if run.optimizer.name == OptimizerName::Lbfgs && epoch + 1 == epochs {
+            trial.log.warn(&format!("LBFGS has not converged in {epochs} iterations; give it more with --fc-epochs"));
+        }
     }
     outcome.set_best(best.unwrap_or_default());
     Ok(())
