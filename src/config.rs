@@ -4,6 +4,10 @@
 //!
 //! Knows neither clap nor tch. Units are in the names.
 
+mod tools;
+
+pub use tools::{Embed, Export, Inspect, Report, Tool};
+
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 

@@ -1,8 +1,8 @@
 //! Contrastive pre-training of image encoders: SimCLR (InfoNCE) and FlatCLR
 //! (FlatNCE, arXiv 2107.01152) over libtorch.
 //!
-//! Four floors; a module uses only floors below its own (`tests/layers.rs`):
-//! F3 `train`, F2 `loader`, F1 `data` `augment` `model` `loss` `optim` `monitor`
+//! Floors; a module uses only floors below its own (`tests/layers.rs`):
+//! `tools`, F3 `train`, F2 `loader`, F1 `data` `augment` `model` `loss` `optim` `monitor`
 //! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `config` `device`
 //! `durable` `pixels` `rng`. `cli` sits on top of all.
 
@@ -23,6 +23,7 @@ pub mod report;
 pub mod rng;
 pub mod run_dir;
 pub mod state;
+pub mod tools;
 pub mod torch_file;
 pub mod train;
 
@@ -74,6 +75,13 @@ pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
             Ok(Outcome::Done)
         }
     }
+}
+
+/// Does what a subcommand asks for.
+///
+/// Errors: whatever stops it, with its causes.
+pub fn use_tool(tool: &config::Tool) -> anyhow::Result<()> {
+    tools::run(tool, &Console::new(Verbosity::Normal))
 }
 
 /// A flag that SIGINT, SIGTERM and SIGUSR1 set: Ctrl-C, and the warnings of Slurm and Kubernetes before they kill. A

@@ -14,6 +14,12 @@ fn main() -> ExitCode {
         // Help and the version come this way too; clap prints each where it belongs.
         Err(error) => error.exit(),
     };
+    if let Some(tool) = &typed.args.tool {
+        return match cli::resolve_tool(tool) {
+            Ok(tool) => flatnce::use_tool(&tool).map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS),
+            Err(error) => fail(&error, USAGE),
+        };
+    }
     let resolved = match cli::resolve(&typed, &cli::resolve::read_saved) {
         Ok(resolved) => resolved,
         Err(error) => return fail(&error, USAGE),

@@ -7,6 +7,7 @@ use std::path::Path;
 /// The modules, highest floor first. `lib.rs` and `main.rs` stand above all of them.
 const FLOORS: &[&[&str]] = &[
     &["cli"],
+    &["tools"],
     &["train"],
     &["loader"],
     &["data", "augment", "model", "loss", "optim", "monitor", "report", "run_dir", "checkpoint"],

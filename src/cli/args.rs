@@ -8,21 +8,31 @@
 
 mod augmentation;
 mod data;
+mod embed;
 mod evaluation;
+mod export;
+mod inspect;
 mod machine;
 mod objective;
 mod optimisation;
 mod output;
+mod report;
 mod results;
+mod tools;
 
 pub use augmentation::AugmentationArgs;
 pub use data::DataArgs;
+pub use embed::EmbedArgs;
 pub use evaluation::EvaluationArgs;
+pub use export::ExportArgs;
+pub use inspect::InspectArgs;
 pub use machine::MachineArgs;
 pub use objective::ObjectiveArgs;
 pub use optimisation::OptimisationArgs;
 pub use output::OutputArgs;
+pub use report::ReportArgs;
 pub use results::ResultsArgs;
+pub use tools::ToolArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,8 +52,11 @@ names of flags work as well as dashes.";
 /// and the evaluation of what they learned.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "flatnce", version, max_term_width = 100, after_long_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, subcommand_help_heading = "Tools", subcommand_value_name = "TOOL")]
 #[command(after_help = "Every flag, with units and examples: --help")]
 pub struct Args {
+    #[command(subcommand)]
+    pub tool: Option<ToolArgs>,
     #[command(flatten)]
     pub data: DataArgs,
     #[command(flatten)]

@@ -4,16 +4,18 @@
 //! cross-check done). [`dry_run`] prints the result instead of running it.
 //!
 //! A flag's name is written once, in kebab-case; [`command`] adds the
-//! underscore spelling of upstream's scripts to every flag. A subcommand will be
-//! a `#[command(subcommand)]` field of [`Args`] and an arm in `main`.
+//! underscore spelling of upstream's scripts to every flag. A subcommand is a tool
+//! ([`ToolArgs`], [`resolve_tool`]); without one, the flags describe a run.
 
 mod args;
 pub mod dry_run;
 pub mod resolve;
+mod tool;
 mod values;
 
 pub use args::*;
 pub use resolve::{Resolved, resolve};
+pub use tool::resolve_tool;
 pub use values::{LarsExclude, PrecisionAsked};
 
 use clap::parser::ValueSource;
@@ -45,7 +47,12 @@ pub fn flag_name(id: &str) -> String {
 
 /// The whole command line, with the underscore spelling of every flag that has a dash.
 pub fn command() -> clap::Command {
-    Args::command().mut_args(|arg| {
+    let names: Vec<String> = Args::command().get_subcommands().map(|tool| tool.get_name().to_owned()).collect();
+    names.iter().fold(with_underscores(Args::command()), |all, name| all.mut_subcommand(name, with_underscores))
+}
+
+fn with_underscores(command: clap::Command) -> clap::Command {
+    command.mut_args(|arg| {
         let underscores = arg.get_long().filter(|long| long.contains('-')).map(|long| long.replace('-', "_"));
         // A negative number is a wrong value of its flag, not an unknown flag.
         let arg = if arg.get_action().takes_values() { arg.allow_negative_numbers(true) } else { arg };

@@ -1,0 +1,15 @@
+//! The subcommands.
+
+use super::{EmbedArgs, ExportArgs, InspectArgs, ReportArgs};
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum ToolArgs {
+    /// Write the encoder of a checkpoint for another program
+    Export(ExportArgs),
+    /// Say what is inside a checkpoint, and whether it is whole
+    Inspect(InspectArgs),
+    /// Write the features of a data set
+    Embed(EmbedArgs),
+    /// Gather runs and their evaluations into one table
+    Report(ReportArgs),
+}

@@ -1,0 +1,34 @@
+//! From a subcommand as typed to what it means.
+
+use super::args::ToolArgs;
+use super::args::{EmbedArgs, ExportArgs, InspectArgs, ReportArgs};
+use crate::config::{Embed, Export, Inspect, Report, Tool};
+use anyhow::Result;
+
+/// Resolves a subcommand.
+///
+/// Errors: flags that contradict each other, a device that this machine does not have.
+pub fn resolve_tool(args: &ToolArgs) -> Result<Tool> {
+    match args {
+        ToolArgs::Export(args) => export(args).map(Tool::Export),
+        ToolArgs::Inspect(args) => inspect(args).map(Tool::Inspect),
+        ToolArgs::Embed(args) => embed(args).map(Tool::Embed),
+        ToolArgs::Report(args) => report(args).map(Tool::Report),
+    }
+}
+
+fn export(args: &ExportArgs) -> Result<Export> {
+    Ok(Export { checkpoint: args.checkpoint.clone(), out: args.out.clone() })
+}
+
+fn inspect(args: &InspectArgs) -> Result<Inspect> {
+    Ok(Inspect { file: args.file.clone(), json: args.json })
+}
+
+fn embed(args: &EmbedArgs) -> Result<Embed> {
+    Ok(Embed { checkpoint: args.checkpoint.clone(), out: args.out.clone() })
+}
+
+fn report(args: &ReportArgs) -> Result<Report> {
+    Ok(Report { directories: args.directories.clone() })
+}

@@ -1,0 +1,40 @@
+//! What the subcommands do, each resolved.
+
+use std::path::PathBuf;
+
+/// A subcommand.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tool {
+    Export(Export),
+    Inspect(Inspect),
+    Embed(Embed),
+    Report(Report),
+}
+
+/// Write the encoder of a checkpoint for another program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Export {
+    pub checkpoint: PathBuf,
+    pub out: PathBuf,
+}
+
+/// Say what is inside a checkpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inspect {
+    pub file: PathBuf,
+    /// JSON instead of a table.
+    pub json: bool,
+}
+
+/// Write an encoder's features of a data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embed {
+    pub checkpoint: PathBuf,
+    pub out: PathBuf,
+}
+
+/// Gather runs and their evaluations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    pub directories: Vec<PathBuf>,
+}

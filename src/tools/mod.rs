@@ -1,0 +1,22 @@
+//! The subcommands: what is done with checkpoints and results beside training.
+
+mod embed;
+mod export;
+mod inspect;
+mod report;
+
+use crate::config::Tool;
+use crate::report::Console;
+use anyhow::Result;
+
+/// Does what a subcommand asks for.
+///
+/// Errors: whatever stops it, with its causes.
+pub fn run(tool: &Tool, console: &Console) -> Result<()> {
+    match tool {
+        Tool::Export(export) => export::run(export, console),
+        Tool::Inspect(inspect) => inspect::run(inspect, console),
+        Tool::Embed(embed) => embed::run(embed, console),
+        Tool::Report(report) => report::run(report, console),
+    }
+}
