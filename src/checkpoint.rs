@@ -16,15 +16,17 @@ mod tensors;
 
 pub use evaluation::{Best, EvaluationCheckpoint, read_evaluation, write_evaluation};
 pub use optimizer::{OptimizerState, SavedOptimizer};
+use tensors::first_not_finite;
 pub use tensors::{from_tensor, to_tensor};
 
-use crate::config::Pretrain;
+use crate::config::{KeyPrefix, Pretrain};
 use crate::durable;
 use crate::run_dir;
 use crate::state::StateDict;
 use crate::torch_file::{self, Dict, Value};
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
+use tch::Tensor;
 
 /// The layout of the `flatnce` entry; a reader refuses newer ones.
 const FORMAT: i64 = 1;
@@ -46,17 +48,32 @@ pub struct Checkpoint {
     /// Upstream's name of the model, such as `res50`.
     pub model_name: Option<String>,
     pub batch_size: Option<u32>,
+    /// Statistics of the steps of the epoch under way, `[steps, columns]` float32: what its report is made of.
+    pub epoch_rows: Option<Tensor>,
 }
 
+/// A checkpoint as it goes to disk: a copy of every number, so that training may go on while it is written.
+#[derive(Debug)]
+pub struct Snapshot(Value);
+
 impl Checkpoint {
-    /// The tree that `torch.load` returns.
+    /// Copies everything.
     ///
     /// Errors: a tensor of a type that PyTorch files do not have.
-    pub fn to_value(&self) -> Result<Value> {
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        self.to_value().map(Snapshot)
+    }
+
+    /// The tree that `torch.load` returns.
+    fn to_value(&self) -> Result<Value> {
         let config =
             self.config.as_ref().ok_or_else(|| anyhow!("a checkpoint without configuration is not written"))?;
         let mut model = Dict::ordered();
         for (name, tensor) in self.model.iter() {
+            let name = match config.checkpoints.prefix {
+                KeyPrefix::None => name.to_owned(),
+                KeyPrefix::Module => format!("module.{name}"),
+            };
             model.insert(name, from_tensor(tensor)?);
         }
         let mut ours = Dict::new();
@@ -66,6 +83,9 @@ impl Checkpoint {
         ours.insert("epochs_done", i64::from(self.epochs_done));
         ours.insert("step", i64::try_from(self.step)?);
         ours.insert("batch_in_epoch", i64::try_from(self.batch_in_epoch)?);
+        if let Some(rows) = &self.epoch_rows {
+            ours.insert("epoch_rows", from_tensor(rows)?);
+        }
 
         let mut root = Dict::new();
         root.insert("batch_size", i64::from(config.batch_size));
@@ -92,6 +112,7 @@ impl Checkpoint {
         let scheduled = root.get("scheduler").and_then(|s| s.get("last_epoch")).and_then(Value::as_int);
         // Upstream saves the number of epochs asked for as `epoch`; only its file name tells how far it came.
         let (mut config, mut epochs_done, mut batch_in_epoch) = (None, named_epoch.map_or(0, |epoch| epoch + 1), 0);
+        let mut epoch_rows = None;
         let mut step = scheduled.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         if let Some(ours) = root.get("flatnce") {
             let count = |key: &str| {
@@ -108,6 +129,7 @@ impl Checkpoint {
             epochs_done = u32::try_from(count("epochs_done")?).context("flatnce.epochs_done is too large")?;
             step = count("step")?;
             batch_in_epoch = count("batch_in_epoch")?;
+            epoch_rows = ours.get("epoch_rows").and_then(Value::as_tensor).map(to_tensor).transpose()?;
         }
         Ok(Checkpoint {
             epochs_done,
@@ -118,6 +140,7 @@ impl Checkpoint {
             config,
             model_name: root.get("model").and_then(Value::as_str).map(str::to_owned),
             batch_size: root.get("batch_size").and_then(Value::as_int).and_then(|n| u32::try_from(n).ok()),
+            epoch_rows,
         })
     }
 }
@@ -141,15 +164,31 @@ fn model_state(value: &Value) -> Result<StateDict> {
     Ok(state)
 }
 
-/// Writes a checkpoint so that the file is whole or not there, and returns its size in bytes.
-///
-/// Errors: a number in the model that is not finite (nothing is written); no space, with the size needed; no
-/// permission.
-pub fn write(path: &Path, checkpoint: &Checkpoint) -> Result<u64> {
-    if let Some(name) = checkpoint.model.first_not_finite() {
-        bail!("{name} holds a number that is not finite; {} is not written", path.display());
+impl Snapshot {
+    /// Writes the checkpoint so that the file is whole or not there, and returns its size in bytes.
+    ///
+    /// Errors: a number in the model or the optimiser that is not finite (nothing is written); no space, with the size
+    /// needed; no permission.
+    pub fn write(&self, path: &Path) -> Result<u64> {
+        for part in ["model_state_dict", "optimizer"] {
+            if let Some(name) = self.0.get(part).and_then(|value| first_not_finite(part, value)) {
+                bail!("{name} holds a number that is not finite; {} is not written", path.display());
+            }
+        }
+        write_value(path, &self.0)
     }
-    write_value(path, &checkpoint.to_value()?)
+}
+
+/// [`Checkpoint::snapshot`] and [`Snapshot::write`] in one.
+pub fn write(path: &Path, checkpoint: &Checkpoint) -> Result<u64> {
+    checkpoint.snapshot()?.write(path)
+}
+
+/// Checks that every record of a checkpoint file has the checksum it was written with.
+///
+/// Errors: the file and the record at fault.
+pub fn verify(path: &Path) -> Result<()> {
+    Ok(torch_file::verify(path)?)
 }
 
 /// Writes what `torch.load` is to return, and returns the file's size in bytes.

@@ -150,6 +150,15 @@ choice! {
 }
 
 choice! {
+    /// What stands before every name in a checkpoint's `model_state_dict`.
+    KeyPrefix {
+        None = "none",
+        /// As `torch.nn.DataParallel` writes: upstream's own scripts need it.
+        Module = "module.",
+    }
+}
+
+choice! {
     /// What is trained on top of a pre-trained encoder.
     TransferMode { LinearEval = "linear_eval", Finetune = "finetune" }
 }
@@ -351,6 +360,24 @@ pub enum Start {
     Pretrained(PathBuf),
 }
 
+/// Which checkpoints of a run are written beside those of whole epochs, which stay, and how they spell names.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointPolicy {
+    /// Within epochs too, after so many steps; `None` = not.
+    pub every_n_steps: Option<u32>,
+    /// The newest so many stay; `None` = all.
+    pub keep_last: Option<u32>,
+    /// Those of every so many epochs stay for good.
+    pub keep_every: Option<u32>,
+    pub prefix: KeyPrefix,
+}
+
+impl Default for CheckpointPolicy {
+    fn default() -> Self {
+        CheckpointPolicy { every_n_steps: None, keep_last: None, keep_every: None, prefix: KeyPrefix::None }
+    }
+}
+
 /// One pre-training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pretrain {
@@ -367,6 +394,8 @@ pub struct Pretrain {
     pub seed: u64,
     pub precision: Precision,
     pub save_every_n_epochs: u32,
+    #[serde(default)]
+    pub checkpoints: CheckpointPolicy,
 }
 
 /// Which checkpoint of a directory to evaluate.

@@ -3,12 +3,15 @@
 //! evaluation, as upstream's README has it, and the names of checkpoints in there.
 
 mod config_file;
+mod retention;
 
 pub use config_file::{to_yaml, write_config};
+pub use retention::superseded;
 
 use crate::config::{DatasetName, Objective, TransferMode};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use chrono::NaiveDateTime;
+use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -62,8 +65,8 @@ pub fn create(parent: &Path, started: NaiveDateTime) -> Result<PathBuf> {
 /// When within its epoch a checkpoint was written; earlier sorts first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CheckpointKind {
-    /// In the middle of the epoch, when the run was asked to stop: `checkpoint_0026_interrupted.pth.tar`.
-    Interrupted,
+    /// In the middle of the epoch, so many steps after the start of the run: `checkpoint_0026_step_00001300.pth.tar`.
+    Within { step: u64 },
     /// After the epoch: `checkpoint_0026.pth.tar`.
     Finished,
 }
@@ -84,23 +87,58 @@ impl CheckpointName {
     /// Reads a file name; `None` for one that is no checkpoint's (temporaries among them).
     pub fn parse(file_name: &str) -> Option<Self> {
         let stem = file_name.strip_prefix("checkpoint_")?.strip_suffix(".pth.tar")?;
-        let (digits, kind) = match stem.strip_suffix("_interrupted") {
-            Some(digits) => (digits, CheckpointKind::Interrupted),
+        let number = |digits: &str, width: usize| -> Option<u64> {
+            let plain = digits.len() >= width && digits.bytes().all(|byte| byte.is_ascii_digit());
+            plain.then(|| digits.parse().ok()).flatten()
+        };
+        let (epoch, kind) = match stem.split_once("_step_") {
+            Some((epoch, step)) => (epoch, CheckpointKind::Within { step: number(step, 8)? }),
             None => (stem, CheckpointKind::Finished),
         };
-        let plain = digits.len() >= 4 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        plain.then(|| digits.parse().ok()).flatten().map(|epoch| CheckpointName { epoch, kind })
+        Some(CheckpointName { epoch: u32::try_from(number(epoch, 4)?).ok()?, kind })
     }
 }
 
 impl std::fmt::Display for CheckpointName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let suffix = match self.kind {
-            CheckpointKind::Interrupted => "_interrupted",
-            CheckpointKind::Finished => "",
-        };
-        write!(f, "checkpoint_{:04}{suffix}.pth.tar", self.epoch)
+        match self.kind {
+            CheckpointKind::Within { step } => write!(f, "checkpoint_{:04}_step_{step:08}.pth.tar", self.epoch),
+            CheckpointKind::Finished => write!(f, "checkpoint_{:04}.pth.tar", self.epoch),
+        }
     }
+}
+
+/// Claims a run's directory for this process until the handle is dropped (or the process dies).
+///
+/// # Errors
+/// Another process has it. A file system that knows no locks is no error.
+pub fn claim(directory: &Path) -> Result<File> {
+    let handle = File::open(directory).with_context(|| format!("cannot open {}", directory.display()))?;
+    if let Err(TryLockError::WouldBlock) = handle.try_lock() {
+        bail!(
+            "another process is training in {}; wait for it, or stop it first: two of them would overwrite each \
+             other's checkpoints",
+            directory.display()
+        );
+    }
+    Ok(handle)
+}
+
+/// Removes what a process that died left half-written. The directory must be claimed.
+///
+/// # Errors
+/// The directory cannot be read. A file that cannot be removed is none.
+pub fn remove_half_written(directory: &Path) -> Result<()> {
+    let context = || format!("cannot list {}", directory.display());
+    for entry in std::fs::read_dir(directory).with_context(context)? {
+        let entry = entry.with_context(context)?;
+        let name = entry.file_name();
+        let whole = name.to_str().and_then(|name| name.strip_suffix(".tmp"));
+        if whole.and_then(CheckpointName::parse).is_some() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
 }
 
 /// The checkpoints of a directory, oldest first, with their paths.

@@ -694,6 +694,7 @@ fn a_real_checkpoint_gives_its_run_back() {
         optimizer: SavedOptimizer { parameters: 1, lr: 0.1, ..SavedOptimizer::default() },
         config: Some(pretrain(began)),
         model_name: Some("res10".into()),
+        epoch_rows: None,
         batch_size: Some(64),
     };
     let path = directory.path().join("checkpoint_0001.pth.tar");

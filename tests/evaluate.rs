@@ -417,7 +417,7 @@ fn all_checkpoints_give_a_curve_and_damaged_ones_are_passed_over() {
         write_like_pytorch(&runs.join(format!("checkpoint_{epoch:04}.pth.tar")), &encoder, "nothing");
     }
     std::fs::write(runs.join("checkpoint_0001.pth.tar"), b"PK\x03\x04 and no more").unwrap();
-    std::fs::write(runs.join("checkpoint_0003_interrupted.pth.tar"), b"").unwrap();
+    std::fs::write(runs.join("checkpoint_0003_step_00000012.pth.tar"), b"").unwrap();
     let of = |which| EncoderSource::Directory { directory: runs.clone(), which };
     let error = origins(&of(CheckpointChoice::Epoch(7))).unwrap_err().to_string();
     assert!(error.contains("no checkpoint_0007.pth.tar") && error.contains("epochs 0, 1, 2"), "{error}");

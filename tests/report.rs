@@ -335,17 +335,17 @@ fn evaluation_directories_follow_upstreams_readme() {
 #[test]
 fn checkpoints_are_listed_oldest_first() {
     let directory = tempfile::tempdir().unwrap();
-    let interrupted = CheckpointName { epoch: 26, kind: CheckpointKind::Interrupted };
+    let within = CheckpointName { epoch: 26, kind: CheckpointKind::Within { step: 1300 } };
     let names = [
         CheckpointName::finished(0),
         CheckpointName::finished(2),
-        interrupted,
+        within,
         CheckpointName::finished(26),
         CheckpointName::finished(9_998),
         CheckpointName::finished(10_000),
     ];
     assert_eq!(names[0].to_string(), "checkpoint_0000.pth.tar");
-    assert_eq!(interrupted.to_string(), "checkpoint_0026_interrupted.pth.tar");
+    assert_eq!(within.to_string(), "checkpoint_0026_step_00001300.pth.tar");
     for name in names.iter().rev() {
         std::fs::write(directory.path().join(name.to_string()), "").unwrap();
     }
@@ -353,8 +353,14 @@ fn checkpoints_are_listed_oldest_first() {
         assert_eq!(CheckpointName::parse(other), None);
         std::fs::write(directory.path().join(other), "").unwrap();
     }
-    for other in ["checkpoint_.pth.tar", "checkpoint_+001.pth.tar", "checkpoint_99999999999.pth.tar", "checkpoint_00é"]
-    {
+    for other in [
+        "checkpoint_.pth.tar",
+        "checkpoint_0003_step_12.pth.tar",
+        "checkpoint_0003_step_.pth.tar",
+        "checkpoint_+001.pth.tar",
+        "checkpoint_99999999999.pth.tar",
+        "checkpoint_00é",
+    ] {
         assert_eq!(CheckpointName::parse(other), None);
     }
     let found = run_dir::list_checkpoints(directory.path()).unwrap();

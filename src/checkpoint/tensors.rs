@@ -1,6 +1,6 @@
 //! libtorch's tensors to tensors as bytes, and back.
 
-use crate::torch_file::{DType, TensorData};
+use crate::torch_file::{DType, TensorData, Value};
 use anyhow::{Context, Result, anyhow};
 use tch::{Device, Kind, Tensor};
 
@@ -39,4 +39,63 @@ pub fn to_tensor(data: &TensorData) -> Result<Tensor> {
         .ok_or_else(|| anyhow!("{} tensors are not supported", data.dtype().name()))?;
     let shape: Vec<i64> = data.shape().iter().map(|&n| n as i64).collect();
     Tensor::f_from_data_size(data.bytes(), &shape, *kind).context("libtorch refuses the tensor")
+}
+
+/// The first tensor below `value`, which is called `name`, that holds an infinite or undefined number.
+pub(super) fn first_not_finite(name: &str, value: &Value) -> Option<String> {
+    let within = |items: &[Value]| {
+        items.iter().enumerate().find_map(|(place, item)| first_not_finite(&format!("{name}[{place}]"), item))
+    };
+    match value {
+        Value::Tensor(tensor) => (!is_finite(tensor)).then(|| name.to_owned()),
+        Value::Dict(entries) => entries.iter().find_map(|(key, entry)| {
+            let key = key.as_str().map_or_else(|| key.as_int().unwrap_or_default().to_string(), str::to_owned);
+            first_not_finite(&format!("{name}.{key}"), entry)
+        }),
+        Value::List(items) | Value::Tuple(items) => within(items),
+        _ => None,
+    }
+}
+
+/// Whether no number has an exponent of ones, which IEEE 754 gives to infinities and NaNs alone.
+fn is_finite(tensor: &TensorData) -> bool {
+    fn none_has<const BYTES: usize>(bytes: &[u8], ones: impl Fn([u8; BYTES]) -> bool) -> bool {
+        // Without an early end, so that the loop runs in wide registers.
+        !bytes.as_chunks::<BYTES>().0.iter().fold(false, |found, &number| found | ones(number))
+    }
+    let masked = |mask: u16| move |bytes| u16::from_le_bytes(bytes) & mask == mask;
+    match tensor.dtype() {
+        DType::F32 => none_has(tensor.bytes(), |b| u32::from_le_bytes(b) & 0x7f80_0000 == 0x7f80_0000),
+        DType::F64 => none_has(tensor.bytes(), |b| f64::from_le_bytes(b).to_bits() << 1 >= 0x7ff << 53),
+        DType::F16 => none_has(tensor.bytes(), masked(0x7c00)),
+        DType::BF16 => none_has(tensor.bytes(), masked(0x7f80)),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::torch_file::Dict;
+
+    #[test]
+    fn infinite_and_undefined_numbers_are_found_in_every_float_type() {
+        for kind in [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16] {
+            let largest = if kind == Kind::Half { 65504.0 } else { 3.0e38 };
+            let finite = [0.0, -0.0, 1.0, -largest, largest, 6e-8];
+            for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                let at = |numbers: &[f64]| {
+                    let tensor = from_tensor(&Tensor::from_slice(numbers).to_kind(kind)).unwrap();
+                    let mut entries = Dict::new();
+                    entries.insert(7i64, Value::List(vec![Value::None, Value::Tensor(tensor)]));
+                    first_not_finite("state", &Value::Dict(entries))
+                };
+                assert_eq!(at(&finite), None, "{kind:?}");
+                let with_bad: Vec<f64> = finite.iter().copied().chain([bad, 2.0]).collect();
+                assert_eq!(at(&with_bad).as_deref(), Some("state.7[1]"), "{kind:?} {bad}");
+            }
+        }
+        let integers = from_tensor(&Tensor::from_slice(&[-1i64, i64::MAX])).unwrap();
+        assert_eq!(first_not_finite("n", &Value::Tensor(integers)), None);
+    }
 }

@@ -55,6 +55,13 @@ pub(super) fn read_archive<R: Read + Seek>(
     unfold(&unpickled, &storages, limits, budget).map_err(in_structure)
 }
 
+/// Checks every record of an archive of `length` bytes.
+pub(super) fn verify_archive<R: Read + Seek>(source: &mut R, length: u64) -> Result<(), Error> {
+    let entries = read_directory(source, length)?;
+    find_structure(&entries)?;
+    entries.iter().try_for_each(|entry| verify_record(source, entry))
+}
+
 /// The one record that holds the structure.
 fn find_structure(entries: &[Entry]) -> Result<&Entry, Error> {
     let ends_in = |entry: &&Entry, name: &str| entry.name.rsplit('/').next() == Some(name);

@@ -57,6 +57,18 @@ pub fn read_with(path: &Path, limits: &Limits) -> Result<Value, Error> {
     opened.and_then(|mut file| read_from(&mut file, limits)).map_err(|error| error.in_file(path))
 }
 
+/// Checks every record of a file against its checksum, whatever it holds, in little memory.
+///
+/// # Errors
+/// A record that is damaged, by name; a file of another kind; a legacy file, which has no checksums.
+pub fn verify(path: &Path) -> Result<(), Error> {
+    let verified = File::open(path).map_err(|source| Error::io("open", source)).and_then(|mut file| {
+        let length = file.metadata().map_err(|source| Error::io("read", source))?.len();
+        archive::verify_archive(&mut file, length)
+    });
+    verified.map_err(|error| error.in_file(path))
+}
+
 /// Reads a checkpoint from memory or an open file. See [`read`].
 pub fn read_from<R: Read + Seek>(source: &mut R, limits: &Limits) -> Result<Value, Error> {
     let head_of = |source: &mut R| {

@@ -14,6 +14,7 @@ pub mod outcome;
 pub mod penalty;
 pub mod pretrain;
 mod restore;
+mod saver;
 mod session;
 mod standardise;
 mod sweep;

@@ -42,6 +42,8 @@ pub fn run(
         Ok(Ended::Finished) => session.finish().map(|()| Ended::Finished),
         Ok(Ended::Stopped) => Ok(Ended::Stopped),
         Err(error) => {
+            // A checkpoint under way is finished; what went wrong first is what counts.
+            let _ = session.wait_for_save();
             session.log.failed(&format!("{error:#}"));
             Err(error)
         }
@@ -54,7 +56,10 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
         let Counters { epoch, batch: first, .. } = session.at;
         let mut batches = session.loader.epoch(epoch, first as usize);
         session.log.start_epoch(epoch);
-        let mut tally = Tally::start(&session.pretrain, epoch, session.at.step);
+        let mut tally = Tally::start(&session.pretrain, epoch, session.at.step, session.device());
+        if let Some(rows) = session.earlier_rows.take() {
+            tally.continue_from(&rows, &session.schedule)?;
+        }
         for batch in batches.by_ref() {
             let lr = session.schedule.lr(session.at.step);
             let contrast = step(session, &batch?, lr);
@@ -65,17 +70,27 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
             if session.looks_now() {
                 verify(session, &mut tally, lr)?;
             }
-            if stop.load(Ordering::Relaxed) && session.at.batch < session.loader.batches() as u64 {
+            session.poll_save()?;
+            if session.at.batch == session.loader.batches() as u64 {
+                continue; // The epoch's end has its own checkpoint.
+            }
+            let stops = stop.load(Ordering::Relaxed);
+            if stops || session.saves_now() {
                 verify(session, &mut tally, lr)?;
-                session.save_interrupted()?;
+            }
+            if stops {
+                session.save_stopped(Some(&tally))?;
                 return Ok(Ended::Stopped);
+            }
+            if session.saves_now() {
+                session.save_within_epoch(&tally)?;
             }
         }
         let lr = session.schedule.lr(session.at.step.saturating_sub(1));
         verify(session, &mut tally, lr)?;
         session.finish_epoch(tally, batches.waited())?;
         if stop.load(Ordering::Relaxed) && session.at.epoch < u64::from(session.pretrain.epochs) {
-            session.save_stopped()?;
+            session.save_stopped(None)?;
             return Ok(Ended::Stopped);
         }
     }
@@ -96,8 +111,9 @@ fn step(session: &mut Session, batch: &Batch, lr: f64) -> Contrast {
 }
 
 /// Stops a run whose loss is no longer finite, before anything of it is saved. Waits for the device.
-fn verify(session: &Session, tally: &mut Tally, lr: f64) -> Result<()> {
+fn verify(session: &mut Session, tally: &mut Tally, lr: f64) -> Result<()> {
     let Some(fault) = tally.not_finite() else { return Ok(()) };
+    session.wait_for_save()?;
     let last = match &session.last_saved {
         Some(path) => format!("the last good checkpoint is {}", path.display()),
         None => "no checkpoint had been written yet".to_owned(),

@@ -2,6 +2,7 @@
 //! checkpoint, saved into checkpoints, finished into a results directory.
 
 use super::restore::{Counters, load_weights, restore};
+use super::saver::{Saver, Written};
 use super::tally::Tally;
 use crate::checkpoint::{self, Checkpoint, SavedOptimizer};
 use crate::config::{Config, Precision, Pretrain, Start};
@@ -13,10 +14,11 @@ use crate::report::{Console, Plan, RunLog, duration, plots, read_json_lines};
 use crate::run_dir::{self, CheckpointKind, CheckpointName};
 use crate::state::Parameter;
 use anyhow::{Context, Result, bail};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tch::Device;
+use tch::{Device, Tensor};
 
 /// On a GPU the loss is looked at once in so many steps: looking waits for the device.
 const STEPS_BETWEEN_LOOKS: u64 = 50;
@@ -31,8 +33,15 @@ pub struct Session {
     pub loader: Loader,
     pub log: RunLog,
     pub at: Counters,
+    /// The newest checkpoint known to be on the disk.
     pub last_saved: Option<PathBuf>,
+    /// Statistics of the steps of the epoch under way that were trained before this process began.
+    pub earlier_rows: Option<Tensor>,
+    saver: Saver,
+    last_begun: Option<CheckpointName>,
     directory: PathBuf,
+    /// Held for as long as the run lasts.
+    _claim: File,
     device: Device,
     started: Instant,
 }
@@ -61,6 +70,7 @@ impl Session {
         let schedule =
             Schedule::new(pretrain.schedule, pretrain.optimizer.lr, steps_per_epoch, u64::from(pretrain.epochs));
 
+        let (mut earlier_rows, mut ours) = (None, false);
         let (directory, at, last_saved) = match &config.start {
             Start::Fresh => (None, Counters::default(), None),
             Start::Pretrained(path) => {
@@ -72,10 +82,12 @@ impl Session {
                 let saved = checkpoint::read(path)?;
                 let at = restore(&saved, &encoder, optimizer.as_mut(), steps_per_epoch)
                     .with_context(|| format!("cannot continue from {}", path.display()))?;
+                (earlier_rows, ours) = (saved.epoch_rows, saved.config.is_some());
                 let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 (Some(parent.to_owned()), at, Some(path.clone()))
             }
         };
+        let resumed = directory.is_some();
         let directory = match directory {
             Some(directory) => directory,
             None => {
@@ -90,11 +102,20 @@ impl Session {
                 directory
             }
         };
+        let claim = run_dir::claim(&directory)?;
+        let mut last_saved = last_saved;
+        if resumed {
+            run_dir::remove_half_written(&directory)?;
+            if ours && at.epoch < u64::from(pretrain.epochs) {
+                last_saved = last_saved.map(|path| name_within_longer_run(path, at, console)).transpose()?;
+            }
+        }
         let plan = Plan { first_epoch: at.epoch, epochs: u64::from(pretrain.epochs), steps_per_epoch };
         let mut log = RunLog::create(&directory, plan, console.clone())?;
         log.detail(&format!("command: {}", config.command.join(" ")));
         log.note(&format!("results go to {}", directory.display()));
         let pretrain = pretrain.clone();
+        let saver = Saver::new(&directory, pretrain.checkpoints);
         let started = Instant::now();
         Ok(Session {
             pretrain,
@@ -106,10 +127,18 @@ impl Session {
             log,
             at,
             last_saved,
+            earlier_rows,
+            saver,
+            last_begun: None,
             directory,
+            _claim: claim,
             device,
             started,
         })
+    }
+
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// Whether the loss is to be looked at after this step.
@@ -127,39 +156,49 @@ impl Session {
         let last = self.at.epoch == u64::from(self.pretrain.epochs);
         // The last epoch's state goes into the final checkpoint, once.
         if !last && finished.is_multiple_of(u64::from(self.pretrain.save_every_n_epochs)) {
-            self.save(CheckpointName::finished(finished as u32))?;
+            self.begin_save(CheckpointName::finished(finished as u32), None)?;
         }
         Ok(())
     }
 
-    /// Saves in the middle of an epoch.
-    pub fn save_interrupted(&mut self) -> Result<()> {
-        self.save(CheckpointName { epoch: self.at.epoch as u32, kind: CheckpointKind::Interrupted })?;
-        self.say_how_to_continue();
-        Ok(())
+    /// Whether `--save-every-n-steps` asks for a checkpoint after this step.
+    pub fn saves_now(&self) -> bool {
+        self.pretrain.checkpoints.every_n_steps.is_some_and(|every| self.at.step.is_multiple_of(u64::from(every)))
     }
 
-    /// Saves between two epochs, unless that has just been done.
-    pub fn save_stopped(&mut self) -> Result<()> {
-        let name = CheckpointName::finished((self.at.epoch - 1) as u32);
-        if self.last_saved.as_deref() != Some(&self.directory.join(name.to_string())) {
-            self.save(name)?;
+    /// Begins a checkpoint in the middle of an epoch.
+    pub fn save_within_epoch(&mut self, tally: &Tally) -> Result<()> {
+        let kind = CheckpointKind::Within { step: self.at.step };
+        self.begin_save(CheckpointName { epoch: self.at.epoch as u32, kind }, Some(tally))
+    }
+
+    /// Saves on a request to stop: `tally` is that of the epoch under way, or `None` between two epochs.
+    pub fn save_stopped(&mut self, tally: Option<&Tally>) -> Result<()> {
+        match tally {
+            Some(tally) => self.save_within_epoch(tally)?,
+            None => {
+                let name = CheckpointName::finished((self.at.epoch - 1) as u32);
+                if self.last_begun != Some(name) {
+                    self.begin_save(name, None)?;
+                }
+            }
         }
-        self.say_how_to_continue();
-        Ok(())
-    }
-
-    fn say_how_to_continue(&mut self) {
+        self.wait_for_save()?;
         self.log.note(&format!("stopped on request; continue with: flatnce --resume {}", self.directory.display()));
+        Ok(())
     }
 
     /// Saves the final checkpoint, draws the curves and closes the log.
     pub fn finish(mut self) -> Result<()> {
         let name = CheckpointName::finished(self.pretrain.epochs);
-        self.save(name)?;
+        self.begin_save(name, None)?;
+        self.wait_for_save()?;
         self.draw_curves();
-        let (time, path) = (duration(self.started.elapsed()), self.directory.join(name.to_string()));
-        self.log.finish(&format!("pre-training finished in {time}: {}", path.display()));
+        let (took, path) = (self.started.elapsed(), self.directory.join(name.to_string()));
+        let (saves, paused) = (self.saver.saves, self.saver.paused.as_secs_f64());
+        let share = 100.0 * paused / took.as_secs_f64().max(1e-9);
+        self.log.detail(&format!("{saves} checkpoints: training stood still for {paused:.2} s ({share:.2}%)"));
+        self.log.finish(&format!("pre-training finished in {}: {}", duration(took), path.display()));
         Ok(())
     }
 
@@ -176,10 +215,9 @@ impl Session {
         }
     }
 
-    fn save(&mut self, name: CheckpointName) -> Result<()> {
-        let path = self.directory.join(name.to_string());
+    fn begin_save(&mut self, name: CheckpointName, tally: Option<&Tally>) -> Result<()> {
         let state = self.optimizer.state();
-        let saved = Checkpoint {
+        let checkpoint = Checkpoint {
             epochs_done: self.at.epoch as u32,
             step: self.at.step,
             batch_in_epoch: self.at.batch,
@@ -192,21 +230,48 @@ impl Session {
             config: Some(self.pretrain.clone()),
             model_name: Some(self.pretrain.model.depth.name().to_owned()),
             batch_size: Some(self.pretrain.batch_size),
+            epoch_rows: tally.map(Tally::rows),
         };
-        let bytes = checkpoint::write(&path, &saved)?;
-        self.log.detail(&format!("saved {} ({:.1} MiB)", path.display(), bytes as f64 / 1048576.0));
-        // A whole checkpoint supersedes the one that was written when the run was stopped on its way there.
-        if let Some(earlier) = self.last_saved.replace(path)
-            && is_interrupted(&earlier)
-            && self.last_saved.as_ref() != Some(&earlier)
-        {
-            let _ = std::fs::remove_file(earlier);
-        }
+        let before = self.saver.begin(name, &checkpoint)?;
+        self.last_begun = Some(name);
+        self.note_written(before);
         Ok(())
+    }
+
+    /// Looks, without waiting, what became of the save under way.
+    pub fn poll_save(&mut self) -> Result<()> {
+        let written = self.saver.poll()?;
+        self.note_written(written);
+        Ok(())
+    }
+
+    /// Waits for the save under way.
+    pub fn wait_for_save(&mut self) -> Result<()> {
+        let written = self.saver.finish()?;
+        self.note_written(written);
+        Ok(())
+    }
+
+    fn note_written(&mut self, written: Option<Written>) {
+        let Some(Written { path, bytes, took }) = written else { return };
+        let mib = bytes as f64 / 1048576.0;
+        self.log.detail(&format!("saved {} ({mib:.1} MiB in {:.2} s)", path.display(), took.as_secs_f64()));
+        self.last_saved = Some(path);
     }
 }
 
-fn is_interrupted(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).and_then(CheckpointName::parse);
-    name.is_some_and(|name| name.kind == CheckpointKind::Interrupted)
+/// A complete run's last checkpoint carries the number of epochs, which is also the name of the epoch that comes next if
+/// the run goes on. It takes the name that it would have had in the longer run.
+fn name_within_longer_run(path: PathBuf, at: Counters, console: &Console) -> Result<PathBuf> {
+    let name = path.file_name().and_then(|name| CheckpointName::parse(name.to_str()?));
+    if name != Some(CheckpointName::finished(at.epoch as u32)) || at.batch != 0 {
+        return Ok(path);
+    }
+    let kind = if at.epoch == 0 { CheckpointKind::Within { step: 0 } } else { CheckpointKind::Finished };
+    let earlier = CheckpointName { epoch: at.epoch.saturating_sub(1) as u32, kind };
+    let renamed = path.with_file_name(earlier.to_string());
+    std::fs::rename(&path, &renamed)
+        .with_context(|| format!("cannot rename {} to {earlier}, its name in a longer run", path.display()))?;
+    console.note(&format!("{} is {earlier} in the longer run, and was renamed", path.display()));
+    Ok(renamed)
 }

@@ -3,9 +3,11 @@
 use super::pretrain::read_scalars;
 use crate::config::Pretrain;
 use crate::loss::Contrast;
+use crate::optim::Schedule;
 use crate::report::{EpochReport, StepRecord, StepReport};
+use anyhow::{Result, anyhow, bail};
 use std::time::{Duration, Instant};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Statistics of one step as columns of a row, in this order.
 const LOSS: usize = 0;
@@ -29,12 +31,15 @@ pub struct Tally {
     lrs: Vec<f64>,
     /// Rows whose loss is known to be finite.
     checked: usize,
+    /// Steps taken over from before a stop: they count for the means, not for the speed.
+    earlier: u64,
+    device: Device,
     started: Instant,
 }
 
 impl Tally {
     /// Begins an epoch whose first step is number `first_step`.
-    pub fn start(pretrain: &Pretrain, epoch: u64, first_step: u64) -> Tally {
+    pub fn start(pretrain: &Pretrain, epoch: u64, first_step: u64, device: Device) -> Tally {
         Tally {
             epoch,
             first_step,
@@ -45,8 +50,31 @@ impl Tally {
             last_ness: None,
             lrs: Vec::new(),
             checked: 0,
+            earlier: 0,
+            device,
             started: Instant::now(),
         }
+    }
+
+    /// Takes over what the epoch's steps before a stop had said: `rows` is what [`Tally::rows`] gave then.
+    ///
+    /// Errors: rows of another number than the steps that have been trained of the epoch.
+    pub fn continue_from(&mut self, rows: &Tensor, schedule: &Schedule) -> Result<()> {
+        let [steps, 6] = rows.size()[..] else { bail!("the statistics of its steps are {:?}", rows.size()) };
+        self.first_step = self
+            .first_step
+            .checked_sub(steps as u64)
+            .ok_or_else(|| anyhow!("it has statistics of {steps} steps and was saved after {}", self.first_step))?;
+        self.rows = rows.to_device(self.device).unbind(0);
+        self.lrs = (0..steps as u64).map(|step| schedule.lr(self.first_step + step)).collect();
+        self.checked = self.rows.len();
+        self.earlier = steps as u64;
+        Ok(())
+    }
+
+    /// Statistics of every step so far, `[steps, 6]`.
+    pub fn rows(&self) -> Tensor {
+        Tensor::stack(&self.rows, 0)
     }
 
     /// Takes a step's statistics without waiting for them.
@@ -134,7 +162,7 @@ impl Tally {
             negative_similarity: mean(NEGATIVE),
             lr: self.lrs.last().copied().unwrap_or(0.0),
             temperature: self.temperature,
-            images_per_second: (steps * self.images_per_step) as f64 / seconds.max(1e-9),
+            images_per_second: ((steps - self.earlier) * self.images_per_step) as f64 / seconds.max(1e-9),
             data_wait_share: (waited.as_secs_f64() / seconds.max(1e-9)).min(1.0),
             epoch_seconds: seconds,
             memory_peak_mib: peak_memory_mib(),

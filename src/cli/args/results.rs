@@ -1,6 +1,7 @@
 //! Where results go and where a run begins.
 
-use crate::cli::values::count;
+use crate::cli::values::{count, one_of};
+use crate::config::KeyPrefix;
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -15,10 +16,33 @@ pub struct ResultsArgs {
     #[arg(long, value_name = "N", default_value = "2", hide_short_help = true)]
     #[arg(value_parser = count::<1>)]
     pub save_every_n_epochs: u32,
+    /// Steps between two checkpoints within epochs; 0 is none
+    ///
+    /// They go when the epoch's own checkpoint is written.
+    #[arg(long, value_name = "N", default_value = "0", hide_short_help = true)]
+    #[arg(value_parser = count::<0>)]
+    pub save_every_n_steps: u32,
+    /// Keep the newest N checkpoints of a run; 0 keeps all
+    ///
+    /// An older one goes when a newer one has been written and read back.
+    #[arg(long, value_name = "N", default_value = "0", hide_short_help = true)]
+    #[arg(value_parser = count::<0>)]
+    pub keep_last: u32,
+    /// With --keep-last: keep those whose number is a multiple of K as well
+    #[arg(long, value_name = "K", default_value = "0", hide_short_help = true)]
+    #[arg(value_parser = count::<0>, requires = "keep_last")]
+    pub keep_every: u32,
+    /// What stands before the names of weights in checkpoints
+    ///
+    /// module. is the spelling of torch.nn.DataParallel, which main.py needs.
+    /// Both are read, whatever is written.
+    #[arg(long, value_name = "PREFIX", default_value = "none", hide_short_help = true)]
+    #[arg(value_parser = one_of!(KeyPrefix))]
+    pub checkpoint_prefix: KeyPrefix,
     /// Continue the run in this directory from its newest good checkpoint
     ///
     /// The run's own settings apply; a flag that contradicts them is an error.
-    /// Device, precision, workers, --data, --save-every-n-epochs and output
+    /// Device, precision, workers, --data, output and which checkpoints are kept
     /// may differ, and --epochs may grow: the cosine schedule is then
     /// stretched to the new total from this step on, so the learning rate
     /// jumps to where the longer schedule would be.

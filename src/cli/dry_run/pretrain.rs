@@ -65,7 +65,21 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Pretrain) {
     };
     facts.say("memory", memory_line(memory::estimate(&encoder.parameters(), step), resolved.device));
     facts.say("results", results_line(resolved, run));
-    facts.say("checkpoints", format!("every {} epochs and after the last", run.save_every_n_epochs));
+    facts.say("checkpoints", checkpoints_line(run));
+}
+
+fn checkpoints_line(run: &Pretrain) -> String {
+    let mut text = format!("every {} epochs and after the last", run.save_every_n_epochs);
+    if let Some(steps) = run.checkpoints.every_n_steps {
+        text.push_str(&format!(", and every {steps} steps"));
+    }
+    if let Some(last) = run.checkpoints.keep_last {
+        text.push_str(&format!("; the newest {last} stay"));
+    }
+    if let (Some(_), Some(every)) = (run.checkpoints.keep_last, run.checkpoints.keep_every) {
+        text.push_str(&format!(", and every {every}th"));
+    }
+    text
 }
 
 /// The peak, and the rule that gives it where one does.

@@ -76,6 +76,10 @@ const PRETRAINING_ONLY: &[&str] = &[
     "blur_sigma_min",
     "blur_sigma_max",
     "save_every_n_epochs",
+    "save_every_n_steps",
+    "keep_last",
+    "keep_every",
+    "checkpoint_prefix",
 ];
 
 /// The encoder's shape, which only training from scratch takes from the flags.

@@ -1,10 +1,10 @@
 //! A new pre-training run from flags.
 
 use super::ordered;
-use crate::cli::{Args, Typed};
+use crate::cli::{Args, ResultsArgs, Typed};
 use crate::config::{
-    Augmentation, DataConfig, DatasetName, Engine, HeadConfig, ModelConfig, Normalisation, OptimizerConfig, Precision,
-    Pretrain, ScheduleConfig, ScheduleName, Stem,
+    Augmentation, CheckpointPolicy, DataConfig, DatasetName, Engine, HeadConfig, ModelConfig, Normalisation,
+    OptimizerConfig, Precision, Pretrain, ScheduleConfig, ScheduleName, Stem,
 };
 use crate::data::native_size_px;
 use crate::optim::scaled_lr;
@@ -38,8 +38,19 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
         seed: optimisation.seed,
         precision,
         save_every_n_epochs: typed.args.results.save_every_n_epochs,
+        checkpoints: checkpoints(&typed.args.results),
         data,
     })
+}
+
+fn checkpoints(flags: &ResultsArgs) -> CheckpointPolicy {
+    let some = |count: u32| (count > 0).then_some(count);
+    CheckpointPolicy {
+        every_n_steps: some(flags.save_every_n_steps),
+        keep_last: some(flags.keep_last),
+        keep_every: some(flags.keep_every),
+        prefix: flags.checkpoint_prefix,
+    }
 }
 
 pub fn data_config(args: &Args, dataset: DatasetName) -> DataConfig {

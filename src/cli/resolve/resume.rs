@@ -94,6 +94,19 @@ pub fn continued(
     if typed.has("save_every_n_epochs") {
         config.save_every_n_epochs = wanted.save_every_n_epochs;
     }
+    let (kept, asked) = (&mut config.checkpoints, wanted.checkpoints);
+    if typed.has("save_every_n_steps") {
+        kept.every_n_steps = asked.every_n_steps;
+    }
+    if typed.has("keep_last") {
+        kept.keep_last = asked.keep_last;
+    }
+    if typed.has("keep_every") {
+        kept.keep_every = asked.keep_every;
+    }
+    if typed.has("checkpoint_prefix") {
+        kept.prefix = asked.prefix;
+    }
     if config.precision != precision {
         warnings.push(format!(
             "the run began in {} and goes on in {precision}: its numbers will differ from those of an uninterrupted run",
@@ -229,6 +242,10 @@ mod tests {
         "knn_temperature",
         "save_dir",
         "save_every_n_epochs",
+        "save_every_n_steps",
+        "keep_last",
+        "keep_every",
+        "checkpoint_prefix",
         "resume",
         "log_dir",
         "train_from",
