@@ -217,6 +217,7 @@ fn pretraining_commands_of_the_paper() {
         seed: 42,
         precision: Precision::Fp32,
         save_every_n_epochs: 2,
+        checkpoints: CheckpointPolicy::default(),
     };
     assert_eq!(*run, expected);
     assert_eq!(resolved.config.start, Start::Fresh);
@@ -380,6 +381,12 @@ fn the_other_flags_of_pretraining_arrive() {
     assert_eq!(pretrain("--use_scheduler=False").schedule.name, ScheduleName::None);
     let optimizer = pretrain("--lars-exclude bias").optimizer;
     assert!(optimizer.lars_exclude_bias && !optimizer.lars_exclude_bn);
+
+    let kept =
+        pretrain("--save-every-n-steps 50 --keep-last 3 --keep-every 10 --checkpoint-prefix module.").checkpoints;
+    let prefix = KeyPrefix::Module;
+    let wanted = CheckpointPolicy { every_n_steps: Some(50), keep_last: Some(3), keep_every: Some(10), prefix };
+    assert_eq!(kept, wanted);
 
     let resolved = resolve("--workers 3 --save-dir out --from-pretrained a.pth --verbose --dry-run").unwrap().config;
     assert_eq!((resolved.workers, resolved.save_dir.as_path()), (3, Path::new("out")));
@@ -572,11 +579,13 @@ fn a_continued_run_keeps_its_own_settings() {
 
 #[test]
 fn what_may_change_in_a_continued_run() {
-    let resolved = resumed(BEGAN, "--epochs 20 --data /moved --save-every-n-epochs 5 --precision bf16").unwrap();
+    let resolved =
+        resumed(BEGAN, "--epochs 20 --data /moved --save-every-n-epochs 5 --keep-last 4 --precision bf16").unwrap();
     let mut expected = pretrain(BEGAN);
     expected.epochs = 20;
     expected.data.root = "/moved".into();
     expected.save_every_n_epochs = 5;
+    expected.checkpoints.keep_last = Some(4);
     expected.precision = Precision::Bf16;
     assert_eq!(resolved.config.job, Job::Pretrain(Box::new(expected)));
     let [warning] = &resolved.warnings[..] else { panic!("{:?}", resolved.warnings) };

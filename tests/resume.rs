@@ -155,7 +155,7 @@ fn stopping_within_epochs_changes_nothing() {
             Some(75) => {
                 stops += 1;
                 let stopped = |entry: std::io::Result<std::fs::DirEntry>| {
-                    entry.expect("an entry").file_name().to_string_lossy().contains("_interrupted")
+                    entry.expect("an entry").file_name().to_string_lossy().contains("_step_")
                 };
                 within_epoch += usize::from(std::fs::read_dir(&directory).expect("a directory").any(stopped));
             }
@@ -168,14 +168,14 @@ fn stopping_within_epochs_changes_nothing() {
     let parts = run_directory(&parts);
     let last = "checkpoint_0003.pth.tar";
     assert_eq!(state(&whole.join(last)), state(&parts.join(last)));
-    // The interrupted checkpoints have been superseded.
+    // The checkpoints within epochs have been superseded.
     let left: Vec<_> = flatnce::run_dir::list_checkpoints(&parts)
         .expect("a listing")
         .into_iter()
         .map(|(n, _)| n.to_string())
         .collect();
     assert_eq!(left.last().map(String::as_str), Some(last));
-    assert!(left.iter().all(|name| !name.contains("interrupted")), "{left:?}");
+    assert!(left.iter().all(|name| !name.contains("_step_")), "{left:?}");
     // One line an epoch, in order.
     let metrics = std::fs::read_to_string(parts.join("metrics.jsonl")).expect("metrics");
     let epochs: Vec<i64> = metrics
@@ -236,4 +236,42 @@ fn a_loss_that_is_not_finite_stops_the_run_and_nothing_of_it_is_saved() {
     );
     let directory = run_directory(place.path());
     assert!(flatnce::run_dir::list_checkpoints(&directory).expect("a listing").is_empty());
+}
+
+#[test]
+fn a_longer_run_goes_on_under_the_names_of_a_longer_run() {
+    let place = tempfile::tempdir().expect("a directory");
+    let save_dir = format!("--save-dir={}", place.path().display());
+    run(&[SMALL, &["--epochs=2", "--optimizer=sgd", "--lr=0.05", "--keep-last=3", &save_dir]].concat());
+    let directory = run_directory(place.path());
+    let names = || -> Vec<String> {
+        let found = flatnce::run_dir::list_checkpoints(&directory).expect("a listing");
+        found.into_iter().map(|(name, _)| name.to_string()).collect()
+    };
+    assert_eq!(names(), ["checkpoint_0000.pth.tar", "checkpoint_0002.pth.tar"]);
+    // What was the end of the run is the end of its second epoch now; else it would pass for the third's.
+    let output = run(&["--resume", directory.to_str().expect("utf-8"), "--epochs=5"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("checkpoint_0001.pth.tar in the longer run"), "{said}");
+    let kept = ["checkpoint_0002.pth.tar", "checkpoint_0003.pth.tar", "checkpoint_0005.pth.tar"];
+    assert_eq!(names(), kept);
+    assert_eq!(flatnce::checkpoint::read(&directory.join(kept[0])).expect("reads").epochs_done, 3);
+}
+
+#[test]
+fn the_spelling_of_multi_gpu_runs_is_written_when_asked_for_and_read_back() {
+    let place = tempfile::tempdir().expect("a directory");
+    let save_dir = format!("--save-dir={}", place.path().display());
+    let prefix = "--checkpoint-prefix=module.";
+    run(&[SMALL, &["--epochs=1", "--optimizer=sgd", "--lr=0.05", prefix, &save_dir]].concat());
+    let directory = run_directory(place.path());
+    let written = torch_file::read(&directory.join("checkpoint_0001.pth.tar")).expect("reads");
+    let names = |root: &Value| -> Vec<String> {
+        let state = root.get("model_state_dict").and_then(Value::as_dict).expect("a dictionary");
+        state.iter().map(|(name, _)| name.as_str().expect("a name").to_owned()).collect()
+    };
+    assert!(names(&written).iter().all(|name| name.starts_with("module.")), "{:?}", names(&written));
+    run(&["--resume", directory.to_str().expect("utf-8"), "--epochs=2", "--checkpoint-prefix=none"]);
+    let written = torch_file::read(&directory.join("checkpoint_0002.pth.tar")).expect("reads");
+    assert!(names(&written).iter().all(|name| !name.starts_with("module.")), "{:?}", names(&written));
 }

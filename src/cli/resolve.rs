@@ -9,7 +9,7 @@ mod resume;
 pub use resume::{Origin, ReadSaved, Saved, read_saved};
 
 use super::{Typed, flag_name};
-use crate::config::{Config, DeviceChoice, Job, Precision, Start, Talk, TrainMode};
+use crate::config::{CheckpointPolicy, Config, DeviceChoice, Job, Precision, Start, Talk, TrainMode};
 use crate::device;
 use anyhow::{Result, bail};
 
@@ -49,6 +49,9 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
             Some(run) => resume::continued(typed, run, precision, &mut warnings)?,
             None => (pretrain::from_flags(typed, precision)?, fresh(typed)),
         };
+        if let CheckpointPolicy { keep_every: Some(every), keep_last: None, .. } = pretrain.checkpoints {
+            bail!("--keep-every {every} spares checkpoints that --keep-last N removes; give --keep-last as well");
+        }
         (Job::Pretrain(Box::new(pretrain)), start, note)
     } else {
         let (precision, note) = device::resolve_precision(asked, device)?;

@@ -30,7 +30,7 @@ pub struct ResultsArgs {
     pub keep_last: u32,
     /// With --keep-last: keep those whose number is a multiple of K as well
     #[arg(long, value_name = "K", default_value = "0", hide_short_help = true)]
-    #[arg(value_parser = count::<0>, requires = "keep_last")]
+    #[arg(value_parser = count::<0>)]
     pub keep_every: u32,
     /// What stands before the names of weights in checkpoints
     ///

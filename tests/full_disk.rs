@@ -1,0 +1,136 @@
+//! Disks that fill up: the run says what it needs, what was saved stays whole, and the run goes on from there.
+
+use assert_cmd::cargo::CommandCargoExt;
+use flatnce::checkpoint;
+use flatnce::run_dir;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A run of a second; its checkpoints take 40 MiB.
+const SETTINGS: &[&str] = &[
+    "--dataset-name=fashion_mnist_mini",
+    "--train-images=32",
+    "--image-size=8",
+    "--model=res10",
+    "--batch-size=8",
+    "--optimizer=sgd",
+    "--lr=0.05",
+    "--warmup-epochs=0",
+    "--save-every-n-epochs=1",
+    "--device=cpu",
+];
+
+fn flatnce(words: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
+    command.args(words).env("OMP_NUM_THREADS", "1");
+    command
+}
+
+/// Runs a shell script with the program as `$FLATNCE`.
+fn shell(script: &str, arguments: &[&str]) -> Output {
+    let program = flatnce(&[]).get_program().to_owned();
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).args(arguments).env("FLATNCE", program).env("OMP_NUM_THREADS", "1");
+    command.output().expect("sh starts")
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Two epochs in a directory below `results`.
+fn trained(results: &Path) -> PathBuf {
+    let save_dir = format!("--save-dir={}", results.display());
+    let output = flatnce(&[SETTINGS, &["--epochs=2", &save_dir]].concat()).output().expect("it starts");
+    assert!(output.status.success(), "{}", said(&output));
+    let mut at = results.to_path_buf();
+    for _ in 0..3 {
+        at = std::fs::read_dir(&at).expect("a directory").next().expect("an entry").expect("readable").path();
+    }
+    at
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).expect("a directory");
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_is_an_error_and_the_older_ones_stay() {
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = trained(place.path());
+    let resume = directory.to_str().expect("utf-8");
+    // No file may grow beyond some MiB: the kernel refuses the rest of a checkpoint, as a quota would.
+    let limited = r#"trap "" XFSZ; ulimit -f 8192; exec "$FLATNCE" --resume "$1" --epochs 4"#;
+    let output = shell(limited, &[resume]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let text = said(&output);
+    assert!(text.contains("needs 39.9 MiB at") && text.contains("make room"), "{text}");
+    assert!(text.contains("checkpoint_0002.pth.tar") && text.contains("File too large"), "{text}");
+    assert!(names(&directory).iter().all(|name| !name.ends_with(".tmp")), "{:?}", names(&directory));
+    let mut damaged = Vec::new();
+    let (path, newest) = checkpoint::newest_good(&directory, &mut |warning| damaged.push(warning)).expect("a good one");
+    assert_eq!((newest.epochs_done, damaged.len()), (2, 0), "{}", path.display());
+    // With room again, the run goes on.
+    let output = flatnce(&["--resume", resume, "--epochs=4"]).output().expect("it starts");
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(run_dir::list_checkpoints(&directory).expect("a listing").len() >= 3);
+}
+
+#[test]
+fn a_full_file_system_names_the_checkpoint_and_the_room_it_needs() {
+    let place = tempfile::tempdir().expect("a directory");
+    let mount = place.path().to_str().expect("utf-8");
+    // A file system of 60 MiB of our own takes one checkpoint and not two.
+    let inside = r#"mount -t tmpfs -o size=60m tmpfs "$1" || exit 99
+        where=$1; shift
+        "$FLATNCE" --save-dir="$where" "$@"; code=$?
+        find "$where" -name "*.pth.tar*"
+        exit $code"#;
+    let script = format!("exec unshare --user --map-root-user --mount sh -c '{inside}' sh \"$@\"");
+    let probe =
+        shell("exec unshare --user --map-root-user --mount sh -c 'mount -t tmpfs tmpfs \"$1\"' sh \"$1\"", &[mount]);
+    if !probe.status.success() {
+        eprintln!("skipped: this machine lets nobody mount a file system of their own: {}", said(&probe).trim());
+        return;
+    }
+    let output = shell(&script, &[&[mount], SETTINGS, &["--epochs=3"]].concat());
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("No space left on device") && text.contains("needs 39.9 MiB at"), "{text}");
+    assert!(text.contains("/checkpoint_0000.pth.tar\n"), "the first one is there: {text}");
+    assert!(!text.contains(".tmp\n"), "{text}");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_costs_one_warning_and_no_training() {
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = trained(place.path());
+    let log = directory.join("training.log");
+    std::fs::remove_file(&log).expect("removes");
+    std::os::unix::fs::symlink("/dev/full", &log).expect("links");
+    let resume = directory.to_str().expect("utf-8");
+    let output = flatnce(&["--resume", resume, "--epochs=4", "--verbose"]).output().expect("it starts");
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    assert_eq!(text.matches("cannot write to").count(), 1, "{text}");
+    assert!(text.contains("training.log") && text.contains("the run goes on"), "{text}");
+    assert!(names(&directory).contains(&"checkpoint_0004.pth.tar".to_owned()));
+}
+
+#[test]
+fn two_processes_do_not_train_in_one_directory() {
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = trained(place.path());
+    let claim = run_dir::claim(&directory).expect("it is free");
+    let resume = directory.to_str().expect("utf-8");
+    let output = flatnce(&["--resume", resume, "--epochs=3"]).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("another process is training in"), "{}", said(&output));
+    drop(claim);
+    let output = flatnce(&["--resume", resume, "--epochs=3"]).output().expect("it starts");
+    assert!(output.status.success(), "{}", said(&output));
+}
