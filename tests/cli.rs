@@ -382,6 +382,7 @@ fn the_other_flags_of_pretraining_arrive() {
     let optimizer = pretrain("--lars-exclude bias").optimizer;
     assert!(optimizer.lars_exclude_bias && !optimizer.lars_exclude_bn);
 
+    assert!(unresolved("--keep-every 4").contains("give --keep-last as well"));
     let kept =
         pretrain("--save-every-n-steps 50 --keep-last 3 --keep-every 10 --checkpoint-prefix module.").checkpoints;
     let prefix = KeyPrefix::Module;
