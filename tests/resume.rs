@@ -275,3 +275,61 @@ fn the_spelling_of_multi_gpu_runs_is_written_when_asked_for_and_read_back() {
     let written = torch_file::read(&directory.join("checkpoint_0002.pth.tar")).expect("reads");
     assert!(names(&written).iter().all(|name| !name.starts_with("module.")), "{:?}", names(&written));
 }
+
+/// Waits until the run has said something in its log after its start.
+fn wait_for_training(results: &Path) -> PathBuf {
+    let start = Instant::now();
+    loop {
+        let directory = run_directory_if_any(results);
+        let log = directory.as_ref().and_then(|d| std::fs::read_to_string(d.join("training.log")).ok());
+        if let (Some(directory), true) = (directory, log.is_some_and(|text| text.contains("results go to"))) {
+            return directory;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "it does not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn each_signal_saves_within_a_step_and_a_second_interrupt_ends_at_once() {
+    // Steps of a second or so: two signals meet one step.
+    let long_steps = [
+        "--dataset-name=fashion_mnist_mini",
+        "--image-size=64",
+        "--model=res10",
+        "--batch-size=64",
+        "--epochs=9",
+        "--device=cpu",
+        "--precision=fp32",
+        "--optimizer=sgd",
+        "--lr=0.05",
+    ];
+    let send = |child: &std::process::Child, signal: i32| {
+        // SAFETY: the child has not been waited for, so its number is still its own.
+        unsafe { libc::kill(child.id() as i32, signal) };
+    };
+    for (signals, code) in
+        [(vec![libc::SIGUSR1], 75), (vec![libc::SIGINT], 75), (vec![libc::SIGINT, libc::SIGINT], 130)]
+    {
+        let place = tempfile::tempdir().expect("a directory");
+        let save_dir = format!("--save-dir={}", place.path().display());
+        let mut command = flatnce(&[&long_steps[..], &[&save_dir]].concat());
+        let child = command.stdout(std::process::Stdio::piped()).spawn().expect("it starts");
+        let directory = wait_for_training(place.path());
+        for &signal in &signals {
+            std::thread::sleep(Duration::from_millis(60));
+            send(&child, signal);
+        }
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!(output.status.code(), Some(code), "{signals:?}");
+        let saved = flatnce::run_dir::list_checkpoints(&directory).expect("a listing");
+        assert_eq!(saved.len(), usize::from(code == 75), "{signals:?}: {saved:?}");
+        if code == 75 {
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(said.contains(&format!("continue with: flatnce --resume {}", directory.display())), "{said}");
+            // The signal came early in the first step or the second; the run did not go on for long.
+            let steps = flatnce::checkpoint::read(&saved[0].1).expect("reads").step;
+            assert!(steps <= 3, "{steps} steps after the signal");
+        }
+    }
+}
