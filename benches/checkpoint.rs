@@ -34,6 +34,7 @@ fn main() -> anyhow::Result<()> {
         model_name: Some("res50".into()),
         batch_size: Some(run.batch_size),
         epoch_rows: None,
+        temperature: None,
         config: Some(*run),
     };
     if std::fs::exists(file)? {

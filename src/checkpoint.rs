@@ -50,6 +50,8 @@ pub struct Checkpoint {
     pub batch_size: Option<u32>,
     /// Statistics of the steps of the epoch under way, `[steps, columns]` float32: what its report is made of.
     pub epoch_rows: Option<Tensor>,
+    /// State of a temperature that is steered.
+    pub temperature: Option<Vec<f64>>,
 }
 
 /// A checkpoint as it goes to disk: a copy of every number, so that training may go on while it is written.
@@ -87,6 +89,10 @@ impl Checkpoint {
             ours.insert("epoch_rows", from_tensor(rows)?);
         }
 
+        if let Some(state) = &self.temperature {
+            ours.insert("temperature", Value::List(state.iter().copied().map(Value::Float).collect()));
+        }
+
         let mut root = Dict::new();
         root.insert("batch_size", i64::from(config.batch_size));
         // As in the file's name: the epoch just finished, counted from 0.
@@ -112,7 +118,7 @@ impl Checkpoint {
         let scheduled = root.get("scheduler").and_then(|s| s.get("last_epoch")).and_then(Value::as_int);
         // Upstream saves the number of epochs asked for as `epoch`; only its file name tells how far it came.
         let (mut config, mut epochs_done, mut batch_in_epoch) = (None, named_epoch.map_or(0, |epoch| epoch + 1), 0);
-        let mut epoch_rows = None;
+        let (mut epoch_rows, mut temperature) = (None, None);
         let mut step = scheduled.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         if let Some(ours) = root.get("flatnce") {
             let count = |key: &str| {
@@ -130,6 +136,10 @@ impl Checkpoint {
             step = count("step")?;
             batch_in_epoch = count("batch_in_epoch")?;
             epoch_rows = ours.get("epoch_rows").and_then(Value::as_tensor).map(to_tensor).transpose()?;
+            temperature = ours
+                .get("temperature")
+                .and_then(Value::as_list)
+                .map(|state| state.iter().filter_map(Value::as_f64).collect());
         }
         Ok(Checkpoint {
             epochs_done,
@@ -141,6 +151,7 @@ impl Checkpoint {
             model_name: root.get("model").and_then(Value::as_str).map(str::to_owned),
             batch_size: root.get("batch_size").and_then(Value::as_int).and_then(|n| u32::try_from(n).ok()),
             epoch_rows,
+            temperature,
         })
     }
 }

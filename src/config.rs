@@ -385,7 +385,11 @@ pub struct Pretrain {
     pub augmentation: Augmentation,
     pub engine: Engine,
     pub objective: Objective,
+    /// Of the similarities; with `ess_target` that of the first steps.
     pub temperature: f64,
+    /// Steer the temperature so that the mean normalised effective sample size is this, in (0, 1).
+    #[serde(default)]
+    pub ess_target: Option<f64>,
     pub model: ModelConfig,
     pub optimizer: OptimizerConfig,
     pub schedule: ScheduleConfig,
@@ -393,6 +397,9 @@ pub struct Pretrain {
     pub epochs: u32,
     pub seed: u64,
     pub precision: Precision,
+    /// Steps between two close looks at features and gradients; 0 = only at the end of an epoch.
+    #[serde(default)]
+    pub log_every: u32,
     pub save_every_n_epochs: u32,
     #[serde(default)]
     pub checkpoints: CheckpointPolicy,

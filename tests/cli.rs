@@ -197,6 +197,7 @@ fn pretraining_commands_of_the_paper() {
         engine: Engine::Cpu,
         objective: Objective::SimClr,
         temperature: 0.1,
+        ess_target: None,
         model: ModelConfig {
             depth: Depth::Res50,
             stem: Stem::Imagenet,
@@ -216,6 +217,7 @@ fn pretraining_commands_of_the_paper() {
         epochs: 100,
         seed: 42,
         precision: Precision::Fp32,
+        log_every: 50,
         save_every_n_epochs: 2,
         checkpoints: CheckpointPolicy::default(),
     };
@@ -705,6 +707,7 @@ fn a_real_checkpoint_gives_its_run_back() {
         config: Some(pretrain(began)),
         model_name: Some("res10".into()),
         epoch_rows: None,
+        temperature: None,
         batch_size: Some(64),
     };
     let path = directory.path().join("checkpoint_0001.pth.tar");

@@ -76,13 +76,20 @@ fn epoch_report(epoch: u64) -> EpochReport {
         images_per_second: 1893.0,
         ..EpochReport::default()
     };
-    report.extra.insert("alignment".into(), json!(0.5 + epoch as f64));
+    report.extra.insert("entropy".into(), json!(0.5 + epoch as f64));
     report
 }
 
 fn step_records(epoch: u64) -> Vec<StepRecord> {
-    let record =
-        |step| StepRecord { epoch, step, loss_infonce: step as f64, contrastive_top1: 10.0, ness_mean: 0.5, lr: 0.1 };
+    let record = |step| StepRecord {
+        epoch,
+        step,
+        loss_infonce: step as f64,
+        contrastive_top1: 10.0,
+        ness_mean: 0.5,
+        lr: 0.1,
+        closer: None,
+    };
     (epoch * STEPS_PER_EPOCH + 1..=(epoch + 1) * STEPS_PER_EPOCH).map(record).collect()
 }
 
@@ -262,7 +269,7 @@ fn tensorboard_reads_what_was_written() {
     let steps = found["scalars"]["step/loss"].as_array().unwrap();
     assert_eq!(*steps, (1..=20).map(|step| json!([step, step as f64])).collect::<Vec<_>>());
     for (tag, value) in
-        [("acc/top1", 40.0), ("acc/top5", 0.0), ("learning_rate", 1e-3), ("ness/mean", 0.25), ("alignment", 0.5)]
+        [("acc/top1", 40.0), ("acc/top5", 0.0), ("learning_rate", 1e-3), ("ness/mean", 0.25), ("entropy", 0.5)]
     {
         let read = found["scalars"][tag][0][1].as_f64().unwrap();
         assert_eq!(read, f64::from(value as f32), "{tag}");
@@ -479,7 +486,15 @@ fn curve(epochs: u64, steps_per_epoch: u64) -> (Vec<EpochReport>, Vec<StepRecord
             let loss_infonce = 2.2 + 2.6 * (-6.0 * progress).exp() + 0.3 * random();
             let ness_mean = 0.22 + 0.7 * (-9.0 * progress).exp() + 0.04 * random();
             sums = (sums.0 + loss_infonce, sums.1 + ness_mean);
-            steps.push(StepRecord { epoch, step: step + 1, loss_infonce, contrastive_top1: 40.0, ness_mean, lr: 1e-3 });
+            steps.push(StepRecord {
+                epoch,
+                step: step + 1,
+                loss_infonce,
+                contrastive_top1: 40.0,
+                ness_mean,
+                lr: 1e-3,
+                closer: None,
+            });
         }
         reports.push(EpochReport {
             epoch,

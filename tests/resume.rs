@@ -333,3 +333,22 @@ fn each_signal_saves_within_a_step_and_a_second_interrupt_ends_at_once() {
         }
     }
 }
+
+#[test]
+fn looking_closely_changes_no_bit_of_the_training() {
+    let place = tempfile::tempdir().expect("a directory");
+    let states: Vec<Vec<Value>> = ["1", "0"]
+        .iter()
+        .map(|every| {
+            let results = place.path().join(every);
+            let (save_dir, every) = (format!("--save-dir={}", results.display()), format!("--log-every={every}"));
+            run(&[SMALL, &["--epochs=2", "--optimizer=adam", "--lr=1e-3", &every, &save_dir]].concat());
+            let directory = run_directory(&results);
+            let steps = std::fs::read_to_string(directory.join("steps.jsonl")).expect("steps");
+            let looks = steps.lines().filter(|line| line.contains("gradient_norm")).count();
+            assert_eq!(looks, if every == "--log-every=1" { 12 } else { 2 }, "{steps}");
+            state(&directory.join("checkpoint_0002.pth.tar"))
+        })
+        .collect();
+    assert_eq!(states[0], states[1]);
+}

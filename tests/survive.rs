@@ -24,6 +24,8 @@ const SETTINGS: &[&str] = &[
     "--save-every-n-epochs=1",
     "--save-every-n-steps=1",
     "--keep-last=2",
+    "--log-every=3",
+    "--ess-target=0.6",
     "--device=cpu",
 ];
 
@@ -63,7 +65,7 @@ fn curves(directory: &Path) -> Vec<(i64, i64, String)> {
         .map(|line| {
             let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
             let number = |key: &str| line[key].as_i64().expect("a count");
-            (number("epoch"), number("step"), format!("{} {} {}", line["loss_infonce"], line["ness_mean"], line["lr"]))
+            (number("epoch"), number("step"), line.to_string())
         })
         .collect()
 }

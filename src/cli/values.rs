@@ -129,6 +129,11 @@ pub fn two_views(text: &str) -> Result<u32, String> {
     }
 }
 
+/// A number above 0 and below 1.
+pub fn inside_unit(text: &str) -> Result<f64, String> {
+    number(text, |value| value > 0.0 && value < 1.0, "above 0 and below 1")
+}
+
 /// An odd number of pixels.
 pub fn odd(text: &str) -> Result<u32, String> {
     match text.parse() {

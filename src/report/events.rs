@@ -96,6 +96,12 @@ impl Events {
         self.scalar("step/acc/top1", record.step, record.contrastive_top1);
         self.scalar("step/ness", record.step, record.ness_mean);
         self.scalar("step/learning_rate", record.step, record.lr);
+        if let Some(closer) = &record.closer {
+            self.scalar("step/gradient_norm", record.step, closer.gradient_norm);
+            self.scalar("step/alignment", record.step, closer.alignment);
+            self.scalar("step/uniformity", record.step, closer.uniformity);
+            self.scalar("step/feature_std", record.step, closer.feature_std);
+        }
     }
 
     /// An epoch's numbers: upstream's four tags, then ours; numbers of `extra` keep their names.
@@ -113,6 +119,13 @@ impl Events {
             ("mutual_information/ceiling_nats", Some(report.mi_ceiling_nats)),
             ("similarity/positive", Some(report.positive_similarity)),
             ("similarity/negative", Some(report.negative_similarity)),
+            ("mutual_information/share_of_ceiling", Some(report.mi_estimate_nats / report.mi_ceiling_nats)),
+            ("pull/vanished_share", report.vanished_pull_share),
+            ("features/alignment", report.alignment),
+            ("features/uniformity", report.uniformity),
+            ("features/std", report.feature_std),
+            ("features/effective_rank", report.effective_rank),
+            ("gradient_norm", report.gradient_norm),
             ("temperature", Some(report.temperature)),
             ("knn/top1", report.knn_top1),
             ("speed/images_per_second", Some(report.images_per_second)),

@@ -22,7 +22,7 @@ pub use eval_log::EvalLog;
 pub use events::{Events, Histogram};
 pub use format::{duration, short};
 pub use json_lines::read_json_lines;
-pub use numbers::{EpochReport, EvalRecord, StepRecord, StepReport};
+pub use numbers::{CloserLook, EpochReport, EvalRecord, StepRecord, StepReport};
 pub use png::{encode_png, save_png};
 pub use progress::Progress;
 pub use run_log::{Plan, RunLog};

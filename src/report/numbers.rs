@@ -30,6 +30,26 @@ pub struct StepRecord {
     pub ness_mean: f64,
     #[serde(deserialize_with = "null_is_nan")]
     pub lr: f64,
+    /// What is looked at once in `--log-every` steps.
+    #[serde(flatten)]
+    pub closer: Option<CloserLook>,
+}
+
+/// Numbers of a step that cost a little; see `monitor::geometry`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CloserLook {
+    /// Euclidean norm of the gradient over all parameters.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub gradient_norm: f64,
+    /// Mean squared distance of the two views of an image.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub alignment: f64,
+    /// log mean exp(-2 |a - b|^2) over pairs of images.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub uniformity: f64,
+    /// Of the normalised projections, 1 when they are spread evenly, 0 when collapsed.
+    #[serde(deserialize_with = "null_is_nan")]
+    pub feature_std: f64,
 }
 
 /// One epoch: a line of `metrics.jsonl`.
@@ -72,6 +92,22 @@ pub struct EpochReport {
     /// Mean cosine similarity of views of different images.
     #[serde(deserialize_with = "null_is_nan")]
     pub negative_similarity: f64,
+    /// Share of anchors for which 1 + xi is 1 in the run's precision, so that InfoNCE computed in it would not pull at
+    /// them; in [0, 1].
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "null_is_some_nan")]
+    pub vanished_pull_share: Option<f64>,
+    /// Means over the steps that were looked at closely (`--log-every`); see [`CloserLook`].
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "null_is_some_nan")]
+    pub gradient_norm: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "null_is_some_nan")]
+    pub alignment: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "null_is_some_nan")]
+    pub uniformity: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "null_is_some_nan")]
+    pub feature_std: Option<f64>,
+    /// RankMe of the trunk's features in the epoch's last batch, from 1 to the smaller of images and dimensions.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "null_is_some_nan")]
+    pub effective_rank: Option<f64>,
     /// Learning rate of the epoch's last step.
     #[serde(deserialize_with = "null_is_nan")]
     pub lr: f64,

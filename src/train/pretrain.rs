@@ -7,7 +7,7 @@
 
 use super::restore::Counters;
 use super::session::Session;
-use super::tally::Tally;
+use super::tally::{StepFeatures, Tally};
 use crate::config::{Config, Pretrain};
 use crate::device;
 use crate::loader::Batch;
@@ -56,22 +56,29 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
         let Counters { epoch, batch: first, .. } = session.at;
         let mut batches = session.loader.epoch(epoch, first as usize);
         session.log.start_epoch(epoch);
+        let mut last = None;
         let mut tally = Tally::start(&session.pretrain, epoch, session.at.step, session.device());
         if let Some(rows) = session.earlier_rows.take() {
             tally.continue_from(&rows, &session.schedule)?;
         }
         for batch in batches.by_ref() {
             let lr = session.schedule.lr(session.at.step);
-            let contrast = step(session, &batch?, lr);
+            let (contrast, features) = step(session, &batch?, lr);
             tally.add(&contrast, lr);
             session.at.step += 1;
             session.at.batch += 1;
+            let ends_epoch = session.at.batch == session.loader.batches() as u64;
+            if ends_epoch || session.looks_closer() {
+                tally.look_closer(&features, &session.parameters);
+            }
+            session.temperature.observe(|| contrast.anchors.ness.mean(Kind::Float));
             session.log.step(u64::from(session.pretrain.batch_size), || tally.latest());
             if session.looks_now() {
                 verify(session, &mut tally, lr)?;
             }
             session.poll_save()?;
-            if session.at.batch == session.loader.batches() as u64 {
+            if ends_epoch {
+                last = Some(features);
                 continue; // The epoch's end has its own checkpoint.
             }
             let stops = stop.load(Ordering::Relaxed);
@@ -88,7 +95,7 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
         }
         let lr = session.schedule.lr(session.at.step.saturating_sub(1));
         verify(session, &mut tally, lr)?;
-        session.finish_epoch(tally, batches.waited())?;
+        session.finish_epoch(tally, last.as_ref(), batches.waited())?;
         if stop.load(Ordering::Relaxed) && session.at.epoch < u64::from(session.pretrain.epochs) {
             session.save_stopped(None)?;
             return Ok(Ended::Stopped);
@@ -98,16 +105,16 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
 }
 
 /// One optimiser step on one batch. Nothing here waits for the device.
-fn step(session: &mut Session, batch: &Batch, lr: f64) -> Contrast {
+fn step(session: &mut Session, batch: &Batch, lr: f64) -> (Contrast, StepFeatures) {
     let pass = Pass::train(device::compute_kind(session.pretrain.precision));
     let images = session.encoder.prepare(&batch.images); // [2B, 3, S, S]
     let features = session.encoder.forward(&images, pass);
     let normalised = loss::normalise(&features.projected); // [2B, P]
-    let contrast = loss::contrast(&normalised, session.pretrain.temperature, session.pretrain.objective);
+    let contrast = loss::contrast(&normalised, session.temperature.value(), session.pretrain.objective);
     optim::zero_gradients(&session.parameters);
     loss::backward(&normalised, &contrast, 1.0);
     session.optimizer.step(lr);
-    contrast
+    (contrast, StepFeatures { hidden: features.hidden.detach(), unit: normalised.detach() })
 }
 
 /// Stops a run whose loss is no longer finite, before anything of it is saved. Waits for the device.

@@ -3,12 +3,16 @@
 
 use super::restore::{Counters, load_weights, restore};
 use super::saver::{Saver, Written};
-use super::tally::Tally;
+use super::similarities;
+use super::tally::{StepFeatures, Tally};
+use super::temperature::Temperature;
+use super::warnings::{Setting, Watch};
 use crate::checkpoint::{self, Checkpoint, SavedOptimizer};
 use crate::config::{Config, Precision, Pretrain, Start};
 use crate::data::{self, Part};
 use crate::loader::{Loader, Order, Rendering};
 use crate::model::{Encoder, HeadKind};
+use crate::monitor::geometry;
 use crate::optim::{self, Optimizer, Schedule};
 use crate::report::{Console, Plan, RunLog, duration, plots, read_json_lines};
 use crate::run_dir::{self, CheckpointKind, CheckpointName};
@@ -31,6 +35,7 @@ pub struct Session {
     pub optimizer: Box<dyn Optimizer>,
     pub schedule: Schedule,
     pub loader: Loader,
+    pub temperature: Temperature,
     pub log: RunLog,
     pub at: Counters,
     /// The newest checkpoint known to be on the disk.
@@ -38,6 +43,7 @@ pub struct Session {
     /// Statistics of the steps of the epoch under way that were trained before this process began.
     pub earlier_rows: Option<Tensor>,
     saver: Saver,
+    watch: Watch,
     last_begun: Option<CheckpointName>,
     directory: PathBuf,
     /// Held for as long as the run lasts.
@@ -71,6 +77,7 @@ impl Session {
             Schedule::new(pretrain.schedule, pretrain.optimizer.lr, steps_per_epoch, u64::from(pretrain.epochs));
 
         let (mut earlier_rows, mut ours) = (None, false);
+        let mut temperature = Temperature::new(pretrain.temperature, pretrain.ess_target);
         let (directory, at, last_saved) = match &config.start {
             Start::Fresh => (None, Counters::default(), None),
             Start::Pretrained(path) => {
@@ -83,6 +90,9 @@ impl Session {
                 let at = restore(&saved, &encoder, optimizer.as_mut(), steps_per_epoch)
                     .with_context(|| format!("cannot continue from {}", path.display()))?;
                 (earlier_rows, ours) = (saved.epoch_rows, saved.config.is_some());
+                if let Some(state) = &saved.temperature {
+                    temperature.restore(state);
+                }
                 let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 (Some(parent.to_owned()), at, Some(path.clone()))
             }
@@ -124,11 +134,14 @@ impl Session {
             optimizer,
             schedule,
             loader,
+            temperature,
             log,
             at,
             last_saved,
             earlier_rows,
             saver,
+            watch: Watch::default(),
+
             last_begun: None,
             directory,
             _claim: claim,
@@ -146,13 +159,34 @@ impl Session {
         self.device == Device::Cpu || self.at.step.is_multiple_of(STEPS_BETWEEN_LOOKS)
     }
 
-    /// Reports a finished epoch and saves when it is due.
-    pub fn finish_epoch(&mut self, tally: Tally, waited: Duration) -> Result<()> {
+    /// Whether this step is one of those that are looked at closely.
+    pub fn looks_closer(&self) -> bool {
+        let every = u64::from(self.pretrain.log_every);
+        every > 0 && self.at.step.is_multiple_of(every)
+    }
+
+    /// Reports a finished epoch, `last` being the features of its last step, and saves when it is due.
+    pub fn finish_epoch(&mut self, tally: Tally, last: Option<&StepFeatures>, waited: Duration) -> Result<()> {
         let finished = self.at.epoch;
         self.at.epoch += 1;
         self.at.batch = 0;
         self.log.record_steps(&tally.records());
-        self.log.epoch(&tally.report(waited));
+        let mut report = tally.report(waited);
+        report.temperature = self.temperature.value();
+        report.effective_rank = last.map(|features| geometry::effective_rank(&features.hidden));
+        self.log.epoch(&report);
+        if let Some(features) = last {
+            similarities::record(self.log.events(), report.step, &features.unit);
+        }
+        let setting = Setting {
+            objective: self.pretrain.objective,
+            batch_size: self.pretrain.batch_size,
+            precision: self.pretrain.precision,
+            warmup_epochs: self.pretrain.schedule.warmup_epochs,
+        };
+        for warning in self.watch.look(&report, setting) {
+            self.log.warn(&warning);
+        }
         let last = self.at.epoch == u64::from(self.pretrain.epochs);
         // The last epoch's state goes into the final checkpoint, once.
         if !last && finished.is_multiple_of(u64::from(self.pretrain.save_every_n_epochs)) {
@@ -231,6 +265,7 @@ impl Session {
             model_name: Some(self.pretrain.model.depth.name().to_owned()),
             batch_size: Some(self.pretrain.batch_size),
             epoch_rows: tally.map(Tally::rows),
+            temperature: self.temperature.state(),
         };
         let before = self.saver.begin(name, &checkpoint)?;
         self.last_begun = Some(name);

@@ -1,11 +1,14 @@
 //! What an epoch's steps said, kept on the device until somebody asks.
 
 use super::pretrain::read_scalars;
-use crate::config::Pretrain;
+use crate::config::{Precision, Pretrain};
 use crate::loss::Contrast;
-use crate::optim::Schedule;
-use crate::report::{EpochReport, StepRecord, StepReport};
+use crate::monitor::geometry;
+use crate::optim::{self, Schedule};
+use crate::report::{CloserLook, EpochReport, StepRecord, StepReport};
+use crate::state::Parameter;
 use anyhow::{Result, anyhow, bail};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
@@ -16,6 +19,19 @@ const TOP5: usize = 2;
 const NESS: usize = 3;
 const POSITIVE: usize = 4;
 const NEGATIVE: usize = 5;
+const VANISHED: usize = 6;
+const COLUMNS: usize = 7;
+/// Numbers of a [`CloserLook`].
+const CLOSER_COLUMNS: i64 = 4;
+const SAVED_COLUMNS: i64 = COLUMNS as i64 + CLOSER_COLUMNS;
+
+/// The features of one step, not recorded for autograd.
+pub struct StepFeatures {
+    /// Of the trunk, `[2B, D]`.
+    pub hidden: Tensor,
+    /// Of the projection head, rows of length 1, `[2B, P]`.
+    pub unit: Tensor,
+}
 
 /// Statistics of the steps of one epoch (of its rest, when a run continues inside it).
 pub struct Tally {
@@ -24,11 +40,15 @@ pub struct Tally {
     temperature: f64,
     images_per_step: u64,
     ceiling: f64,
-    /// One row of statistics per step, `[6]` each, on the device.
+    /// One row of statistics per step, `[COLUMNS]` each, on the device.
     rows: Vec<Tensor>,
     /// NESS of the anchors of the last step, `[M]`.
     last_ness: Option<Tensor>,
     lrs: Vec<f64>,
+    /// Steps that were looked at closely: place among the rows, then the numbers of a [`CloserLook`], `[4]`.
+    closer: Vec<(usize, Tensor)>,
+    /// The log of the largest xi that is lost beside 1 in the run's precision.
+    vanishing_log_xi: f64,
     /// Rows whose loss is known to be finite.
     checked: usize,
     /// Steps taken over from before a stop: they count for the means, not for the speed.
@@ -49,6 +69,8 @@ impl Tally {
             rows: Vec::new(),
             last_ness: None,
             lrs: Vec::new(),
+            closer: Vec::new(),
+            vanishing_log_xi: vanishing_log_xi(pretrain.precision),
             checked: 0,
             earlier: 0,
             device,
@@ -60,21 +82,34 @@ impl Tally {
     ///
     /// Errors: rows of another number than the steps that have been trained of the epoch.
     pub fn continue_from(&mut self, rows: &Tensor, schedule: &Schedule) -> Result<()> {
-        let [steps, 6] = rows.size()[..] else { bail!("the statistics of its steps are {:?}", rows.size()) };
+        let [steps, columns] = rows.size()[..] else { bail!("the statistics of its steps are {:?}", rows.size()) };
+        if columns != SAVED_COLUMNS {
+            bail!("the statistics of its steps have {columns} columns instead of {SAVED_COLUMNS}");
+        }
         self.first_step = self
             .first_step
             .checked_sub(steps as u64)
             .ok_or_else(|| anyhow!("it has statistics of {steps} steps and was saved after {}", self.first_step))?;
-        self.rows = rows.to_device(self.device).unbind(0);
+        let rows = rows.to_device(self.device);
+        self.rows = rows.narrow(1, 0, COLUMNS as i64).unbind(0);
+        let closer = rows.narrow(1, COLUMNS as i64, CLOSER_COLUMNS).unbind(0);
+        let seen = |row: &Tensor| row.isnan().all().int64_value(&[]) == 0;
+        self.closer = closer.into_iter().enumerate().filter(|(_, row)| seen(row)).collect();
         self.lrs = (0..steps as u64).map(|step| schedule.lr(self.first_step + step)).collect();
         self.checked = self.rows.len();
         self.earlier = steps as u64;
         Ok(())
     }
 
-    /// Statistics of every step so far, `[steps, 6]`.
+    /// Statistics of every step so far, `[steps, 7 + 4]`; those of a close look are NaN where there was none.
     pub fn rows(&self) -> Tensor {
-        Tensor::stack(&self.rows, 0)
+        let _guard = tch::no_grad_guard();
+        let rows = Tensor::stack(&self.rows, 0);
+        let closer = Tensor::full([self.rows.len() as i64, CLOSER_COLUMNS], f64::NAN, (Kind::Float, self.device));
+        for (place, numbers) in &self.closer {
+            closer.get(*place as i64).copy_(numbers);
+        }
+        Tensor::cat(&[rows, closer], 1)
     }
 
     /// Takes a step's statistics without waiting for them.
@@ -82,17 +117,49 @@ impl Tally {
         let _guard = tch::no_grad_guard();
         let a = &contrast.anchors;
         let mean = |t: &Tensor| t.mean(Kind::Float);
-        let row =
-            [contrast.value(), a.top(1) * 100.0, a.top(5) * 100.0, mean(&a.ness), mean(&a.positive), mean(&a.negative)];
+        let vanished = a.log_xi.le(self.vanishing_log_xi).to_kind(Kind::Float);
+        let row: [Tensor; COLUMNS] = [
+            contrast.value(),
+            a.top(1) * 100.0,
+            a.top(5) * 100.0,
+            mean(&a.ness),
+            mean(&a.positive),
+            mean(&a.negative),
+            mean(&vanished),
+        ];
         self.rows.push(Tensor::stack(&row, 0));
         self.last_ness = Some(a.ness.shallow_clone());
         self.lrs.push(lr);
     }
 
+    /// Takes a close look at the step just added: its features, and the gradients it left. Waits for nothing.
+    pub fn look_closer(&mut self, features: &StepFeatures, parameters: &[Parameter]) {
+        let _guard = tch::no_grad_guard();
+        let unit = &features.unit;
+        let numbers = [
+            optim::gradient_norm(parameters).to_device(self.device),
+            geometry::alignment(unit),
+            geometry::uniformity(unit),
+            geometry::spread(unit),
+        ];
+        self.closer.push((self.rows.len() - 1, Tensor::stack(&numbers, 0)));
+    }
+
+    /// The numbers of the close looks: place among the rows, and what was seen.
+    fn closer_looks(&self) -> Vec<(usize, CloserLook)> {
+        let rows: Vec<Tensor> = self.closer.iter().map(|(_, row)| row.shallow_clone()).collect();
+        let numbers = read_scalars(&rows);
+        let look = |n: &[f64]| CloserLook { gradient_norm: n[0], alignment: n[1], uniformity: n[2], feature_std: n[3] };
+        self.closer.iter().zip(numbers.chunks_exact(4)).map(|((place, _), n)| (*place, look(n))).collect()
+    }
+
     /// The last step's numbers; waits for the device.
     pub fn latest(&self) -> StepReport {
-        let row =
-            self.rows.last().map(|row| read_scalars(std::slice::from_ref(row))).unwrap_or_else(|| vec![f64::NAN; 6]);
+        let row = self
+            .rows
+            .last()
+            .map(|row| read_scalars(std::slice::from_ref(row)))
+            .unwrap_or_else(|| vec![f64::NAN; COLUMNS]);
         StepReport {
             loss_infonce: row[LOSS],
             contrastive_top1: row[TOP1],
@@ -105,7 +172,7 @@ impl Tally {
     pub fn not_finite(&mut self) -> Option<String> {
         let first = std::mem::replace(&mut self.checked, self.rows.len());
         let rows = read_scalars(&self.rows[first..]);
-        let losses: Vec<f64> = rows.chunks_exact(6).map(|row| row[LOSS]).collect();
+        let losses: Vec<f64> = rows.chunks_exact(COLUMNS).map(|row| row[LOSS]).collect();
         let at = losses.iter().position(|loss| !loss.is_finite())?;
         let step = self.first_step + (first + at) as u64 + 1;
         Some(format!("the loss is {} at step {step} (epoch {})", losses[at], self.epoch + 1))
@@ -122,6 +189,7 @@ impl Tally {
     /// Every step's numbers.
     pub fn records(&self) -> Vec<StepRecord> {
         let (loss, top1, ness) = (self.column(LOSS), self.column(TOP1), self.column(NESS));
+        let closer: HashMap<usize, CloserLook> = self.closer_looks().into_iter().collect();
         (0..loss.len())
             .map(|i| StepRecord {
                 epoch: self.epoch,
@@ -130,6 +198,7 @@ impl Tally {
                 contrastive_top1: top1[i],
                 ness_mean: ness[i],
                 lr: self.lrs[i],
+                closer: closer.get(&i).copied(),
             })
             .collect()
     }
@@ -142,6 +211,10 @@ impl Tally {
         };
         let quantile = |q: f64| {
             self.last_ness.as_ref().map(|ness| ness.quantile_scalar(q, 0i64, false, "linear").double_value(&[]))
+        };
+        let closer = self.closer_looks();
+        let seen = |number: fn(&CloserLook) -> f64| {
+            (!closer.is_empty()).then(|| closer.iter().map(|(_, look)| number(look)).sum::<f64>() / closer.len() as f64)
         };
         let loss = mean(LOSS);
         let steps = self.lrs.len() as u64;
@@ -160,6 +233,11 @@ impl Tally {
             mi_ceiling_nats: self.ceiling,
             positive_similarity: mean(POSITIVE),
             negative_similarity: mean(NEGATIVE),
+            vanished_pull_share: Some(mean(VANISHED)),
+            gradient_norm: seen(|look| look.gradient_norm),
+            alignment: seen(|look| look.alignment),
+            uniformity: seen(|look| look.uniformity),
+            feature_std: seen(|look| look.feature_std),
             lr: self.lrs.last().copied().unwrap_or(0.0),
             temperature: self.temperature,
             images_per_second: ((steps - self.earlier) * self.images_per_step) as f64 / seconds.max(1e-9),
@@ -176,4 +254,14 @@ fn peak_memory_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? / 1024.0)
+}
+
+/// In a precision with so many bits behind the point, 1 + xi rounds to 1 for xi of half its last bit and below.
+fn vanishing_log_xi(precision: Precision) -> f64 {
+    let bits = match precision {
+        Precision::Fp32 => 24.0,
+        Precision::Fp16 => 11.0,
+        Precision::Bf16 => 8.0,
+    };
+    -bits * std::f64::consts::LN_2
 }

@@ -1,6 +1,6 @@
 //! What is trained, and towards what.
 
-use crate::cli::values::{above_zero, between, one_of, two_views};
+use crate::cli::values::{above_zero, between, inside_unit, one_of, two_views};
 use crate::config::{Depth, HeadMode, Objective, Stem};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -12,6 +12,13 @@ pub struct ObjectiveArgs {
     /// Temperature of the similarities
     #[arg(long, value_name = "T", default_value = "0.1", value_parser = above_zero)]
     pub temperature: f64,
+    /// Adapt the temperature so that the mean NESS stays at this, above 0 and below 1
+    ///
+    /// NESS is the normalised effective sample size of the negatives. Every 10
+    /// steps the temperature moves by at most 5%. An extension of the paper.
+    /// Default: the temperature is fixed.
+    #[arg(long, value_name = "NESS", hide_short_help = true, value_parser = inside_unit)]
+    pub ess_target: Option<f64>,
     /// ResNet trunk
     #[arg(long, value_name = "NAME", default_value = "res50", value_parser = one_of!(Depth))]
     pub model: Depth,

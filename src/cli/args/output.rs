@@ -1,6 +1,6 @@
 //! What the program says.
 
-use crate::cli::values::switch;
+use crate::cli::values::{count, switch};
 use clap::ArgAction::Set;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -10,6 +10,12 @@ pub struct OutputArgs {
     #[arg(long, value_name = "BOOL", default_value = "false", hide_default_value = true)]
     #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
     pub dry_run: bool,
+    /// Steps between two close looks at features and gradients; 0 is once an epoch
+    ///
+    /// Gradient norm, alignment, uniformity and spread, in steps.jsonl and
+    /// TensorBoard. They change nothing in the training.
+    #[arg(long, value_name = "STEPS", default_value = "50", hide_short_help = true, value_parser = count::<0>)]
+    pub log_every: u32,
     /// Print errors and the final result only
     #[arg(long, short, value_name = "BOOL", default_value = "false", hide_default_value = true)]
     #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]

@@ -20,6 +20,9 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Pretrain) {
         "job",
         format!("pre-train with {} ({loss}), temperature {}", run.objective.directory_suffix(), short(run.temperature)),
     );
+    if let Some(target) = run.ess_target {
+        facts.say("temperature", format!("steered so that the mean NESS is {}", short(target)));
+    }
     facts.say("start", start_line(&resolved.config.start));
     let split = facts.data("data", &run.data, Part::Unlabelled);
     let views = u64::from(run.batch_size) * 2;

@@ -48,6 +48,7 @@ fn advice(id: &str) -> &'static str {
 const PRETRAINING_ONLY: &[&str] = &[
     "clr",
     "temperature",
+    "ess_target",
     "proj_head_mode",
     "num_proj_layers",
     "proj_out_dim",
@@ -75,6 +76,7 @@ const PRETRAINING_ONLY: &[&str] = &[
     "blur_kernel",
     "blur_sigma_min",
     "blur_sigma_max",
+    "log_every",
     "save_every_n_epochs",
     "save_every_n_steps",
     "keep_last",

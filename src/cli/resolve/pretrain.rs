@@ -21,6 +21,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
         engine: engine(&typed.args),
         objective: objective.clr,
         temperature: objective.temperature,
+        ess_target: objective.ess_target,
         model: model(&typed.args, &data),
         optimizer: OptimizerConfig {
             name: optimisation.optimizer,
@@ -37,6 +38,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
         epochs: optimisation.epochs,
         seed: optimisation.seed,
         precision,
+        log_every: typed.args.output.log_every,
         save_every_n_epochs: typed.args.results.save_every_n_epochs,
         checkpoints: checkpoints(&typed.args.results),
         data,

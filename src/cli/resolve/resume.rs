@@ -94,6 +94,9 @@ pub fn continued(
     if typed.has("save_every_n_epochs") {
         config.save_every_n_epochs = wanted.save_every_n_epochs;
     }
+    if typed.has("log_every") {
+        config.log_every = wanted.log_every;
+    }
     let (kept, asked) = (&mut config.checkpoints, wanted.checkpoints);
     if typed.has("save_every_n_steps") {
         kept.every_n_steps = asked.every_n_steps;
@@ -127,6 +130,7 @@ const IDENTITY: &[(&str, Setting)] = &[
     ("train_images", |c| c.data.train_images.map_or("all".to_owned(), |n| n.to_string())),
     ("clr", |c| c.objective.to_string()),
     ("temperature", |c| c.temperature.to_string()),
+    ("ess_target", |c| c.ess_target.map_or("none".to_owned(), |target| target.to_string())),
     ("model", |c| c.model.depth.to_string()),
     ("stem", |c| c.model.stem.to_string()),
     ("proj_head_mode", |c| c.model.head.mode.to_string()),
@@ -256,6 +260,7 @@ mod tests {
         "fp16_precision",
         "workers",
         "dry_run",
+        "log_every",
         "quiet",
         "verbose",
     ];
