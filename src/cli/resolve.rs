@@ -3,7 +3,7 @@
 
 mod evaluate;
 mod modes;
-mod pretrain;
+pub(super) mod pretrain;
 mod resume;
 
 pub use resume::{Origin, ReadSaved, Saved, read_saved};

@@ -1,8 +1,9 @@
 //! From a subcommand as typed to what it means.
 
 use super::args::ToolArgs;
-use super::args::{EmbedArgs, ExportArgs, InspectArgs, ReportArgs};
-use crate::config::{Embed, Export, Inspect, Report, Tool};
+use super::args::{EmbedArgs, ExportArgs, InspectArgs, PreviewArgs, ReportArgs};
+use super::resolve::pretrain::{augmentation, data_config};
+use crate::config::{Embed, Export, Inspect, Preview, Report, Tool};
 use anyhow::Result;
 
 /// Resolves a subcommand.
@@ -13,6 +14,7 @@ pub fn resolve_tool(args: &ToolArgs) -> Result<Tool> {
         ToolArgs::Export(args) => export(args).map(Tool::Export),
         ToolArgs::Inspect(args) => inspect(args).map(Tool::Inspect),
         ToolArgs::Embed(args) => embed(args).map(Tool::Embed),
+        ToolArgs::Preview(args) => preview(args).map(Tool::Preview),
         ToolArgs::Report(args) => report(args).map(Tool::Report),
     }
 }
@@ -31,4 +33,12 @@ fn embed(args: &EmbedArgs) -> Result<Embed> {
 
 fn report(args: &ReportArgs) -> Result<Report> {
     Ok(Report { directories: args.directories.clone() })
+}
+
+fn preview(args: &PreviewArgs) -> Result<Preview> {
+    let data = data_config(&args.data, args.data.dataset_name);
+    let augmentation = augmentation(&args.augmentation, &data)?;
+    let PreviewArgs { seed, epoch, images, out, parameters, .. } = args;
+    let (seed, epoch, images, parameters) = (*seed, *epoch, *images, *parameters);
+    Ok(Preview { data, augmentation, seed, epoch, images, out: out.clone(), parameters })
 }

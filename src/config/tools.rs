@@ -1,5 +1,6 @@
 //! What the subcommands do, each resolved.
 
+use super::{Augmentation, DataConfig};
 use std::path::PathBuf;
 
 /// A subcommand.
@@ -9,6 +10,7 @@ pub enum Tool {
     Inspect(Inspect),
     Embed(Embed),
     Report(Report),
+    Preview(Preview),
 }
 
 /// Write the encoder of a checkpoint for another program.
@@ -37,4 +39,19 @@ pub struct Embed {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     pub directories: Vec<PathBuf>,
+}
+
+/// Draw images and their views.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preview {
+    pub data: DataConfig,
+    pub augmentation: Augmentation,
+    pub seed: u64,
+    /// Counted from 0.
+    pub epoch: u32,
+    pub images: u32,
+    /// PNG file.
+    pub out: PathBuf,
+    /// Print what was drawn.
+    pub parameters: bool,
 }

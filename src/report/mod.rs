@@ -4,6 +4,7 @@
 //! everything else; [`plots`] draws curves; [`Table`] lays out evaluation results.
 
 mod console;
+mod contact_sheet;
 mod epoch_line;
 mod eval_log;
 mod events;
@@ -18,6 +19,7 @@ mod run_log;
 mod table;
 
 pub use console::{Console, Verbosity};
+pub use contact_sheet::{contact_sheet, enlarged};
 pub use eval_log::EvalLog;
 pub use events::{Events, Histogram};
 pub use format::{duration, short};

@@ -3,6 +3,7 @@
 mod embed;
 mod export;
 mod inspect;
+mod preview;
 mod report;
 
 use crate::config::Tool;
@@ -17,6 +18,7 @@ pub fn run(tool: &Tool, console: &Console) -> Result<()> {
         Tool::Export(export) => export::run(export, console),
         Tool::Inspect(inspect) => inspect::run(inspect, console),
         Tool::Embed(embed) => embed::run(embed, console),
+        Tool::Preview(preview) => preview::run(preview, console),
         Tool::Report(report) => report::run(report, console),
     }
 }

@@ -52,6 +52,7 @@ pub fn run(
 
 /// Epochs of batches of steps.
 fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
+    let mut first_of_process = true;
     while session.at.epoch < u64::from(session.pretrain.epochs) {
         let Counters { epoch, batch: first, .. } = session.at;
         let mut batches = session.loader.epoch(epoch, first as usize);
@@ -63,7 +64,11 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
         }
         for batch in batches.by_ref() {
             let lr = session.schedule.lr(session.at.step);
-            let (contrast, features) = step(session, &batch?, lr);
+            let batch = batch?;
+            if std::mem::take(&mut first_of_process) {
+                session.show_views(&batch.images)?;
+            }
+            let (contrast, features) = step(session, &batch, lr);
             tally.add(&contrast, lr);
             session.at.step += 1;
             session.at.batch += 1;

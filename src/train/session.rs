@@ -14,7 +14,8 @@ use crate::loader::{Loader, Order, Rendering};
 use crate::model::{Encoder, HeadKind};
 use crate::monitor::geometry;
 use crate::optim::{self, Optimizer, Schedule};
-use crate::report::{Console, Plan, RunLog, duration, plots, read_json_lines};
+use crate::pixels::RgbImage;
+use crate::report::{Console, Plan, RunLog, contact_sheet, duration, enlarged, plots, read_json_lines};
 use crate::run_dir::{self, CheckpointKind, CheckpointName};
 use crate::state::Parameter;
 use anyhow::{Context, Result, bail};
@@ -124,6 +125,9 @@ impl Session {
         let mut log = RunLog::create(&directory, plan, console.clone())?;
         log.detail(&format!("command: {}", config.command.join(" ")));
         log.note(&format!("results go to {}", directory.display()));
+        let settings = run_dir::to_yaml(&serde_json::to_value(config)?);
+        let step = at.epoch * steps_per_epoch + at.batch;
+        log.events().text("configuration", step, &format!("```\n{settings}\n```"));
         let pretrain = pretrain.clone();
         let saver = Saver::new(&directory, pretrain.checkpoints);
         let started = Instant::now();
@@ -193,6 +197,21 @@ impl Session {
             self.begin_save(CheckpointName::finished(finished as u32), None)?;
         }
         Ok(())
+    }
+
+    /// Shows TensorBoard the first pairs of views that this process trains on: `images` is a batch's u8 `[2B, S, S, 3]`.
+    pub fn show_views(&mut self, images: &Tensor) -> Result<()> {
+        const PAIRS: usize = 16;
+        let (views, size) = (images.size()[0] as usize, images.size()[1] as usize);
+        let picture = |number: usize| -> Result<RgbImage> {
+            let mut tile = RgbImage::new(size, size);
+            let tensor = images.get(number as i64).to_device(Device::Cpu).contiguous();
+            tensor.f_copy_data_u8(&mut tile.pixels, size * size * 3)?;
+            Ok(enlarged(tile.as_ref(), 64))
+        };
+        let pairs: Result<Vec<Vec<RgbImage>>> =
+            (0..(views / 2).min(PAIRS)).map(|first| Ok(vec![picture(first)?, picture(first + views / 2)?])).collect();
+        self.log.events().image("views", self.at.step, contact_sheet(&pairs?, 4).as_ref())
     }
 
     /// Whether `--save-every-n-steps` asks for a checkpoint after this step.

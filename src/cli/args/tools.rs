@@ -1,6 +1,6 @@
 //! The subcommands.
 
-use super::{EmbedArgs, ExportArgs, InspectArgs, ReportArgs};
+use super::{EmbedArgs, ExportArgs, InspectArgs, PreviewArgs, ReportArgs};
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum ToolArgs {
@@ -8,6 +8,8 @@ pub enum ToolArgs {
     Export(ExportArgs),
     /// Say what is inside a checkpoint, and whether it is whole
     Inspect(InspectArgs),
+    /// Draw images and their two views, as training sees them
+    Preview(PreviewArgs),
     /// Write the features of a data set
     Embed(EmbedArgs),
     /// Gather runs and their evaluations into one table

@@ -34,7 +34,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
         TrainMode::Transfer => flags.transfer_dataset_name,
         _ => args.data.dataset_name,
     };
-    let data = data_config(args, dataset);
+    let data = data_config(&args.data, dataset);
     let source = match train_mode {
         TrainMode::Supervised => EncoderSource::Scratch(model(args, &data)),
         _ => encoder_source(typed)?,

@@ -1,7 +1,7 @@
 //! A new pre-training run from flags.
 
 use super::ordered;
-use crate::cli::{Args, ResultsArgs, Typed};
+use crate::cli::{Args, AugmentationArgs, DataArgs, ResultsArgs, Typed};
 use crate::config::{
     Augmentation, CheckpointPolicy, DataConfig, DatasetName, Engine, HeadConfig, ModelConfig, Normalisation,
     OptimizerConfig, Precision, Pretrain, ScheduleConfig, ScheduleName, Stem,
@@ -15,9 +15,9 @@ const IMAGENET_STEM_FROM_PX: u32 = 128;
 
 pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
     let Args { data, objective, optimisation, .. } = &typed.args;
-    let data = data_config(&typed.args, data.dataset_name);
+    let data = data_config(data, data.dataset_name);
     Ok(Pretrain {
-        augmentation: augmentation(typed, &data)?,
+        augmentation: augmentation(&typed.args.augmentation, &data)?,
         engine: engine(&typed.args),
         objective: objective.clr,
         temperature: objective.temperature,
@@ -55,9 +55,9 @@ fn checkpoints(flags: &ResultsArgs) -> CheckpointPolicy {
     }
 }
 
-pub fn data_config(args: &Args, dataset: DatasetName) -> DataConfig {
-    let image_size_px = args.data.image_size.unwrap_or_else(|| native_size_px(dataset));
-    DataConfig { dataset, root: args.data.data.clone(), image_size_px, train_images: args.data.train_images }
+pub fn data_config(flags: &DataArgs, dataset: DatasetName) -> DataConfig {
+    let image_size_px = flags.image_size.unwrap_or_else(|| native_size_px(dataset));
+    DataConfig { dataset, root: flags.data.clone(), image_size_px, train_images: flags.train_images }
 }
 
 pub fn model(args: &Args, data: &DataConfig) -> ModelConfig {
@@ -90,8 +90,7 @@ fn schedule(typed: &Typed) -> Result<ScheduleName> {
 }
 
 /// The paper's recipe for the data set, with what was typed in its place.
-fn augmentation(typed: &Typed, data: &DataConfig) -> Result<Augmentation> {
-    let flags = &typed.args.augmentation;
+pub fn augmentation(flags: &AugmentationArgs, data: &DataConfig) -> Result<Augmentation> {
     let paper = Augmentation::paper(data.dataset, data.image_size_px, flags.faster_version);
     let blur_prob = match (flags.blur, flags.blur_prob) {
         (Some(false), Some(prob)) if prob > 0.0 => {

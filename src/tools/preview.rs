@@ -1,0 +1,111 @@
+//! `flatnce preview`: originals and their two views, exactly those that a
+//! training run with the same flags sees first.
+
+use crate::augment::draw;
+use crate::config::Preview;
+use crate::data::{self, Part, Split};
+use crate::loader::{Loader, Order, Rendering};
+use crate::pixels::{RgbImage, RgbRef};
+use crate::report::{Console, Table, contact_sheet, enlarged, save_png, short};
+use crate::rng::{Purpose, Stream};
+use anyhow::{Context, Result, bail};
+use image::imageops::{self, FilterType};
+use std::sync::Arc;
+
+/// Small tiles are enlarged to about this side.
+const TILE_PX: usize = 96;
+
+/// Width that the sheet is to stay near.
+const SHEET_PX: usize = 1400;
+
+/// Writes the sheet, and prints the drawn parameters if they are asked for.
+///
+/// Errors: data that is missing or too small, a picture that cannot be written.
+pub fn run(preview: &Preview, console: &Console) -> Result<()> {
+    let split = Arc::new(data::load(&preview.data, Part::Unlabelled)?);
+    console.note(&split.describe());
+    let (images, size) = (preview.images as usize, preview.data.image_size_px as usize);
+    if split.len() < images {
+        bail!("{} has {} images; choose a smaller --images than {images}", split.name, split.len());
+    }
+    let rendering = Rendering::Views { recipe: preview.augmentation.clone(), size_px: size };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let loader = Loader::new(Arc::clone(&split), rendering, Order::Shuffled, images, preview.seed, workers)?;
+    let epoch = u64::from(preview.epoch);
+    let batch = loader.epoch(epoch, 0).next().context("the loader has no batch")??;
+    let pixels = Vec::<u8>::try_from(batch.images.contiguous().view(-1))?;
+    let view = |number: usize, sample: usize| {
+        let stride = size * size * 3;
+        let start = (number * images + sample) * stride;
+        RgbRef { width: size, height: size, pixels: &pixels[start..start + stride] }
+    };
+    let mut scratch = RgbImage::default();
+    let mut groups = Vec::with_capacity(images);
+    for (place, &sample) in batch.samples.iter().enumerate() {
+        let original = fitted(split.image(sample, &mut scratch)?, size.max(TILE_PX));
+        groups.push(vec![original, enlarged(view(0, place), TILE_PX), enlarged(view(1, place), TILE_PX)]);
+    }
+    save_png(&preview.out, contact_sheet(&groups, (SHEET_PX / (3 * size.max(TILE_PX))).max(1)).as_ref())?;
+    if preview.parameters {
+        console.result(&parameters(preview, &split, &batch.samples)?.to_string());
+    }
+    console.result(&format!(
+        "{images} images, each with its two views in epoch {} at seed {}: {}",
+        preview.epoch,
+        preview.seed,
+        preview.out.display()
+    ));
+    Ok(())
+}
+
+/// The picture within a square of side `side_px`, its shape kept; small ones are enlarged pixel by pixel.
+fn fitted(picture: RgbRef, side_px: usize) -> RgbImage {
+    let longer = picture.width.max(picture.height);
+    if longer <= side_px {
+        let factor = side_px / longer.max(1);
+        return enlarged(picture, longer * factor);
+    }
+    let scaled = |length: usize| (length * side_px).div_ceil(longer).max(1);
+    let (width, height) = (scaled(picture.width), scaled(picture.height));
+    let whole = image::RgbImage::from_raw(picture.width as u32, picture.height as u32, picture.pixels.to_vec())
+        .expect("the pixels fill the picture");
+    let small = imageops::resize(&whole, width as u32, height as u32, FilterType::Triangle);
+    RgbImage { width, height, pixels: small.into_raw() }
+}
+
+/// What was drawn for each view, a row each.
+fn parameters(preview: &Preview, split: &Split, samples: &[usize]) -> Result<Table> {
+    let mut table = Table::new([
+        "image",
+        "view",
+        "crop: left, top, width x height",
+        "flip",
+        "jitter b, c, s, hue",
+        "grey",
+        "blur sigma",
+    ]);
+    let mut scratch = RgbImage::default();
+    let yes = |set: bool| if set { "yes" } else { "" }.to_owned();
+    for &sample in samples {
+        let image = split.image(sample, &mut scratch)?;
+        for view in 0..2u32 {
+            // The stream that the loader draws from.
+            let mut stream = Stream::new(preview.seed, Purpose::View, u64::from(preview.epoch), sample as u64, view);
+            let drawn = draw(&preview.augmentation, &mut stream, image.width, image.height);
+            let crop = drawn.crop;
+            let jitter = drawn.jitter.map_or(String::new(), |j| {
+                [j.brightness, j.contrast, j.saturation, j.hue].map(|factor| short(f64::from(factor))).join(", ")
+            });
+            table.row([
+                sample.to_string(),
+                (view + 1).to_string(),
+                format!("{}, {}, {} x {}", crop.left, crop.top, crop.width, crop.height),
+                yes(drawn.flip),
+                jitter,
+                yes(drawn.grayscale),
+                drawn.blur_sigma.map_or(String::new(), |sigma| short(f64::from(sigma))),
+            ]);
+        }
+    }
+    Ok(table)
+}

@@ -1,0 +1,71 @@
+//! The contact sheet shows what training sees.
+
+use assert_cmd::cargo::CommandCargoExt;
+use flatnce::config::{Augmentation, DataConfig, DatasetName};
+use flatnce::data::{self, Part};
+use flatnce::loader::{Loader, Order, Rendering};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+fn preview(directory: &Path, words: &[&str]) -> Output {
+    let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
+    command.arg("preview").args(words).current_dir(directory).env("OMP_NUM_THREADS", "1");
+    command.output().expect("it starts")
+}
+
+/// The top left pixel of every enlarged pixel of the tile at `(left, top)`: the tile as it was.
+fn tile(sheet: &image::RgbImage, left: u32, top: u32, factor: u32) -> Vec<u8> {
+    let mut pixels = Vec::new();
+    for y in 0..32 {
+        for x in 0..32 {
+            pixels.extend(sheet.get_pixel(left + x * factor, top + y * factor).0);
+        }
+    }
+    pixels
+}
+
+#[test]
+fn the_views_on_the_sheet_are_those_of_the_first_batch() {
+    let place = tempfile::tempdir().expect("a directory");
+    let words = ["--dataset-name=fashion_mnist_mini", "--images=3", "--epoch=2", "--seed=9", "--crop-scale-min=0.3"];
+    let output = preview(place.path(), &words);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let sheet = image::open(place.path().join("views.png")).expect("a picture").to_rgb8();
+
+    let dataset = DatasetName::FashionMnistMini;
+    let data = DataConfig { dataset, root: "datasets".into(), image_size_px: 32, train_images: None };
+    let split = Arc::new(data::load(&data, Part::Unlabelled).expect("it is inside the program"));
+    let recipe = Augmentation { crop_scale_min: 0.3, ..Augmentation::paper(dataset, 32, false) };
+    let rendering = Rendering::Views { recipe, size_px: 32 };
+    // As training has it, with another batch size and number of workers than the sheet.
+    let loader = Loader::new(Arc::clone(&split), rendering, Order::Shuffled, 64, 9, 1).expect("a loader");
+    let batch = loader.epoch(2, 0).next().expect("a batch").expect("images");
+    for sample in 0..3u32 {
+        let group = 10 + sample * (3 * 96 + 2 * 2 + 10);
+        let mut scratch = Default::default();
+        let original = split.image(batch.samples[sample as usize], &mut scratch).expect("an image").pixels.to_vec();
+        assert!(tile(&sheet, group, 10, 3) == original, "original {sample}");
+        for view in 0..2u32 {
+            let row = batch.images.get(i64::from(view * 64 + sample)).contiguous().view(-1);
+            let expected = Vec::<u8>::try_from(row).expect("bytes");
+            assert!(tile(&sheet, group + (view + 1) * 98, 10, 3) == expected, "sample {sample}, view {view}");
+        }
+    }
+}
+
+#[test]
+fn parameters_are_printed_on_request_and_errors_name_the_flag() {
+    let place = tempfile::tempdir().expect("a directory");
+    let output = preview(place.path(), &["--dataset-name=fashion_mnist_mini", "--images=2", "--parameters"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said.lines().filter(|line| line.starts_with('|')).count(), 2 + 2 * 2, "{said}");
+
+    let output = preview(place.path(), &["--dataset-name=fashion_mnist_mini", "--images=5000", "--out=other.png"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("choose a smaller --images than 5000"));
+    assert!(!place.path().join("other.png").exists());
+    let output = preview(place.path(), &["--dataset_name=fashion_mnist_mini", "--out=absent/other.png"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("absent/other.png"));
+}
