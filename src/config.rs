@@ -169,6 +169,16 @@ choice! {
 }
 
 choice! {
+    /// How the terminal is written to.
+    LogFormat {
+        /// Lines and progress bars for people.
+        Text = "text",
+        /// A JSON object a line.
+        Json = "json",
+    }
+}
+
+choice! {
     /// The engine that renders the views.
     Engine {
         /// Worker threads on the CPU.
@@ -493,6 +503,7 @@ pub struct Config {
     /// Results go below this directory.
     pub save_dir: PathBuf,
     pub talk: Talk,
+    pub log_format: LogFormat,
     /// Resolve and print everything, train nothing.
     pub dry_run: bool,
     /// The command line as typed, word by word, to be repeated.

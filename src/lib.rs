@@ -27,7 +27,7 @@ pub mod tools;
 pub mod torch_file;
 pub mod train;
 
-use config::{Job, Talk};
+use config::{Job, LogFormat, Talk};
 use report::{Console, Verbosity};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use std::sync::Arc;
@@ -45,11 +45,14 @@ pub enum Outcome {
 ///
 /// Errors: whatever stops the run, with its causes.
 pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
-    let console = Console::new(match resolved.config.talk {
-        Talk::Quiet => Verbosity::Quiet,
-        Talk::Normal => Verbosity::Normal,
-        Talk::Verbose => Verbosity::Verbose,
-    });
+    let console = Console::new(
+        match resolved.config.talk {
+            Talk::Quiet => Verbosity::Quiet,
+            Talk::Normal => Verbosity::Normal,
+            Talk::Verbose => Verbosity::Verbose,
+        },
+        resolved.config.log_format,
+    );
     for warning in &resolved.warnings {
         console.warn(warning);
     }
@@ -81,7 +84,7 @@ pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
 ///
 /// Errors: whatever stops it, with its causes.
 pub fn use_tool(tool: &config::Tool) -> anyhow::Result<()> {
-    tools::run(tool, &Console::new(Verbosity::Normal))
+    tools::run(tool, &Console::new(Verbosity::Normal, LogFormat::Text))
 }
 
 /// A flag that SIGINT, SIGTERM and SIGUSR1 set: Ctrl-C, and the warnings of Slurm and Kubernetes before they kill. A

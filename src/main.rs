@@ -1,5 +1,7 @@
 //! Parse, run, report: everything else is in the library.
 
+use flatnce::config::LogFormat;
+use flatnce::report::{Console, Verbosity};
 use flatnce::{Outcome, cli};
 use std::process::ExitCode;
 
@@ -27,6 +29,10 @@ fn main() -> ExitCode {
     match flatnce::run(&resolved) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Stopped) => ExitCode::from(STOPPED),
+        Err(error) if resolved.config.log_format == LogFormat::Json => {
+            Console::new(Verbosity::Quiet, LogFormat::Json).error(&format!("{error:#}"));
+            ExitCode::from(1)
+        }
         Err(error) => fail(&error, 1),
     }
 }

@@ -77,6 +77,7 @@ fn config(run: &Evaluate, save_dir: &Path) -> Config {
         workers: 2,
         save_dir: save_dir.to_owned(),
         talk: Talk::Quiet,
+        log_format: LogFormat::Text,
         dry_run: false,
         command: vec!["flatnce".into(), "--train-mode".into(), "eval".into()],
     }

@@ -582,3 +582,25 @@ fn awkward_figures_are_drawn() {
     curves(&picture_path(directory.path(), "one.png"), &training_figure("one epoch", &epochs, &[])).unwrap();
     assert!(curves(Path::new("/absent/x.png"), &figure).unwrap_err().to_string().contains("/absent/x.png"));
 }
+
+#[test]
+fn json_lines_carry_what_the_terminal_would_say() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = Shared::default();
+    let console = Console::json_to(Verbosity::Normal, out.clone());
+    let mut log = RunLog::create(directory.path(), plan(0, 1), console.clone()).unwrap();
+    pretend(&mut log, plan(0, 1), 1);
+    log.warn("the \u{1b}[31mdisk\u{1b}[0m is slow");
+    log.detail("for the curious");
+    log.finish("done");
+    let text = out.text();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<&str> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["epoch", "warning", "result"], "{text}");
+    assert_eq!((lines[0]["loss_infonce"].as_f64(), lines[0]["epoch"].as_u64()), (Some(4.0), Some(0)));
+    assert_eq!(lines[2]["message"], "done");
+    assert!(!text.contains('\u{1b}'), "{text}");
+    for line in &lines {
+        chrono::DateTime::parse_from_rfc3339(line["time"].as_str().unwrap()).unwrap();
+    }
+}

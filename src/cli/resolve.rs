@@ -65,6 +65,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         workers: args.machine.workers.unwrap_or_else(cores),
         save_dir: args.results.save_dir.clone(),
         talk: talk(typed)?,
+        log_format: args.output.log_format,
         dry_run: args.output.dry_run,
         command: typed.words.clone(),
     };

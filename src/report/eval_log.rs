@@ -1,6 +1,6 @@
 //! Everything an evaluation says: the terminal, `training.log` and `metrics.jsonl`.
 
-use super::console::Console;
+use super::console::{Console, Verbosity};
 use super::json_lines::JsonLines;
 use super::log_file::LogFile;
 use super::numbers::EvalRecord;
@@ -34,7 +34,12 @@ impl EvalLog {
 
     /// An epoch is done: its line in both files, and on the terminal when verbose.
     pub fn epoch(&mut self, record: &EvalRecord, epochs: u64) {
-        self.detail(&record.line(epochs));
+        let line = record.line(epochs);
+        match self.console.verbosity() {
+            Verbosity::Verbose => self.console.numbers("evaluation_epoch", record, &line),
+            _ => {}
+        }
+        self.text.stamped("DETAIL", &line, &self.console);
         if let Some(warning) = self.metrics.write(std::slice::from_ref(record), &self.console) {
             self.warn(&warning);
         }

@@ -101,7 +101,8 @@ impl RunLog {
     pub fn epoch(&mut self, report: &EpochReport) {
         self.bar = None;
         let line = epoch_line(report, self.plan.epochs, self.clock.eta());
-        self.note(&line);
+        self.console.numbers("epoch", report, &line);
+        self.log("INFO", &line);
         if let Some(warning) = self.metrics.write(std::slice::from_ref(report), &self.console) {
             self.warn(&format!("epoch {}: {warning}", report.epoch + 1));
         }

@@ -1,6 +1,7 @@
 //! What the program says.
 
-use crate::cli::values::{count, switch};
+use crate::cli::values::{count, one_of, switch};
+use crate::config::LogFormat;
 use clap::ArgAction::Set;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -16,6 +17,9 @@ pub struct OutputArgs {
     /// TensorBoard. They change nothing in the training.
     #[arg(long, value_name = "STEPS", default_value = "50", hide_short_help = true, value_parser = count::<0>)]
     pub log_every: u32,
+    /// Lines for people (text) or a JSON object a line (json)
+    #[arg(long, value_name = "FORMAT", default_value = "text", hide_short_help = true, value_parser = one_of!(LogFormat))]
+    pub log_format: LogFormat,
     /// Print errors and the final result only
     #[arg(long, short, value_name = "BOOL", default_value = "false", hide_default_value = true)]
     #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]

@@ -261,6 +261,7 @@ mod tests {
         "workers",
         "dry_run",
         "log_every",
+        "log_format",
         "quiet",
         "verbose",
     ];
