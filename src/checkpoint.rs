@@ -12,12 +12,16 @@
 
 mod evaluation;
 mod optimizer;
+mod safetensors_file;
 mod tensors;
+mod weights;
 
 pub use evaluation::{Best, EvaluationCheckpoint, read_evaluation, write_evaluation};
 pub use optimizer::{OptimizerState, SavedOptimizer};
+pub use safetensors_file::{Notes, is_safetensors, write_safetensors};
 use tensors::first_not_finite;
 pub use tensors::{from_tensor, to_tensor};
+pub use weights::{Weights, WeightsFile, read_weights};
 
 use crate::config::{KeyPrefix, Pretrain};
 use crate::durable;
@@ -202,6 +206,17 @@ pub fn verify(path: &Path) -> Result<()> {
     Ok(torch_file::verify(path)?)
 }
 
+/// Writes a plain state dict, as `torch.save(model.state_dict(), path)` does, and returns the file's size in bytes.
+///
+/// Errors: no space, with the size needed; no permission.
+pub fn write_state_dict(path: &Path, state: &StateDict) -> Result<u64> {
+    let mut tensors = Dict::ordered();
+    for (name, tensor) in state.iter() {
+        tensors.insert(name, from_tensor(tensor)?);
+    }
+    write_value(path, &Value::Dict(tensors))
+}
+
 /// Writes what `torch.load` is to return, and returns the file's size in bytes.
 fn write_value(path: &Path, value: &Value) -> Result<u64> {
     // PyTorch names the folder inside the archive after the file, without its last extension.
@@ -214,7 +229,7 @@ fn write_value(path: &Path, value: &Value) -> Result<u64> {
     })
     .with_context(|| {
         format!(
-            "the checkpoint needs {:.1} MiB at {}; make room and continue with --resume",
+            "the file needs {:.1} MiB at {}; make room and run it again (a training goes on with --resume)",
             size as f64 / 1048576.0,
             path.display()
         )

@@ -179,6 +179,11 @@ choice! {
 }
 
 choice! {
+    /// For whom an encoder is written.
+    ExportFormat { Safetensors = "safetensors", Torchvision = "torchvision", Timm = "timm" }
+}
+
+choice! {
     /// The engine that renders the views.
     Engine {
         /// Worker threads on the CPU.

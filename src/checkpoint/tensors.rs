@@ -18,17 +18,23 @@ const TYPES: [(Kind, DType); 10] = [
     (Kind::Bool, DType::Bool),
 ];
 
+/// PyTorch's name of a libtorch type.
+///
+/// Errors: PyTorch files do not have it.
+pub(super) fn dtype_of(kind: Kind) -> Result<DType> {
+    let found = TYPES.iter().find(|(k, _)| *k == kind).map(|(_, dtype)| *dtype);
+    found.ok_or_else(|| anyhow!("{kind:?} tensors cannot be saved"))
+}
+
 /// A tensor's values as bytes, row-major whatever its layout in memory.
 pub fn from_tensor(tensor: &Tensor) -> Result<TensorData> {
     let _guard = tch::no_grad_guard();
-    let kind = tensor.f_kind()?;
-    let (_, dtype) =
-        TYPES.iter().find(|(k, _)| *k == kind).ok_or_else(|| anyhow!("{kind:?} tensors cannot be saved"))?;
+    let dtype = dtype_of(tensor.f_kind()?)?;
     let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
     let mut bytes = vec![0u8; tensor.numel() * dtype.size_bytes()];
     tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
     let shape: Vec<usize> = tensor.size().iter().map(|&n| n as usize).collect();
-    Ok(TensorData::new(*dtype, shape, bytes))
+    Ok(TensorData::new(dtype, shape, bytes))
 }
 
 /// A CPU tensor with a copy of the bytes.

@@ -20,7 +20,8 @@ pub fn resolve_tool(args: &ToolArgs) -> Result<Tool> {
 }
 
 fn export(args: &ExportArgs) -> Result<Export> {
-    Ok(Export { checkpoint: args.checkpoint.clone(), out: args.out.clone() })
+    let (format, replace) = (args.format, args.force);
+    Ok(Export { checkpoint: args.checkpoint.clone(), format, out: args.out.clone(), replace })
 }
 
 fn inspect(args: &InspectArgs) -> Result<Inspect> {

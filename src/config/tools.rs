@@ -1,6 +1,6 @@
 //! What the subcommands do, each resolved.
 
-use super::{Augmentation, DataConfig};
+use super::{Augmentation, DataConfig, ExportFormat};
 use std::path::PathBuf;
 
 /// A subcommand.
@@ -17,7 +17,10 @@ pub enum Tool {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Export {
     pub checkpoint: PathBuf,
+    pub format: ExportFormat,
     pub out: PathBuf,
+    /// A file that is there already may go.
+    pub replace: bool,
 }
 
 /// Say what is inside a checkpoint.

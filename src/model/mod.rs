@@ -46,6 +46,9 @@ pub struct Encoder {
 /// Names that belong to the head, in every spelling of it.
 pub const HEAD_PREFIX: &str = "fc.";
 
+/// Names of the constants that images are normalised with.
+pub const NORMALISATION_PREFIX: &str = "normalize.";
+
 impl Encoder {
     /// A new encoder with weights drawn from `seed`.
     pub fn new(config: &ModelConfig, head: HeadKind, device: Device, seed: u64) -> Encoder {
@@ -107,5 +110,11 @@ impl Encoder {
     pub fn load_trunk(&self, state: &StateDict) -> Result<()> {
         let trunk = state.renamed(|name| (!name.starts_with(HEAD_PREFIX)).then(|| name.to_owned()));
         self.registry.load(&trunk, &[HEAD_PREFIX])
+    }
+
+    /// As [`Encoder::load_trunk`], and the normalisation stays as it is too where the state has none.
+    pub fn load_backbone(&self, state: &StateDict) -> Result<()> {
+        let trunk = state.renamed(|name| (!name.starts_with(HEAD_PREFIX)).then(|| name.to_owned()));
+        self.registry.load(&trunk, &[HEAD_PREFIX, NORMALISATION_PREFIX])
     }
 }

@@ -18,6 +18,18 @@ pub fn recognise(state: &StateDict) -> Result<ModelConfig> {
     })
 }
 
+/// Depth and stem of a trunk with torchvision's names.
+///
+/// Errors: what cannot be known, and why.
+pub fn recognise_trunk(state: &StateDict) -> Result<(Depth, Stem)> {
+    Ok((depth(state)?, stem(state)?))
+}
+
+/// The projection head, where there is one of ours.
+pub fn recognise_head(state: &StateDict) -> HeadConfig {
+    head(state)
+}
+
 fn depth(state: &StateDict) -> Result<Depth> {
     let blocks = [1, 2, 3, 4].map(|stage| {
         (0..).take_while(|block| state.get(&format!("layer{stage}.{block}.conv1.weight")).is_some()).count()

@@ -3,14 +3,16 @@
 //! checkpoint says what it holds).
 
 use super::architecture;
-use crate::checkpoint::{self, Checkpoint};
-use crate::config::{CheckpointChoice, DataConfig, EncoderSource, ModelConfig, Normalisation, Objective, Stem};
-use crate::model::{Encoder, HeadKind};
+use crate::checkpoint::{self, Checkpoint, Notes, Weights, WeightsFile};
+use crate::config::{
+    CheckpointChoice, DataConfig, DatasetName, EncoderSource, ModelConfig, Normalisation, Objective, Stem,
+};
+use crate::model::{Encoder, HeadKind, NORMALISATION_PREFIX};
 use crate::run_dir::{CheckpointKind, CheckpointName, list_checkpoints};
 use crate::state::StateDict;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
-use tch::Device;
+use tch::{Device, Tensor};
 
 /// One encoder to be evaluated, not read yet.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +37,8 @@ pub struct Source {
     pub objective: Option<Objective>,
     /// The data of the pre-training, where the checkpoint says it.
     pub data: Option<DataConfig>,
+    /// What had to be assumed, in a sentence.
+    pub assumed: Option<String>,
 }
 
 /// The encoders that a source names: one, or with `All` one per checkpoint, oldest first.
@@ -86,9 +90,17 @@ impl Origin {
                     batch_size: None,
                     objective: None,
                     data: None,
+                    assumed: None,
                 });
             }
-            Origin::File(path) => (path.clone(), checkpoint::read(path)?),
+            Origin::File(path) => {
+                let Weights { state, file } = checkpoint::read_weights(path)?;
+                match file {
+                    WeightsFile::Checkpoint(checkpoint) => (path.clone(), Checkpoint { model: state, ..*checkpoint }),
+                    WeightsFile::StateDict => return Source::from_weights(path, state, &Notes::new()),
+                    WeightsFile::Safetensors(notes) => return Source::from_weights(path, state, &notes),
+                }
+            }
             Origin::Newest(directory) => checkpoint::newest_good(directory, warn)?,
         };
         Source::from_checkpoint(&path, checkpoint)
@@ -106,7 +118,48 @@ impl Source {
             None => (architecture::recognise(&state)?, objective_in(path), None),
         };
         let state = Some(architecture::with_flat_normalisation(&state)?);
-        Ok(Source { model, state, path: Some(path.to_owned()), epoch, batch_size, objective, data })
+        Ok(Source { model, state, path: Some(path.to_owned()), epoch, batch_size, objective, data, assumed: None })
+    }
+
+    /// Weights without a run: of `flatnce export`, torchvision or timm. `notes` are those of a safetensors file.
+    fn from_weights(path: &Path, mut state: StateDict, notes: &Notes) -> Result<Source> {
+        let mut read = || -> Result<Source> {
+            architecture::recognise_trunk(&state)?;
+            let mut assumed = None;
+            let noted = |key: &str| serde_json::from_str::<[f32; 3]>(notes.get(key)?).ok();
+            let has_own = state.iter().any(|(name, _)| name.starts_with(NORMALISATION_PREFIX));
+            if let (Some(mean), Some(std), false) = (noted("normalize_mean"), noted("normalize_std"), has_own) {
+                state.push("normalize.mean", Tensor::from_slice(&mean));
+                state.push("normalize.std", Tensor::from_slice(&std));
+            }
+            if !state.iter().any(|(name, _)| name.starts_with(NORMALISATION_PREFIX)) {
+                let imagenet = Normalisation::of(DatasetName::Imagenet);
+                assumed = Some(format!(
+                    "{} names no normalisation: that of torchvision's and timm's own weights is taken (mean {:?}, std \
+                     {:?})",
+                    path.display(),
+                    imagenet.mean,
+                    imagenet.std
+                ));
+                state.push("normalize.mean", Tensor::from_slice(&imagenet.mean));
+                state.push("normalize.std", Tensor::from_slice(&imagenet.std));
+            }
+            let model = architecture::recognise(&state)?;
+            Ok(Source {
+                model,
+                state: Some(architecture::with_flat_normalisation(&state)?),
+                path: Some(path.to_owned()),
+                epoch: notes.get("epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
+                batch_size: notes.get("batch_size").and_then(|size| size.parse().ok()),
+                objective: notes
+                    .get("objective")
+                    .and_then(|name| Objective::parse(name))
+                    .or_else(|| objective_in(path)),
+                data: None,
+                assumed,
+            })
+        };
+        read().with_context(|| format!("the encoder in {} cannot be understood", path.display()))
     }
 
     /// Builds the network with `head` on top; the head's weights, and without a checkpoint the trunk's, come from `seed`.

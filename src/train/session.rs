@@ -82,8 +82,7 @@ impl Session {
         let (directory, at, last_saved) = match &config.start {
             Start::Fresh => (None, Counters::default(), None),
             Start::Pretrained(path) => {
-                load_weights(&encoder, path)?;
-                console.note(&format!("starting from the weights of {}", path.display()));
+                console.note(&load_weights(&encoder, &pretrain.model, path)?);
                 (None, Counters::default(), None)
             }
             Start::Resume(path) => {

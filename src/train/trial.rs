@@ -104,6 +104,9 @@ impl<'a> Trial<'a> {
         log.detail(&format!("command: {}", config.command.join(" ")));
         log.note(&format!("encoder: {}", source.name()));
         log.note(&format!("results go to {}", directory.display()));
+        if let Some(assumed) = &source.assumed {
+            log.warn(assumed);
+        }
         for mismatch in source.mismatches(&run.data) {
             log.warn(&mismatch);
         }
