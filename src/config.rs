@@ -179,6 +179,16 @@ choice! {
 }
 
 choice! {
+    /// Which images are embedded.
+    EmbedPart { Train = "train", Test = "test", Unlabelled = "unlabelled" | "unlabeled" }
+}
+
+choice! {
+    /// What features are written as.
+    EmbedFormat { Npy = "npy", Safetensors = "safetensors" }
+}
+
+choice! {
     /// For whom an encoder is written.
     ExportFormat { Safetensors = "safetensors", Torchvision = "torchvision", Timm = "timm" }
 }

@@ -8,7 +8,7 @@ mod resume;
 
 pub use resume::{Origin, ReadSaved, Saved, read_saved};
 
-use super::{Typed, flag_name};
+use super::{MachineArgs, Typed, flag_name};
 use crate::config::{CheckpointPolicy, Config, DeviceChoice, Job, Precision, Start, Talk, TrainMode};
 use crate::device;
 use anyhow::{Result, bail};
@@ -34,8 +34,8 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let args = &typed.args;
     modes::refuse(typed)?;
     let mut warnings: Vec<String> = modes::without_effect(typed).into_iter().collect();
-    let (device, device_note) = device::resolve(device_choice(typed)?)?;
-    let asked = precision_asked(typed)?;
+    let (device, device_note) = device::resolve(device_choice(&args.machine)?)?;
+    let asked = precision_asked(&args.machine)?;
     let (job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {
         let origin = resume::origin(typed)?;
         let run = origin.map(|origin| saved(&origin, &mut |text| warnings.push(text))).transpose()?;
@@ -57,12 +57,11 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         let (precision, note) = device::resolve_precision(asked, device)?;
         (Job::Evaluate(Box::new(evaluate::from_flags(typed, precision)?)), Start::Fresh, note)
     };
-    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
     let config = Config {
         job,
         start,
-        device: device_choice(typed)?,
-        workers: args.machine.workers.unwrap_or_else(cores),
+        device: device_choice(&args.machine)?,
+        workers: workers(&args.machine),
         save_dir: args.results.save_dir.clone(),
         talk: talk(typed)?,
         log_format: args.output.log_format,
@@ -76,8 +75,12 @@ fn fresh(typed: &Typed) -> Start {
     typed.args.results.from_pretrained.clone().map_or(Start::Fresh, Start::Pretrained)
 }
 
-fn device_choice(typed: &Typed) -> Result<DeviceChoice> {
-    let machine = &typed.args.machine;
+pub(super) fn workers(machine: &MachineArgs) -> u32 {
+    let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+    machine.workers.unwrap_or_else(cores)
+}
+
+pub(super) fn device_choice(machine: &MachineArgs) -> Result<DeviceChoice> {
     match machine.device {
         DeviceChoice::Cuda(_) if machine.disable_cuda => {
             bail!("--device {} and --disable-cuda contradict each other; leave one of them out", machine.device)
@@ -87,8 +90,7 @@ fn device_choice(typed: &Typed) -> Result<DeviceChoice> {
     }
 }
 
-fn precision_asked(typed: &Typed) -> Result<Option<Precision>> {
-    let machine = &typed.args.machine;
+pub(super) fn precision_asked(machine: &MachineArgs) -> Result<Option<Precision>> {
     match machine.precision.0 {
         Some(other) if machine.fp16_precision && other != Precision::Fp16 => {
             bail!("--precision {other} and --fp16-precision contradict each other; leave one of them out")

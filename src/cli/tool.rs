@@ -3,7 +3,8 @@
 use super::args::ToolArgs;
 use super::args::{EmbedArgs, ExportArgs, InspectArgs, PreviewArgs, ReportArgs};
 use super::resolve::pretrain::{augmentation, data_config};
-use crate::config::{Embed, Export, Inspect, Preview, Report, Tool};
+use super::resolve::{device_choice, precision_asked, workers};
+use crate::config::{Embed, EncoderSource, Export, Inspect, Preview, Report, Tool};
 use anyhow::Result;
 
 /// Resolves a subcommand.
@@ -29,7 +30,25 @@ fn inspect(args: &InspectArgs) -> Result<Inspect> {
 }
 
 fn embed(args: &EmbedArgs) -> Result<Embed> {
-    Ok(Embed { checkpoint: args.checkpoint.clone(), out: args.out.clone() })
+    let source = match (&args.checkpoint, &args.checkpoint_dir) {
+        (Some(file), _) => EncoderSource::File(file.clone()),
+        (None, directory) => EncoderSource::Directory {
+            directory: directory.clone().unwrap_or_default(),
+            which: args.transfer_from_epoch,
+        },
+    };
+    Ok(Embed {
+        source,
+        data: data_config(&args.data, args.data.dataset_name),
+        part: args.part,
+        projected: args.projected,
+        format: args.format,
+        out: args.out.clone(),
+        replace: args.force,
+        device: device_choice(&args.machine)?,
+        precision: precision_asked(&args.machine)?,
+        workers: workers(&args.machine),
+    })
 }
 
 fn report(args: &ReportArgs) -> Result<Report> {

@@ -1,6 +1,6 @@
 //! What the subcommands do, each resolved.
 
-use super::{Augmentation, DataConfig, ExportFormat};
+use super::{Augmentation, DataConfig, DeviceChoice, EmbedFormat, EmbedPart, EncoderSource, ExportFormat, Precision};
 use std::path::PathBuf;
 
 /// A subcommand.
@@ -34,8 +34,20 @@ pub struct Inspect {
 /// Write an encoder's features of a data set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embed {
-    pub checkpoint: PathBuf,
+    pub source: EncoderSource,
+    pub data: DataConfig,
+    pub part: EmbedPart,
+    /// What the projection head gives instead of what the trunk gives.
+    pub projected: bool,
+    pub format: EmbedFormat,
+    /// Directory.
     pub out: PathBuf,
+    /// Files that are there already may go.
+    pub replace: bool,
+    pub device: DeviceChoice,
+    /// `None`: the fastest that is safe.
+    pub precision: Option<Precision>,
+    pub workers: u32,
 }
 
 /// Gather runs and their evaluations.

@@ -1,10 +1,196 @@
-//! `flatnce embed`.
+//! `flatnce embed`: the features of a data set, image by image, for other
+//! programs: `.npy` or safetensors, with labels and names.
+//!
+//! The numbers are those that the linear evaluation trains on: the trunk in
+//! evaluation mode under the transform of the test images. They go to the disk
+//! as they are made, so memory does not grow with the data.
 
-use crate::config::Embed;
+mod array_file;
+
+use crate::augment::EvalTransform;
+use crate::config::{CheckpointChoice, Embed, EmbedFormat, EmbedPart, EncoderSource};
+use crate::data::{self, Part, Split};
+use crate::device;
+use crate::durable;
+use crate::model::{Encoder, HEAD_PREFIX, HeadKind, Pass, feature_dim};
 use crate::report::Console;
-use anyhow::{Result, bail};
+use crate::train::encoder_source::{self, Source};
+use crate::train::features::{Extractor, trunk_hash};
+use anyhow::{Context, Result, bail};
+use array_file::Array;
+use serde_json::json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tch::{Device, Kind};
 
-/// Errors: not built yet.
-pub fn run(embed: &Embed, _console: &Console) -> Result<()> {
-    bail!("embed is not built yet: {embed:?}")
+/// Writes the files into a directory.
+///
+/// Errors: a checkpoint or data that cannot be read, a head that is not there, files that are there already or cannot
+/// be written, features that are not finite. No half-written file is left.
+pub fn run(embed: &Embed, console: &Console) -> Result<()> {
+    let (device, device_note) = device::resolve(embed.device)?;
+    let (precision, precision_note) = device::resolve_precision(embed.precision, device)?;
+    console.note(&format!("device: {device_note}; precision: {precision_note}"));
+    refuse_to_overwrite(embed)?;
+    if let EncoderSource::Directory { which: CheckpointChoice::All, .. } = embed.source {
+        bail!("features are written of one checkpoint: give --transfer-from-epoch N or last");
+    }
+    let origin = encoder_source::origins(&embed.source)?.remove(0);
+    let source = origin.open(&mut |text| console.warn(&text))?;
+    console.note(&format!("encoder: {}", source.name()));
+    for text in source.assumed.iter().cloned().chain(source.mismatches(&embed.data)) {
+        console.warn(&text);
+    }
+    let (encoder, width) = encoder(embed, &source, device)?;
+    let split = Arc::new(data::load(&embed.data, part(embed.part))?);
+    console.note(&split.describe());
+    std::fs::create_dir_all(&embed.out)
+        .with_context(|| format!("cannot create {}; choose another --out", embed.out.display()))?;
+
+    let transform = EvalTransform::evaluation(embed.data.dataset, embed.data.image_size_px as usize);
+    let compute = device::compute_kind(precision);
+    let extractor = Extractor { encoder: &encoder, compute, seed: 0, workers: embed.workers as usize, console };
+    let about = json!({
+        "program": format!("flatnce {}", env!("CARGO_PKG_VERSION")),
+        "checkpoint": source.name(),
+        "checkpoint_epoch": source.epoch,
+        "trunk_hash": trunk_hash(&encoder)?,
+        "features": if embed.projected { "projection head" } else { "trunk" },
+        "model": source.model.depth.name(),
+        "stem": source.model.stem.name(),
+        "normalize_mean": source.model.normalisation.mean,
+        "normalize_std": source.model.normalisation.std,
+        "dataset": embed.data.dataset.name(),
+        "part": embed.part.name(),
+        "images": split.len(),
+        "dimensions": width,
+        "classes": split.classes,
+        "transform": transform,
+        "precision": precision.name(),
+    });
+    let features = Array { name: "features", rows: split.len(), columns: Some(width) };
+    let rows = |out: &mut dyn Write| write_features(embed, &extractor, &split, transform, out);
+    let mut written = vec!["names.txt", "embed.json"];
+    match embed.format {
+        EmbedFormat::Npy => {
+            durable::replace(&embed.out.join("features.npy"), |out| {
+                array_file::npy_header(out, "<f4", &features)?;
+                rows(out)
+            })?;
+            written.insert(0, "features.npy");
+            if let Some(labels) = &split.labels {
+                let array = Array { name: "labels", rows: labels.len(), columns: None };
+                durable::replace(&embed.out.join("labels.npy"), |out| {
+                    array_file::npy_header(out, "<i8", &array)?;
+                    write_labels(labels, out)
+                })?;
+                written.insert(1, "labels.npy");
+            }
+        }
+        EmbedFormat::Safetensors => {
+            let labels = split.labels.as_ref();
+            durable::replace(&embed.out.join("embed.safetensors"), |out| {
+                array_file::safetensors_header(out, &features, labels.map(Vec::len), &about)?;
+                rows(out)?;
+                labels.map_or(Ok(()), |labels| write_labels(labels, out))
+            })?;
+            written.insert(0, "embed.safetensors");
+        }
+    }
+    durable::replace(&embed.out.join("names.txt"), |out| write_names(&split, out))?;
+    // Last: where it is, everything is.
+    let text = serde_json::to_string_pretty(&about)?;
+    durable::replace(&embed.out.join("embed.json"), |out| Ok(writeln!(out, "{text}")?))?;
+    console.result(&format!(
+        "{} features of {width} numbers: {} in {}",
+        split.len(),
+        written.join(", "),
+        embed.out.display()
+    ));
+    Ok(())
+}
+
+fn part(asked: EmbedPart) -> Part {
+    match asked {
+        EmbedPart::Train => Part::Train,
+        EmbedPart::Test => Part::Test,
+        EmbedPart::Unlabelled => Part::Unlabelled,
+    }
+}
+
+fn refuse_to_overwrite(embed: &Embed) -> Result<()> {
+    let there: Option<PathBuf> = ["embed.json", "features.npy", "embed.safetensors"]
+        .map(|name| embed.out.join(name))
+        .into_iter()
+        .find(|path| path.exists());
+    match there {
+        Some(path) if !embed.replace => {
+            bail!("{} is there already; choose another --out, or --force to replace it", path.display())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The network, and the width of what it gives.
+fn encoder(embed: &Embed, source: &Source, device: Device) -> Result<(Encoder, usize)> {
+    if !embed.projected {
+        // The head is not used; the smallest will do.
+        let encoder = source.build(HeadKind::Classifier(1), device, 0)?;
+        return Ok((encoder, feature_dim(source.model.depth) as usize));
+    }
+    let state = source.state.as_ref().filter(|s| s.iter().any(|(name, _)| name.starts_with(HEAD_PREFIX)));
+    let Some(state) = state else {
+        bail!("{} has no projection head; leave --projected out", source.name());
+    };
+    let encoder = Encoder::new(&source.model, HeadKind::Projection, device, 0);
+    encoder.load(state).with_context(|| format!("the projection head of {}", source.name()))?;
+    let probe = {
+        let _guard = tch::no_grad_guard();
+        let width = feature_dim(source.model.depth);
+        encoder.head(&tch::Tensor::zeros([2, width], (Kind::Float, device)), Pass::eval(Kind::Float)).size()[1]
+    };
+    Ok((encoder, probe as usize))
+}
+
+fn write_features(
+    embed: &Embed,
+    extractor: &Extractor,
+    split: &Arc<Split>,
+    transform: EvalTransform,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let mut bytes = Vec::new();
+    extractor.each_batch(split, transform, 0, |hidden| {
+        let features = if embed.projected {
+            extractor.encoder.head(hidden, Pass::eval(extractor.compute))
+        } else {
+            hidden.shallow_clone()
+        };
+        let features = features.to_kind(Kind::Float).to_device(Device::Cpu).contiguous();
+        bytes.resize(features.numel() * 4, 0);
+        features.f_copy_data_u8(&mut bytes, features.numel())?;
+        out.write_all(&bytes)?;
+        Ok(())
+    })
+}
+
+fn write_labels(labels: &[i64], out: &mut dyn Write) -> Result<()> {
+    labels.iter().try_for_each(|label| Ok(out.write_all(&label.to_le_bytes())?))
+}
+
+/// A line an image: its file below the data set's directory, or its number where images have no files. A line break in
+/// a name is written as `\n`, a backslash as `\\`.
+fn write_names(split: &Split, out: &mut dyn Write) -> Result<()> {
+    for index in 0..split.len() {
+        match split.file_name(index) {
+            Some(path) => writeln!(out, "{}", escaped(path))?,
+            None => writeln!(out, "{index}")?,
+        }
+    }
+    Ok(())
+}
+
+fn escaped(path: &Path) -> String {
+    path.to_string_lossy().replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r")
 }

@@ -69,10 +69,30 @@ impl Extractor<'_> {
     ///
     /// Errors: an unlabelled or empty split, an image that cannot be read, features that are not finite.
     pub fn extract(&self, split: &Arc<Split>, transform: EvalTransform, epoch: u64) -> Result<Features> {
-        let _guard = tch::no_grad_guard();
         let labels = split.labels.as_ref().with_context(|| {
             format!("{} has no labels: there is nothing to evaluate on; choose a labelled data set", split.name)
         })?;
+        let mut parts = Vec::with_capacity(split.len().div_ceil(BATCH_IMAGES));
+        self.each_batch(split, transform, epoch, |hidden| {
+            parts.push(hidden.shallow_clone());
+            Ok(())
+        })?;
+        let values = Tensor::cat(&parts, 0); // [N, D]
+        let labels = Tensor::from_slice(labels).to_device(values.device());
+        Ok(Features { values, labels })
+    }
+
+    /// Hands the features `[B, D]` of one batch after the other to `consume`, in the split's order.
+    ///
+    /// Errors: those of `consume`; an empty split, an image that cannot be read, features that are not finite.
+    pub fn each_batch(
+        &self,
+        split: &Arc<Split>,
+        transform: EvalTransform,
+        epoch: u64,
+        mut consume: impl FnMut(&Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let _guard = tch::no_grad_guard();
         let loader = Loader::new(
             Arc::clone(split),
             Rendering::Single(transform),
@@ -82,22 +102,20 @@ impl Extractor<'_> {
             self.workers,
         )?;
         let mut bar = self.console.progress(&format!("features of {}", split.name), split.len() as u64, "images");
-        let mut parts = Vec::with_capacity(loader.batches());
         for batch in loader.epoch(epoch, 0) {
             let batch = batch?;
-            parts.push(self.encoder.hidden(&self.encoder.prepare(&batch.images), Pass::eval(self.compute)));
+            let hidden = self.encoder.hidden(&self.encoder.prepare(&batch.images), Pass::eval(self.compute));
+            if hidden.isfinite().all().int64_value(&[]) == 0 {
+                bail!(
+                    "the encoder's features of {} are not finite; use --precision fp32 or another checkpoint",
+                    split.name
+                );
+            }
+            consume(&hidden)?;
             bar.advance(batch.samples.len() as u64);
         }
         bar.finish();
-        let values = Tensor::cat(&parts, 0); // [N, D]
-        if values.isfinite().all().int64_value(&[]) == 0 {
-            bail!(
-                "the encoder's features of {} are not finite; use --precision fp32 or another checkpoint",
-                split.name
-            );
-        }
-        let labels = Tensor::from_slice(labels).to_device(values.device());
-        Ok(Features { values, labels })
+        Ok(())
     }
 }
 
