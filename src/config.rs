@@ -179,6 +179,16 @@ choice! {
 }
 
 choice! {
+    /// What becomes of image files that cannot be read.
+    BadImages {
+        /// The first one met is an error.
+        Fail = "fail",
+        /// All files are read once before the run, and the broken ones left out.
+        Skip = "skip",
+    }
+}
+
+choice! {
     /// Which images are embedded.
     EmbedPart { Train = "train", Test = "test", Unlabelled = "unlabelled" | "unlabeled" }
 }
@@ -257,6 +267,13 @@ pub struct DataConfig {
     /// Train on so many images only, chosen at random once and for all; `None` = all.
     #[serde(default)]
     pub train_images: Option<u32>,
+    #[serde(default = "fail_on_bad_images")]
+    pub bad_images: BadImages,
+}
+
+/// What runs of older versions did.
+fn fail_on_bad_images() -> BadImages {
+    BadImages::Fail
 }
 
 /// The distribution of the views (reference: the paper's recipe per data set).
@@ -428,6 +445,9 @@ pub struct Pretrain {
     pub save_every_n_epochs: u32,
     #[serde(default)]
     pub checkpoints: CheckpointPolicy,
+    /// `None` = not.
+    #[serde(default)]
+    pub online_knn: Option<OnlineKnn>,
 }
 
 /// Which checkpoint of a directory to evaluate.
@@ -460,6 +480,13 @@ pub struct KnnConfig {
     pub neighbours: u32,
     /// Of the weighted vote, exp(similarity / temperature).
     pub temperature: f64,
+}
+
+/// Nearest neighbours while pre-training goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OnlineKnn {
+    pub every_epochs: u32,
+    pub knn: KnnConfig,
 }
 
 /// One evaluation: a classifier on frozen features, or the whole network trained with labels.
@@ -517,6 +544,9 @@ pub struct Config {
     pub workers: u32,
     /// Results go below this directory.
     pub save_dir: PathBuf,
+    /// Where evaluations keep features for the next one; `None` = nowhere.
+    #[serde(default)]
+    pub feature_cache: Option<PathBuf>,
     pub talk: Talk,
     pub log_format: LogFormat,
     /// Resolve and print everything, train nothing.

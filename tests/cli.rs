@@ -192,6 +192,7 @@ fn pretraining_commands_of_the_paper() {
             root: "datasets".into(),
             image_size_px: 224,
             train_images: None,
+            bad_images: BadImages::Fail,
         },
         augmentation: Augmentation::paper(DatasetName::Imagenet, 224, false),
         engine: Engine::Cpu,
@@ -220,6 +221,7 @@ fn pretraining_commands_of_the_paper() {
         log_every: 50,
         save_every_n_epochs: 2,
         checkpoints: CheckpointPolicy::default(),
+        online_knn: Some(OnlineKnn { every_epochs: 10, knn: KnnConfig { neighbours: 200, temperature: 0.1 } }),
     };
     assert_eq!(*run, expected);
     assert_eq!(resolved.config.start, Start::Fresh);
@@ -269,6 +271,7 @@ fn evaluation_commands_of_the_paper() {
             root: "datasets".into(),
             image_size_px: 224,
             train_images: None,
+            bad_images: BadImages::Fail,
         },
         label_ratio: 1.0,
         optimizer: OptimizerConfig {

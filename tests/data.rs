@@ -1,6 +1,6 @@
 //! Every data source, on files and trees written here in their real formats, and every kind of fault in them.
 
-use flatnce::config::{DataConfig, DatasetName};
+use flatnce::config::{BadImages, DataConfig, DatasetName};
 use flatnce::data::{Images, Part, Split, load, native_size_px, semi_subset};
 use flatnce::pixels::RgbImage;
 use std::fs;
@@ -11,7 +11,13 @@ use tempfile::TempDir;
 const GOLDEN: &str = "tests/golden/data";
 
 fn config(dataset: DatasetName, root: &Path) -> DataConfig {
-    DataConfig { dataset, root: root.to_path_buf(), image_size_px: native_size_px(dataset), train_images: None }
+    DataConfig {
+        dataset,
+        root: root.to_path_buf(),
+        image_size_px: native_size_px(dataset),
+        train_images: None,
+        bad_images: BadImages::Fail,
+    }
 }
 
 fn read(dataset: DatasetName, root: &TempDir, part: Part) -> Split {

@@ -1,6 +1,6 @@
 //! Decoding of image files: agreement with Pillow, and every kind of broken file.
 
-use flatnce::config::{DataConfig, DatasetName};
+use flatnce::config::{BadImages, DataConfig, DatasetName};
 use flatnce::data::{BadImage, Part, decode_bytes, decode_file, load};
 use flatnce::pixels::RgbImage;
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, Rgba};
@@ -193,6 +193,7 @@ fn a_split_names_the_broken_file_and_goes_on() {
         root: root.path().to_path_buf(),
         image_size_px: 224,
         train_images: None,
+        bad_images: BadImages::Fail,
     };
     let split = load(&config, Part::Train).unwrap();
     let mut scratch = RgbImage::default();

@@ -5,7 +5,7 @@ mod support;
 use assert_cmd::cargo::CommandCargoExt;
 use flatnce::augment::EvalTransform;
 use flatnce::checkpoint;
-use flatnce::config::{DataConfig, DatasetName};
+use flatnce::config::{BadImages, DataConfig, DatasetName};
 use flatnce::data::{self, Part};
 use flatnce::model::{Encoder, HeadKind};
 use flatnce::report::{Console, Verbosity};
@@ -79,6 +79,7 @@ fn the_features_are_those_of_the_linear_evaluation() {
         root: "datasets".into(),
         image_size_px: 8,
         train_images: None,
+        bad_images: BadImages::Fail,
     };
     let split = Arc::new(data::load(&data, Part::Test).expect("it is inside the program"));
     let saved = checkpoint::read(&file).expect("reads");

@@ -45,6 +45,7 @@ fn settings() -> Evaluate {
             root: "datasets".into(),
             image_size_px: 16,
             train_images: None,
+            bad_images: BadImages::Fail,
         },
         label_ratio: 1.0,
         optimizer: OptimizerConfig {
@@ -76,6 +77,7 @@ fn config(run: &Evaluate, save_dir: &Path) -> Config {
         device: DeviceChoice::Cpu,
         workers: 2,
         save_dir: save_dir.to_owned(),
+        feature_cache: None,
         talk: Talk::Quiet,
         log_format: LogFormat::Text,
         dry_run: false,
@@ -91,7 +93,7 @@ fn images(train: usize, test: usize) -> Images {
         let step = split.len() / count;
         Arc::new(split.subset(&(0..count).map(|i| i * step).collect::<Vec<_>>()))
     };
-    Images { train: first(Part::Train, train), test: first(Part::Test, test) }
+    Images { train: first(Part::Train, train), test: first(Part::Test, test), left_out: Arc::default() }
 }
 
 fn run_in(directory: &Path, run: &Evaluate, images: &Images) -> anyhow::Result<Vec<Outcome>> {
@@ -242,7 +244,7 @@ fn the_penalty_is_chosen_without_the_test_images() {
     let all = images(300, 100);
     let mut poisoned = (*all.test).clone();
     poisoned.labels = poisoned.labels.map(|labels| labels.iter().map(|label| 9 - label).collect());
-    let poisoned = Images { train: Arc::clone(&all.train), test: Arc::new(poisoned) };
+    let poisoned = Images { train: Arc::clone(&all.train), test: Arc::new(poisoned), left_out: Arc::default() };
     let mut run = Evaluate { reg_weights: vec![1e-4, 1e-1, 1e3], epochs: 20, ..settings() };
     run.optimizer.name = OptimizerName::Lbfgs;
     let (honest, misled) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -496,7 +498,7 @@ fn fine_tuning_stops_without_gain_and_when_the_loss_is_lost() {
 
 #[test]
 fn a_share_of_the_labels_is_balanced_and_repeats() {
-    let load = |ratio, seed| Images::load(&Evaluate { label_ratio: ratio, seed, ..settings() }).unwrap();
+    let load = |ratio, seed| Images::load(&Evaluate { label_ratio: ratio, seed, ..settings() }, &quiet()).unwrap();
     let counts = |images: &Images| {
         let labels = images.train.labels.clone().unwrap();
         (0..10).map(|class| labels.iter().filter(|&&label| label == class).count()).collect::<Vec<_>>()
@@ -541,4 +543,37 @@ fn data_without_labels_are_refused() {
     images.test = Arc::new(data::Split { labels: None, ..(*images.test).clone() });
     let error = run_in(tempfile::tempdir().unwrap().path(), &settings(), &images).unwrap_err();
     assert!(format!("{error:#}").contains("has no labels"), "{error:#}");
+}
+
+#[test]
+fn cached_features_give_the_same_result_and_damaged_ones_are_made_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let (run, images) = (Evaluate { standardize: true, ..settings() }, images(300, 100));
+    let cache = directory.path().join("cache");
+    let with_cache = Config { feature_cache: Some(cache.clone()), ..config(&run, directory.path()) };
+    let evaluate = |config: &Config| {
+        let outcome = evaluate::run_on(config, &run, &images, Device::Cpu, &quiet()).unwrap().remove(0);
+        let read = outcome.features_from_cache;
+        (Outcome { seconds_features: 0.0, seconds_training: 0.0, features_from_cache: 0, ..outcome }, read)
+    };
+    let plain = evaluate(&config(&run, directory.path()));
+    let (first, second) = (evaluate(&with_cache), evaluate(&with_cache));
+    assert_eq!([plain.1, first.1, second.1], [0, 0, 2], "features read from the disk");
+    assert_eq!(plain.0, first.0);
+    assert_eq!(first.0, second.0);
+    assert!(first.0.features_standardized);
+    let files: Vec<PathBuf> = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 2);
+    let mut bytes = std::fs::read(&files[0]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&files[0], bytes).unwrap();
+    let repaired = evaluate(&with_cache);
+    assert_eq!((repaired.0 == first.0, repaired.1), (true, 1));
+    assert_eq!(evaluate(&with_cache).1, 2);
+    // Where nothing can be written, nothing is lost but time.
+    let blocked = directory.path().join("blocked");
+    std::fs::write(&blocked, "a file").unwrap();
+    let without_place = evaluate(&Config { feature_cache: Some(blocked), ..with_cache });
+    assert_eq!((without_place.0 == first.0, without_place.1), (true, 0));
 }

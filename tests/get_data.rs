@@ -1,6 +1,6 @@
 //! `scripts/get_data.sh` against a mirror on this machine: nothing here reaches the network.
 
-use flatnce::config::{DataConfig, DatasetName};
+use flatnce::config::{BadImages, DataConfig, DatasetName};
 use flatnce::data::{Part, load};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -83,6 +83,7 @@ impl Place {
             root: self.path("datasets"),
             image_size_px: 32,
             train_images: None,
+            bad_images: BadImages::Fail,
         };
         load(&config, Part::Train).unwrap().len()
     }
@@ -207,6 +208,7 @@ fn zip_archives_and_single_files_are_laid_out_too() {
         root: place.path("elsewhere"),
         image_size_px: 64,
         train_images: None,
+        bad_images: BadImages::Fail,
     };
     assert_eq!(load(&config, Part::Train).unwrap().len(), 1);
 
@@ -234,6 +236,7 @@ fn zip_archives_and_single_files_are_laid_out_too() {
         root: place.path("datasets"),
         image_size_px: 32,
         train_images: None,
+        bad_images: BadImages::Fail,
     };
     assert_eq!(load(&config, Part::Test).unwrap().len(), 1000);
 }

@@ -1,7 +1,7 @@
 //! Batches: ordered, reshuffled, whole, and the same whatever the number of workers.
 
 use flatnce::augment::EvalTransform;
-use flatnce::config::{Augmentation, DataConfig, DatasetName};
+use flatnce::config::{Augmentation, BadImages, DataConfig, DatasetName};
 use flatnce::data::{self, Images, Packed, Part, Split};
 use flatnce::loader::{Loader, Order, PREFETCH, Rendering};
 use std::collections::HashSet;
@@ -73,6 +73,7 @@ fn two_views_of_an_image_differ_from_each_other_and_from_the_next_epochs() {
         root: "datasets".into(),
         image_size_px: 32,
         train_images: Some(8),
+        bad_images: BadImages::Fail,
     };
     let split = Arc::new(data::load(&config, Part::Train).expect("embedded"));
     let recipe = Augmentation::paper(DatasetName::FashionMnistMini, 32, false);
@@ -125,6 +126,7 @@ fn a_broken_image_ends_the_epoch_with_its_name() {
         root: place.path().to_path_buf(),
         image_size_px: 8,
         train_images: None,
+        bad_images: BadImages::Fail,
     };
     let split = Arc::new(data::load(&config, Part::Unlabelled).expect("names only"));
     let loader = Loader::new(split, views(), Order::Shuffled, 4, 1, 2).expect("a loader");

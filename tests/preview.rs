@@ -1,7 +1,7 @@
 //! The contact sheet shows what training sees.
 
 use assert_cmd::cargo::CommandCargoExt;
-use flatnce::config::{Augmentation, DataConfig, DatasetName};
+use flatnce::config::{Augmentation, BadImages, DataConfig, DatasetName};
 use flatnce::data::{self, Part};
 use flatnce::loader::{Loader, Order, Rendering};
 use std::path::Path;
@@ -34,7 +34,13 @@ fn the_views_on_the_sheet_are_those_of_the_first_batch() {
     let sheet = image::open(place.path().join("views.png")).expect("a picture").to_rgb8();
 
     let dataset = DatasetName::FashionMnistMini;
-    let data = DataConfig { dataset, root: "datasets".into(), image_size_px: 32, train_images: None };
+    let data = DataConfig {
+        dataset,
+        root: "datasets".into(),
+        image_size_px: 32,
+        train_images: None,
+        bad_images: BadImages::Fail,
+    };
     let split = Arc::new(data::load(&data, Part::Unlabelled).expect("it is inside the program"));
     let recipe = Augmentation { crop_scale_min: 0.3, ..Augmentation::paper(dataset, 32, false) };
     let rendering = Rendering::Views { recipe, size_px: 32 };

@@ -352,3 +352,30 @@ fn looking_closely_changes_no_bit_of_the_training() {
         .collect();
     assert_eq!(states[0], states[1]);
 }
+
+#[test]
+fn neighbours_are_asked_while_training_goes_on_and_change_no_bit_of_it() {
+    let place = tempfile::tempdir().expect("a directory");
+    let states: Vec<Vec<Value>> = ["2", "0"]
+        .iter()
+        .map(|every| {
+            let results = place.path().join(every);
+            let (save_dir, flag) = (format!("--save-dir={}", results.display()), format!("--knn-every={every}"));
+            run(&[SMALL, &["--epochs=4", "--optimizer=adam", "--lr=1e-3", &flag, &save_dir]].concat());
+            let directory = run_directory(&results);
+            let metrics = std::fs::read_to_string(directory.join("metrics.jsonl")).expect("metrics");
+            let judged: Vec<bool> = metrics
+                .lines()
+                .map(|line| {
+                    let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                    let [weighted, plain] = ["knn_top1", "knn_plain_top1"].map(|key| line[key].as_f64());
+                    // Ten classes: better than chance, and not perfect.
+                    weighted.is_some_and(|top1| (15.0..99.0).contains(&top1)) && plain.is_some()
+                })
+                .collect();
+            assert_eq!(judged, if *every == "2" { [false, true, false, true] } else { [false; 4] }, "{metrics}");
+            state(&directory.join("checkpoint_0004.pth.tar"))
+        })
+        .collect();
+    assert_eq!(states[0], states[1]);
+}

@@ -12,6 +12,7 @@ use super::{MachineArgs, Typed, flag_name};
 use crate::config::{CheckpointPolicy, Config, DeviceChoice, Job, Precision, Start, Talk, TrainMode};
 use crate::device;
 use anyhow::{Result, bail};
+use std::path::PathBuf;
 
 /// A command line, resolved: what to do and what to do it with.
 #[derive(Debug)]
@@ -63,6 +64,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         device: device_choice(&args.machine)?,
         workers: workers(&args.machine),
         save_dir: args.results.save_dir.clone(),
+        feature_cache: feature_cache(args.evaluation.feature_cache.as_deref()),
         talk: talk(typed)?,
         log_format: args.output.log_format,
         dry_run: args.output.dry_run,
@@ -106,6 +108,19 @@ fn talk(typed: &Typed) -> Result<Talk> {
         (true, false) => Ok(Talk::Quiet),
         (false, true) => Ok(Talk::Verbose),
         (false, false) => Ok(Talk::Normal),
+    }
+}
+
+/// The directory that was asked for, or the user's own for caches; `off` and a user without a home are none.
+fn feature_cache(asked: Option<&str>) -> Option<PathBuf> {
+    match asked {
+        Some("off") => None,
+        Some(directory) => Some(directory.into()),
+        None => {
+            let cache = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+            let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+            cache.map(|cache| cache.join("flatnce/features"))
+        }
     }
 }
 

@@ -89,6 +89,11 @@ impl Encoder {
         self.head.forward(hidden, pass)
     }
 
+    /// Where the network is.
+    pub fn device(&self) -> Device {
+        self.mean.device()
+    }
+
     /// Trained tensors in PyTorch's order.
     pub fn parameters(&self) -> Vec<Parameter> {
         self.registry.parameters()

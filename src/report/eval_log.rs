@@ -35,9 +35,8 @@ impl EvalLog {
     /// An epoch is done: its line in both files, and on the terminal when verbose.
     pub fn epoch(&mut self, record: &EvalRecord, epochs: u64) {
         let line = record.line(epochs);
-        match self.console.verbosity() {
-            Verbosity::Verbose => self.console.numbers("evaluation_epoch", record, &line),
-            _ => {}
+        if self.console.verbosity() == Verbosity::Verbose {
+            self.console.numbers("evaluation_epoch", record, &line);
         }
         self.text.stamped("DETAIL", &line, &self.console);
         if let Some(warning) = self.metrics.write(std::slice::from_ref(record), &self.console) {

@@ -9,13 +9,14 @@ mod array_file;
 
 use crate::augment::EvalTransform;
 use crate::config::{CheckpointChoice, Embed, EmbedFormat, EmbedPart, EncoderSource};
-use crate::data::{self, Part, Split};
+use crate::data::{Part, Split};
 use crate::device;
 use crate::durable;
 use crate::model::{Encoder, HEAD_PREFIX, HeadKind, Pass, feature_dim};
 use crate::report::Console;
 use crate::train::encoder_source::{self, Source};
 use crate::train::features::{Extractor, trunk_hash};
+use crate::train::readable;
 use anyhow::{Context, Result, bail};
 use array_file::Array;
 use serde_json::json;
@@ -43,7 +44,8 @@ pub fn run(embed: &Embed, console: &Console) -> Result<()> {
         console.warn(&text);
     }
     let (encoder, width) = encoder(embed, &source, device)?;
-    let split = Arc::new(data::load(&embed.data, part(embed.part))?);
+    let readable = readable::load(&embed.data, part(embed.part), console)?;
+    let split = Arc::new(readable.split);
     console.note(&split.describe());
     std::fs::create_dir_all(&embed.out)
         .with_context(|| format!("cannot create {}; choose another --out", embed.out.display()))?;
@@ -66,6 +68,7 @@ pub fn run(embed: &Embed, console: &Console) -> Result<()> {
         "images": split.len(),
         "dimensions": width,
         "classes": split.classes,
+        "bad_images_left_out": readable.left_out.len(),
         "transform": transform,
         "precision": precision.name(),
     });

@@ -3,11 +3,12 @@
 
 use crate::augment::draw;
 use crate::config::Preview;
-use crate::data::{self, Part, Split};
+use crate::data::{Part, Split};
 use crate::loader::{Loader, Order, Rendering};
 use crate::pixels::{RgbImage, RgbRef};
 use crate::report::{Console, Table, contact_sheet, enlarged, save_png, short};
 use crate::rng::{Purpose, Stream};
+use crate::train::readable;
 use anyhow::{Context, Result, bail};
 use image::imageops::{self, FilterType};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ const SHEET_PX: usize = 1400;
 ///
 /// Errors: data that is missing or too small, a picture that cannot be written.
 pub fn run(preview: &Preview, console: &Console) -> Result<()> {
-    let split = Arc::new(data::load(&preview.data, Part::Unlabelled)?);
+    let split = Arc::new(readable::load(&preview.data, Part::Unlabelled, console)?.split);
     console.note(&split.describe());
     let (images, size) = (preview.images as usize, preview.data.image_size_px as usize);
     if split.len() < images {

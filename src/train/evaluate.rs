@@ -16,7 +16,7 @@ use tch::Device;
 /// Errors: data, checkpoints or settings that cannot be used; a loss that is not finite; results that cannot be
 /// written. Of several checkpoints, those that cannot be read are named and passed over.
 pub fn run(config: &Config, evaluate: &Evaluate, device: Device, console: &Console) -> Result<Vec<Outcome>> {
-    let images = Images::load(evaluate)?;
+    let images = Images::load(evaluate, console)?;
     console.note(&images.train.describe());
     console.note(&images.test.describe());
     run_on(config, evaluate, &images, device, console)

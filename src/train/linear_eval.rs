@@ -46,9 +46,10 @@ pub fn evaluate(trial: &mut Trial, source: &Source) -> Result<Outcome> {
     let mut outcome = trial.outcome(source, hash.clone(), fit::batch_size(run, trial.images.train.len()));
 
     let started = Instant::now();
-    let test = extractor.extract(&trial.images.test, trial.test_transform(), 0)?;
-    let training = TrainingFeatures::new(trial, &extractor)?;
-    let bank = training.plain(trial, &extractor)?;
+    let (test_split, test_transform) = (Arc::clone(&trial.images.test), trial.test_transform());
+    let test = deterministic(trial, &extractor, &test_split, test_transform, &mut outcome)?;
+    let training = TrainingFeatures::new(trial, &extractor, &mut outcome)?;
+    let bank = training.plain(trial, &extractor, &mut outcome)?;
     outcome.knn = Some(neighbours(run, &bank, &test, trial.images.classes() as i64));
     let scaling = run.standardize.then(|| Standardiser::fit(&bank));
     drop(bank);
@@ -72,6 +73,20 @@ pub fn evaluate(trial: &mut Trial, source: &Source) -> Result<Outcome> {
     }
     trial.log.note(&format!("trunk frozen: {hash} before and after"));
     Ok(outcome)
+}
+
+/// Features under a transform that is not random: from the disk if they are there.
+fn deterministic(
+    trial: &mut Trial,
+    extractor: &Extractor,
+    split: &Arc<Split>,
+    transform: EvalTransform,
+    outcome: &mut Outcome,
+) -> Result<Features> {
+    let Some(cache) = &trial.cache else { return extractor.extract(split, transform, 0) };
+    let (features, read) = cache.features(extractor, split, transform, &mut trial.log)?;
+    outcome.features_from_cache += usize::from(read);
+    Ok(features)
 }
 
 /// Epochs of the classifier, the test images counted after each.
@@ -168,15 +183,16 @@ pub enum TrainingFeatures<'a> {
 
 impl<'a> TrainingFeatures<'a> {
     /// LBFGS's objective must stay the same from iteration to iteration: it takes the test images' transform.
-    fn new(trial: &mut Trial, extractor: &'a Extractor<'a>) -> Result<Self> {
+    fn new(trial: &mut Trial, extractor: &'a Extractor<'a>, outcome: &mut Outcome) -> Result<Self> {
         let split = Arc::clone(&trial.images.train);
         let transform = trial.training_transform();
         if !transform.is_random() {
-            return Ok(TrainingFeatures::Once(extractor.extract(&split, transform, 0)?));
+            return Ok(TrainingFeatures::Once(deterministic(trial, extractor, &split, transform, outcome)?));
         }
         if trial.run.optimizer.name == OptimizerName::Lbfgs {
             trial.log.note("LBFGS needs the same features in every iteration: no random crops in training");
-            return Ok(TrainingFeatures::Once(extractor.extract(&split, trial.test_transform(), 0)?));
+            let transform = trial.test_transform();
+            return Ok(TrainingFeatures::Once(deterministic(trial, extractor, &split, transform, outcome)?));
         }
         Ok(TrainingFeatures::EachEpoch { extractor, split, transform, scaling: None })
     }
@@ -212,10 +228,13 @@ impl<'a> TrainingFeatures<'a> {
     }
 
     /// The features under the test images' transform: what the neighbours are looked for among.
-    fn plain(&self, trial: &Trial, extractor: &Extractor) -> Result<Features> {
+    fn plain(&self, trial: &mut Trial, extractor: &Extractor, outcome: &mut Outcome) -> Result<Features> {
         match self {
             TrainingFeatures::Once(features) => Ok(features.share()),
-            TrainingFeatures::EachEpoch { split, .. } => extractor.extract(split, trial.test_transform(), 0),
+            TrainingFeatures::EachEpoch { split, .. } => {
+                let transform = trial.test_transform();
+                deterministic(trial, extractor, split, transform, outcome)
+            }
         }
     }
 }

@@ -51,6 +51,9 @@ pub struct Outcome {
     pub checkpoint_epoch: u32,
     pub train_images: usize,
     pub test_images: usize,
+    /// Broken files of either part, under `--bad-images skip`.
+    #[serde(default)]
+    pub bad_images_left_out: usize,
     pub classes: usize,
     pub label_ratio: f64,
     pub test_top1_last_epoch: f64,
@@ -68,12 +71,32 @@ pub struct Outcome {
     pub knn: Option<Knn>,
     /// CRC-32 of the trunk; of a frozen one, before and after.
     pub trunk_hash: String,
+    #[serde(default)]
+    pub features_standardized: bool,
+    /// Splits whose features had been made by an earlier evaluation.
+    #[serde(default)]
+    pub features_from_cache: usize,
+    #[serde(default)]
+    pub optimizer: String,
+    #[serde(default)]
+    pub lr: f64,
+    /// Asked for.
+    #[serde(default)]
+    pub epochs: u32,
+    #[serde(default)]
+    pub image_size_px: u32,
+    #[serde(default)]
+    pub precision: String,
+    #[serde(default)]
+    pub seed: u64,
+    #[serde(default)]
+    pub program: String,
     pub seconds_features: f64,
     pub seconds_training: f64,
 }
 
 /// What each number says.
-const MEANINGS: [(&str, &str); 15] = [
+const MEANINGS: [(&str, &str); 17] = [
     (
         "test_top1_last_epoch",
         "percent of the test images classified correctly after the last epoch: the number to quote",
@@ -95,6 +118,14 @@ const MEANINGS: [(&str, &str); 15] = [
     (
         "trunk_hash",
         "CRC-32 of names, shapes and bytes of all trunk parameters and BatchNorm statistics before training; in linear_eval verified equal after it",
+    ),
+    (
+        "features_standardized",
+        "whether every feature was brought to mean 0 and variance 1 over the training images first",
+    ),
+    (
+        "features_from_cache",
+        "splits whose features had been made by an earlier evaluation of the same trunk and images",
     ),
     ("train_images", "labelled training images used"),
     ("label_ratio", "share of the training labels that was asked for"),

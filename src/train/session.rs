@@ -1,6 +1,8 @@
 //! What a pre-training run carries from step to step: opened fresh or from a
 //! checkpoint, saved into checkpoints, finished into a results directory.
 
+use super::online_knn::Judge;
+use super::readable::{self, Readable};
 use super::restore::{Counters, load_weights, restore};
 use super::saver::{Saver, Written};
 use super::similarities;
@@ -9,13 +11,14 @@ use super::temperature::Temperature;
 use super::warnings::{Setting, Watch};
 use crate::checkpoint::{self, Checkpoint, SavedOptimizer};
 use crate::config::{Config, Precision, Pretrain, Start};
-use crate::data::{self, Part};
+use crate::data::Part;
+use crate::device;
 use crate::loader::{Loader, Order, Rendering};
 use crate::model::{Encoder, HeadKind};
 use crate::monitor::geometry;
 use crate::optim::{self, Optimizer, Schedule};
 use crate::pixels::RgbImage;
-use crate::report::{Console, Plan, RunLog, contact_sheet, duration, enlarged, plots, read_json_lines};
+use crate::report::{Console, EpochReport, Plan, RunLog, contact_sheet, duration, enlarged, plots, read_json_lines};
 use crate::run_dir::{self, CheckpointKind, CheckpointName};
 use crate::state::Parameter;
 use anyhow::{Context, Result, bail};
@@ -45,6 +48,8 @@ pub struct Session {
     pub earlier_rows: Option<Tensor>,
     saver: Saver,
     watch: Watch,
+    judge: Option<Judge>,
+    workers: usize,
     last_begun: Option<CheckpointName>,
     directory: PathBuf,
     /// Held for as long as the run lasts.
@@ -63,7 +68,8 @@ impl Session {
                 "--precision fp16 would need its gradients scaled to train; use bf16, which has the same speed, or fp32"
             );
         }
-        let split = Arc::new(data::load(&pretrain.data, Part::Unlabelled)?);
+        let Readable { split, left_out } = readable::load(&pretrain.data, Part::Unlabelled, console)?;
+        let split = Arc::new(split);
         console.note(&split.describe());
         let rendering =
             Rendering::Views { recipe: pretrain.augmentation.clone(), size_px: pretrain.data.image_size_px as usize };
@@ -113,6 +119,7 @@ impl Session {
             }
         };
         let claim = run_dir::claim(&directory)?;
+        readable::write_names(&directory, &left_out)?;
         let mut last_saved = last_saved;
         if resumed {
             run_dir::remove_half_written(&directory)?;
@@ -127,6 +134,18 @@ impl Session {
         let settings = run_dir::to_yaml(&serde_json::to_value(config)?);
         let step = at.epoch * steps_per_epoch + at.batch;
         log.events().text("configuration", step, &format!("```\n{settings}\n```"));
+        // A run that ends before the first evaluation needs no labels.
+        let judges = pretrain.online_knn.filter(|knn| knn.every_epochs <= pretrain.epochs);
+        let judge = judges.and_then(|knn| match Judge::new(knn, &pretrain.data, console) {
+            Ok(judge) => {
+                log.note(&judge.describe());
+                Some(judge)
+            }
+            Err(error) => {
+                log.warn(&format!("no kNN evaluation during training: {error:#} (--knn-every 0 asks for none)"));
+                None
+            }
+        });
         let pretrain = pretrain.clone();
         let saver = Saver::new(&directory, pretrain.checkpoints);
         let started = Instant::now();
@@ -144,6 +163,8 @@ impl Session {
             earlier_rows,
             saver,
             watch: Watch::default(),
+            judge,
+            workers,
 
             last_begun: None,
             directory,
@@ -177,6 +198,7 @@ impl Session {
         let mut report = tally.report(waited);
         report.temperature = self.temperature.value();
         report.effective_rank = last.map(|features| geometry::effective_rank(&features.hidden));
+        self.judge(&mut report)?;
         self.log.epoch(&report);
         if let Some(features) = last {
             similarities::record(self.log.events(), report.step, &features.unit);
@@ -211,6 +233,20 @@ impl Session {
         let pairs: Result<Vec<Vec<RgbImage>>> =
             (0..(views / 2).min(PAIRS)).map(|first| Ok(vec![picture(first)?, picture(first + views / 2)?])).collect();
         self.log.events().image("views", self.at.step, contact_sheet(&pairs?, 4).as_ref())
+    }
+
+    /// Nearest neighbours, when the epoch just finished has its turn.
+    fn judge(&mut self, report: &mut EpochReport) -> Result<()> {
+        let every = self.pretrain.online_knn.map_or(0, |knn| u64::from(knn.every_epochs));
+        let Some(judge) = self.judge.as_ref().filter(|_| every > 0 && self.at.epoch.is_multiple_of(every)) else {
+            return Ok(());
+        };
+        let compute = device::compute_kind(self.pretrain.precision);
+        let found = judge.judge(&self.encoder, compute, self.workers, self.log.console())?;
+        report.knn_top1 = Some(found.weighted_top1);
+        report.extra.insert("knn_plain_top1".into(), found.plain_top1.into());
+        report.extra.insert("knn_seconds".into(), found.took.as_secs_f64().into());
+        Ok(())
     }
 
     /// Whether `--save-every-n-steps` asks for a checkpoint after this step.

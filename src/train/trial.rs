@@ -2,11 +2,13 @@
 //! results directory, its log, and what an earlier part of it saved.
 
 use super::encoder_source::Source;
+use super::feature_cache::FeatureCache;
 use super::outcome::{Outcome, Protocol};
+use super::readable;
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, Best, EvaluationCheckpoint};
 use crate::config::{Config, DatasetName, EncoderSource, Evaluate, Objective, OptimizerName, TransferMode};
-use crate::data::{self, Part, Split};
+use crate::data::{self, BadImage, Part, Split};
 use crate::model::HeadKind;
 use crate::report::{Console, EvalLog};
 use crate::run_dir::{self, CheckpointName};
@@ -20,14 +22,19 @@ use tch::Device;
 pub struct Images {
     pub train: Arc<Split>,
     pub test: Arc<Split>,
+    /// Broken images that are in neither.
+    pub left_out: Arc<Vec<BadImage>>,
 }
 
 impl Images {
     /// Loads both parts; of the training part the share of labels that is asked for.
     ///
     /// Errors: data that is missing, unlabelled, or whose parts have different classes.
-    pub fn load(run: &Evaluate) -> Result<Images> {
-        let (mut train, test) = (data::load(&run.data, Part::Train)?, data::load(&run.data, Part::Test)?);
+    pub fn load(run: &Evaluate, console: &Console) -> Result<Images> {
+        let train = readable::load(&run.data, Part::Train, console)?;
+        let test = readable::load(&run.data, Part::Test, console)?;
+        let left_out: Vec<BadImage> = train.left_out.into_iter().chain(test.left_out).collect();
+        let (mut train, test) = (train.split, test.split);
         for split in [&train, &test] {
             if split.labels.is_none() {
                 bail!("{} has no labels: there is nothing to evaluate on; choose a labelled data set", split.name);
@@ -48,7 +55,7 @@ impl Images {
                 (run.data.dataset == DatasetName::Imagenet).then(|| data::list_for(&run.data.root, run.label_ratio));
             train = data::semi_subset(&train, run.label_ratio, run.seed, listed.flatten().as_deref())?;
         }
-        Ok(Images { train: Arc::new(train), test: Arc::new(test) })
+        Ok(Images { train: Arc::new(train), test: Arc::new(test), left_out: Arc::new(left_out) })
     }
 
     pub fn classes(&self) -> usize {
@@ -64,6 +71,8 @@ pub struct Trial<'a> {
     pub workers: usize,
     pub directory: PathBuf,
     pub log: EvalLog,
+    /// Where features under transforms that are not random are kept.
+    pub cache: Option<FeatureCache>,
     /// What an earlier part of this evaluation saved.
     pub resumed: Option<EvaluationCheckpoint>,
 }
@@ -97,6 +106,7 @@ impl<'a> Trial<'a> {
         {
             bail!("{} continues a {} with --transfer-mode {}", directory.display(), saved.run.mode, run.mode);
         }
+        readable::write_names(&directory, &images.left_out)?;
         // LBFGS saves no state: from the same start it takes the same steps.
         let repeated = run.optimizer.name == OptimizerName::Lbfgs;
         let first_epoch = resumed.as_ref().filter(|_| !repeated).map_or(0, |saved| saved.epochs_done);
@@ -123,7 +133,8 @@ impl<'a> Trial<'a> {
             saved.epochs_done = 0;
         }
         let workers = config.workers as usize;
-        Ok(Trial { run, images, device, workers, directory, log, resumed })
+        let cache = config.feature_cache.as_deref().map(FeatureCache::new);
+        Ok(Trial { run, images, device, workers, directory, log, cache, resumed })
     }
 
     /// The head of a classifier over this data.
@@ -187,6 +198,7 @@ impl<'a> Trial<'a> {
             checkpoint_epoch: source.epoch,
             train_images: self.images.train.len(),
             test_images: self.images.test.len(),
+            bad_images_left_out: self.images.left_out.len(),
             classes: self.images.classes(),
             label_ratio: self.run.label_ratio,
             test_top1_last_epoch: 0.0,
@@ -200,6 +212,15 @@ impl<'a> Trial<'a> {
             reg_weight: 0.0,
             knn: None,
             trunk_hash,
+            features_standardized: self.run.standardize && self.run.mode == TransferMode::LinearEval,
+            features_from_cache: 0,
+            optimizer: self.run.optimizer.name.to_string(),
+            lr: self.run.optimizer.lr,
+            epochs: self.run.epochs,
+            image_size_px: self.run.data.image_size_px,
+            precision: self.run.precision.to_string(),
+            seed: self.run.seed,
+            program: format!("flatnce {}", env!("CARGO_PKG_VERSION")),
             seconds_features: 0.0,
             seconds_training: 0.0,
         }

@@ -1,7 +1,7 @@
 //! Which images.
 
 use crate::cli::values::{between, one_of};
-use crate::config::DatasetName;
+use crate::config::{BadImages, DatasetName};
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -26,4 +26,10 @@ pub struct DataArgs {
     /// Train on so many images only, the same ones whatever the seed [default: all]
     #[arg(long, value_name = "N", value_parser = between::<2, 2_000_000_000>)]
     pub train_images: Option<u32>,
+    /// Broken image files: stop at the first (fail), or leave them out (skip)
+    ///
+    /// skip reads every file once before the run, names the broken ones, and
+    /// gives up where they are more than 1%.
+    #[arg(long, value_name = "RULE", default_value = "fail", value_parser = one_of!(BadImages), hide_short_help = true)]
+    pub bad_images: BadImages,
 }

@@ -80,6 +80,19 @@ pub struct EvaluationArgs {
     /// Temperature of the kNN vote
     #[arg(long, value_name = "T", default_value = "0.1", hide_short_help = true, value_parser = above_zero)]
     pub knn_temperature: f64,
+    /// Epochs of pre-training between two kNN evaluations; 0 is none
+    ///
+    /// At most 10,000 labelled training images vote on at most 2,000 test
+    /// images, where there are labels. It changes nothing in the training.
+    #[arg(long, value_name = "N", default_value = "10", hide_short_help = true)]
+    #[arg(value_parser = count::<0>)]
+    pub knn_every: u32,
+    /// Where linear evaluations keep features for the next one, or off
+    ///
+    /// Only under transforms that are not random; at most 8 GiB, the oldest go.
+    /// Default: ~/.cache/flatnce/features.
+    #[arg(long, value_name = "DIR|off", hide_short_help = true)]
+    pub feature_cache: Option<String>,
     /// Directory of an evaluation to continue, with --fc-train-from
     #[arg(long, value_name = "DIR", requires = "fc_train_from", hide_short_help = true)]
     pub fc_log_dir: Option<PathBuf>,

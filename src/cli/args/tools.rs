@@ -9,7 +9,7 @@ pub enum ToolArgs {
     /// Say what is inside a checkpoint, and whether it is whole
     Inspect(InspectArgs),
     /// Draw images and their two views, as training sees them
-    Preview(PreviewArgs),
+    Preview(Box<PreviewArgs>),
     /// Write the features of a data set
     Embed(EmbedArgs),
     /// Gather runs and their evaluations into one table

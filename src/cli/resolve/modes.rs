@@ -77,6 +77,7 @@ const PRETRAINING_ONLY: &[&str] = &[
     "blur_sigma_min",
     "blur_sigma_max",
     "log_every",
+    "knn_every",
     "save_every_n_epochs",
     "save_every_n_steps",
     "keep_last",
@@ -100,8 +101,7 @@ const EVALUATION_ONLY: &[&str] = &[
     "fc_standardize",
     "reg_weight",
     "patience_epochs",
-    "knn_neighbours",
-    "knn_temperature",
+    "feature_cache",
 ];
 
 /// A warning for typed flags that change nothing in this `--train-mode`, as upstream's scripts often carry them.

@@ -1,10 +1,10 @@
 //! A new pre-training run from flags.
 
 use super::ordered;
-use crate::cli::{Args, AugmentationArgs, DataArgs, ResultsArgs, Typed};
+use crate::cli::{Args, AugmentationArgs, DataArgs, EvaluationArgs, ResultsArgs, Typed};
 use crate::config::{
-    Augmentation, CheckpointPolicy, DataConfig, DatasetName, Engine, HeadConfig, ModelConfig, Normalisation,
-    OptimizerConfig, Precision, Pretrain, ScheduleConfig, ScheduleName, Stem,
+    Augmentation, CheckpointPolicy, DataConfig, DatasetName, Engine, HeadConfig, KnnConfig, ModelConfig, Normalisation,
+    OnlineKnn, OptimizerConfig, Precision, Pretrain, ScheduleConfig, ScheduleName, Stem,
 };
 use crate::data::native_size_px;
 use crate::optim::scaled_lr;
@@ -38,11 +38,17 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
         epochs: optimisation.epochs,
         seed: optimisation.seed,
         precision,
+        online_knn: online_knn(&typed.args.evaluation),
         log_every: typed.args.output.log_every,
         save_every_n_epochs: typed.args.results.save_every_n_epochs,
         checkpoints: checkpoints(&typed.args.results),
         data,
     })
+}
+
+fn online_knn(flags: &EvaluationArgs) -> Option<OnlineKnn> {
+    let knn = KnnConfig { neighbours: flags.knn_neighbours, temperature: flags.knn_temperature };
+    (flags.knn_every > 0).then_some(OnlineKnn { every_epochs: flags.knn_every, knn })
 }
 
 fn checkpoints(flags: &ResultsArgs) -> CheckpointPolicy {
@@ -57,7 +63,13 @@ fn checkpoints(flags: &ResultsArgs) -> CheckpointPolicy {
 
 pub fn data_config(flags: &DataArgs, dataset: DatasetName) -> DataConfig {
     let image_size_px = flags.image_size.unwrap_or_else(|| native_size_px(dataset));
-    DataConfig { dataset, root: flags.data.clone(), image_size_px, train_images: flags.train_images }
+    DataConfig {
+        dataset,
+        root: flags.data.clone(),
+        image_size_px,
+        train_images: flags.train_images,
+        bad_images: flags.bad_images,
+    }
 }
 
 pub fn model(args: &Args, data: &DataConfig) -> ModelConfig {

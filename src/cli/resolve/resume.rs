@@ -94,6 +94,9 @@ pub fn continued(
     if typed.has("save_every_n_epochs") {
         config.save_every_n_epochs = wanted.save_every_n_epochs;
     }
+    if ["knn_every", "knn_neighbours", "knn_temperature"].iter().any(|id| typed.has(id)) {
+        config.online_knn = wanted.online_knn;
+    }
     if typed.has("log_every") {
         config.log_every = wanted.log_every;
     }
@@ -128,6 +131,7 @@ const IDENTITY: &[(&str, Setting)] = &[
     ("dataset_name", |c| c.data.dataset.to_string()),
     ("image_size", |c| c.data.image_size_px.to_string()),
     ("train_images", |c| c.data.train_images.map_or("all".to_owned(), |n| n.to_string())),
+    ("bad_images", |c| c.data.bad_images.to_string()),
     ("clr", |c| c.objective.to_string()),
     ("temperature", |c| c.temperature.to_string()),
     ("ess_target", |c| c.ess_target.map_or("none".to_owned(), |target| target.to_string())),
@@ -242,6 +246,8 @@ mod tests {
         "fc_standardize",
         "reg_weight",
         "patience_epochs",
+        "knn_every",
+        "feature_cache",
         "knn_neighbours",
         "knn_temperature",
         "save_dir",

@@ -1,0 +1,270 @@
+//! Features on disk: an evaluation that is repeated with another classifier,
+//! penalty or schedule does not run the trunk again.
+//!
+//! A file holds the features of one split under one deterministic transform. Its
+//! name is the hash of everything that decides the numbers: the trunk's bytes,
+//! the images (pixels, or the files' names, sizes and times), the transform, the
+//! arithmetic and the device's kind. The contents carry checksums; what does not
+//! verify is computed again. The oldest files go when the directory grows beyond
+//! [`LARGEST_BYTES`].
+
+use super::features::{Extractor, Features};
+use crate::augment::EvalTransform;
+use crate::checkpoint::{from_tensor, to_tensor};
+use crate::data::{Images, Split};
+use crate::durable;
+use crate::model::HEAD_PREFIX;
+use crate::report::EvalLog;
+use crate::state::StateDict;
+use crate::torch_file::{self, Dict, Value};
+use anyhow::{Context, Result, anyhow, bail};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tch::{Device, Kind};
+
+/// Of all features together, on disk.
+const LARGEST_BYTES: u64 = 8 << 30;
+
+/// A directory of features.
+#[derive(Clone, Debug)]
+pub struct FeatureCache {
+    directory: PathBuf,
+}
+
+/// What the numbers follow from besides the images.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// Normalisation and trunk.
+    pub trunk: &'a StateDict,
+    pub transform: EvalTransform,
+    pub compute: Kind,
+    pub device: Device,
+}
+
+impl FeatureCache {
+    pub fn new(directory: &Path) -> FeatureCache {
+        FeatureCache { directory: directory.to_owned() }
+    }
+
+    /// The file for the features of `split`, there or not.
+    ///
+    /// Errors: an image file that is not there.
+    pub fn file(&self, split: &Split, of: &Circumstances) -> Result<PathBuf> {
+        let mut hash = Sha256::new();
+        // Another version of the program may compute other last bits.
+        hash.update(concat!("flatnce features 1, ", env!("CARGO_PKG_VERSION")));
+        hash.update(build_of_program());
+        hash.update(format!("{:?} {:?} {}", of.transform, of.compute, matches!(of.device, Device::Cpu)));
+        for (name, tensor) in of.trunk.iter() {
+            hash.update(format!("{name} {:?}", tensor.size()));
+            hash.update(from_tensor(tensor)?.bytes());
+        }
+        hash.update(format!("{} {:?}", split.len(), split.classes));
+        for label in split.labels.iter().flatten() {
+            hash.update(label.to_le_bytes());
+        }
+        match &split.images {
+            Images::Packed(packed) => {
+                hash.update(format!("{}x{}", packed.width(), packed.height()));
+                hash.update(packed.pixels());
+            }
+            Images::Files(files) => {
+                for index in 0..files.len() {
+                    let path = files.path(index);
+                    let about = std::fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                    let changed = about.modified().unwrap_or(UNIX_EPOCH).duration_since(UNIX_EPOCH).unwrap_or_default();
+                    hash.update(files.relative(index).as_os_str().as_encoded_bytes());
+                    hash.update(format!("\0{} {}", about.len(), changed.as_nanos()));
+                }
+            }
+        }
+        let name: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        Ok(self.directory.join(format!("{name}.features")))
+    }
+
+    /// The features of a split: read if they are there, else made and written. The answer tells which.
+    ///
+    /// Errors: those of [`Extractor::extract`]. A file that is damaged or cannot be written costs a warning.
+    pub fn features(
+        &self,
+        extractor: &Extractor,
+        split: &Arc<Split>,
+        transform: EvalTransform,
+        log: &mut EvalLog,
+    ) -> Result<(Features, bool)> {
+        let encoder = extractor.encoder;
+        let trunk = encoder.state_dict().renamed(|name| (!name.starts_with(HEAD_PREFIX)).then(|| name.to_owned()));
+        let of = Circumstances { trunk: &trunk, transform, compute: extractor.compute, device: encoder.device() };
+        let file = self.file(split, &of)?;
+        match self.read(&file, split.len(), of.device) {
+            Ok(Some(features)) => {
+                log.note(&format!("features of {}: from {}", split.name, file.display()));
+                return Ok((features, true));
+            }
+            Ok(None) => {}
+            Err(error) => log.warn(&format!("cached features are made anew: {error:#}")),
+        }
+        let features = extractor.extract(split, transform, 0)?;
+        if let Err(error) = self.write(&file, &features) {
+            log.warn(&format!("the features are not kept for the next evaluation: {error:#}"));
+        }
+        Ok((features, false))
+    }
+
+    /// The features in `file`, on `device`; `None` where there is no such file.
+    ///
+    /// Errors: a file that is damaged or of other images.
+    pub fn read(&self, file: &Path, images: usize, device: Device) -> Result<Option<Features>> {
+        if !file.exists() {
+            return Ok(None);
+        }
+        let value = torch_file::read(file)?;
+        let tensor = |key: &str| {
+            let data = value.get(key).and_then(Value::as_tensor).ok_or_else(|| anyhow!("it holds no {key}"))?;
+            to_tensor(data)
+        };
+        let (values, labels) = (tensor("features")?, tensor("labels")?);
+        if values.dim() != 2 || values.size()[0] != images as i64 || labels.size() != [images as i64] {
+            bail!("it holds {:?} features and {:?} labels for {images} images", values.size(), labels.size());
+        }
+        // The oldest by use go first.
+        let _ = std::fs::File::options().append(true).open(file).and_then(|f| f.set_modified(SystemTime::now()));
+        Ok(Some(Features { values: values.to_device(device), labels: labels.to_device(device) }))
+    }
+
+    /// Writes features, and removes the oldest files beyond the limit.
+    ///
+    /// Errors: the directory cannot be made, the file cannot be written.
+    pub fn write(&self, file: &Path, features: &Features) -> Result<()> {
+        std::fs::create_dir_all(&self.directory)
+            .with_context(|| format!("cannot create {}", self.directory.display()))?;
+        let mut root = Dict::new();
+        root.insert("features", from_tensor(&features.values)?);
+        root.insert("labels", from_tensor(&features.labels)?);
+        durable::replace(file, |out| {
+            torch_file::write(out, "features", &Value::Dict(root))?;
+            Ok(())
+        })?;
+        self.remove_oldest(file, LARGEST_BYTES);
+        Ok(())
+    }
+
+    fn remove_oldest(&self, newest: &Path, limit: u64) {
+        let Ok(entries) = std::fs::read_dir(&self.directory) else { return };
+        let mut files: Vec<(SystemTime, u64, PathBuf)> = entries
+            .flatten()
+            .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "features"))
+            .filter_map(|entry| {
+                let about = entry.metadata().ok()?;
+                Some((about.modified().ok()?, about.len(), entry.path()))
+            })
+            .collect();
+        files.sort();
+        let mut total: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, bytes, path) in files.iter().filter(|(_, _, path)| path != newest) {
+            if total <= limit {
+                break;
+            }
+            if std::fs::remove_file(path).is_ok() {
+                total -= bytes;
+            }
+        }
+    }
+}
+
+/// Length and time of the program's own file: a program built anew may compute other numbers.
+fn build_of_program() -> String {
+    let about = std::env::current_exe().and_then(std::fs::metadata);
+    about.map_or(String::new(), |about| format!("{} {:?}", about.len(), about.modified().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{BadImages, DataConfig, DatasetName};
+    use crate::data::{self, Part};
+    use tch::Tensor;
+
+    fn mini(images: u32) -> Split {
+        let data = DataConfig {
+            dataset: DatasetName::FashionMnistMini,
+            root: "datasets".into(),
+            image_size_px: 32,
+            train_images: Some(images),
+            bad_images: BadImages::Fail,
+        };
+        data::load(&data, Part::Train).unwrap()
+    }
+
+    fn trunk(weight: f32) -> StateDict {
+        let mut state = StateDict::new();
+        state.push("conv1.weight", Tensor::from_slice(&[weight, 2.0]));
+        state
+    }
+
+    fn features(images: i64, fill: f64) -> Features {
+        let values = Tensor::full([images, 4], fill, (Kind::Float, Device::Cpu));
+        Features { values, labels: Tensor::arange(images, (Kind::Int64, Device::Cpu)) }
+    }
+
+    #[test]
+    fn everything_that_decides_the_numbers_is_in_the_name() {
+        let cache = FeatureCache::new(Path::new("cache"));
+        let plain = EvalTransform::Plain { size_px: 32 };
+        let (one, other) = (trunk(1.0), trunk(1.5));
+        let usual = Circumstances { trunk: &one, transform: plain, compute: Kind::Float, device: Device::Cpu };
+        let file = |images: u32, of: &Circumstances| cache.file(&mini(images), of).unwrap();
+        let mut names = vec![
+            file(20, &usual),
+            file(21, &usual),
+            file(20, &Circumstances { trunk: &other, ..usual }),
+            file(20, &Circumstances { transform: EvalTransform::Plain { size_px: 28 }, ..usual }),
+            file(20, &Circumstances { compute: Kind::BFloat16, ..usual }),
+            file(20, &Circumstances { device: Device::Cuda(0), ..usual }),
+        ];
+        assert_eq!(names[0], file(20, &usual), "the same again");
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_damage_is_found() {
+        let place = tempfile::tempdir().unwrap();
+        let cache = FeatureCache::new(&place.path().join("below"));
+        let file = cache.directory.join("a.features");
+        assert!(cache.read(&file, 5, Device::Cpu).unwrap().is_none());
+        cache.write(&file, &features(500, 0.25)).unwrap();
+        let read = cache.read(&file, 500, Device::Cpu).unwrap().unwrap();
+        assert!(read.values.equal(&features(500, 0.25).values) && read.labels.equal(&features(500, 0.25).labels));
+        assert!(cache.read(&file, 501, Device::Cpu).is_err(), "of other images");
+        let whole = std::fs::read(&file).unwrap();
+        let mut flipped = whole.clone();
+        flipped[whole.len() / 3] ^= 4;
+        for damaged in [&flipped[..], &whole[..whole.len() - 7], b""] {
+            std::fs::write(&file, damaged).unwrap();
+            assert!(cache.read(&file, 500, Device::Cpu).is_err());
+        }
+    }
+
+    #[test]
+    fn the_oldest_files_go_first() {
+        let place = tempfile::tempdir().unwrap();
+        let cache = FeatureCache::new(place.path());
+        let paths: Vec<PathBuf> = (0..4).map(|n| place.path().join(format!("{n}.features"))).collect();
+        for (age, path) in paths.iter().enumerate() {
+            std::fs::write(path, [0u8; 100]).unwrap();
+            let time = UNIX_EPOCH + std::time::Duration::from_secs(1000 * age as u64);
+            std::fs::File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
+        }
+        std::fs::write(place.path().join("other.txt"), [0u8; 1000]).unwrap();
+        // The one just written stays, however old it looks.
+        cache.remove_oldest(&paths[0], 250);
+        let left: Vec<bool> = paths.iter().map(|path| path.exists()).collect();
+        assert_eq!(left, [true, false, false, true]);
+        assert!(place.path().join("other.txt").exists());
+    }
+}

@@ -1,0 +1,84 @@
+//! Nearest neighbours while pre-training goes on (`--knn-every`): labels judge
+//! the trunk without being trained on.
+//!
+//! The trunk runs in evaluation mode and draws nothing at random, so the
+//! training has the same bits with and without it.
+
+use super::features::Extractor;
+use super::readable;
+use crate::augment::EvalTransform;
+use crate::config::{DataConfig, OnlineKnn};
+use crate::data::{Part, Split, some_of};
+use crate::model::Encoder;
+use crate::monitor::knn::{Bank, PLAIN_NEIGHBOURS, Vote};
+use crate::report::Console;
+use anyhow::{Result, bail};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tch::Kind;
+
+/// Labelled images at most: of larger sets a part, always the same one.
+const BANK_IMAGES: usize = 10_000;
+const TEST_IMAGES: usize = 2_000;
+
+/// Percent of the test images whose neighbours name their class.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Judgement {
+    pub weighted_top1: f64,
+    pub plain_top1: f64,
+    pub took: Duration,
+}
+
+/// The labelled images that the trunk is judged on.
+pub struct Judge {
+    settings: OnlineKnn,
+    bank: Arc<Split>,
+    test: Arc<Split>,
+    transform: EvalTransform,
+}
+
+impl Judge {
+    /// Loads the images.
+    ///
+    /// Errors: the data set has no labels, or its labelled parts are not there.
+    pub fn new(settings: OnlineKnn, data: &DataConfig, console: &Console) -> Result<Judge> {
+        let labelled = DataConfig { train_images: None, ..data.clone() };
+        let part = |part: Part, at_most: usize| -> Result<Arc<Split>> {
+            let split = readable::load(&labelled, part, console)?.split;
+            if split.labels.is_none() {
+                bail!("{} has no labels", split.name);
+            }
+            Ok(Arc::new(if split.len() > at_most { some_of(&split, at_most)? } else { split }))
+        };
+        let transform = EvalTransform::evaluation(data.dataset, data.image_size_px as usize);
+        Ok(Judge { settings, bank: part(Part::Train, BANK_IMAGES)?, test: part(Part::Test, TEST_IMAGES)?, transform })
+    }
+
+    /// One line about the images.
+    pub fn describe(&self) -> String {
+        format!(
+            "kNN every {} epochs: {} labelled images vote on {} test images",
+            self.settings.every_epochs,
+            self.bank.len(),
+            self.test.len()
+        )
+    }
+
+    /// Judges the trunk as it is now.
+    ///
+    /// Errors: images that cannot be read, features that are not finite.
+    pub fn judge(&self, encoder: &Encoder, compute: Kind, workers: usize, console: &Console) -> Result<Judgement> {
+        let start = Instant::now();
+        let extractor = Extractor { encoder, compute, seed: 0, workers, console };
+        let bank = extractor.extract(&self.bank, self.transform, 0)?;
+        let test = extractor.extract(&self.test, self.transform, 0)?;
+        let table = Bank::new(&bank.values, &bank.labels, self.bank.classes.len() as i64);
+        let top1 = |neighbours: i64, vote: Vote| table.top1(&test.values, &test.labels, neighbours, vote);
+        let knn = self.settings.knn;
+        Ok(Judgement {
+            weighted_top1: top1(i64::from(knn.neighbours), Vote::Weighted { temperature: knn.temperature }),
+            plain_top1: top1(PLAIN_NEIGHBOURS, Vote::Plain),
+            took: start.elapsed(),
+        })
+    }
+}

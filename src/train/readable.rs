@@ -1,0 +1,110 @@
+//! Images that can be read (`--bad-images`): a broken file stops a run where it
+//! is met, or all files are looked at first and the broken ones left out.
+//!
+//! Left out before anything is trained, so that order, resume and results are
+//! those of a data set without these files.
+
+use crate::config::{BadImages, DataConfig};
+use crate::data::{self, BadImage, Images, Part, Split, grouped};
+use crate::durable;
+use crate::pixels::RgbImage;
+use crate::report::{Console, Progress};
+use anyhow::{Result, bail};
+use rayon::prelude::*;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Mutex;
+
+/// Broken images of a hundred beyond which a data set is not skipped through but looked at.
+const TOLERATED_PERCENT: f64 = 1.0;
+
+/// Broken files named on the terminal; all of them are in `bad_images.txt`.
+const NAMED: usize = 10;
+
+/// A part of a data set, and what was left out of it.
+#[derive(Debug)]
+pub struct Readable {
+    pub split: Split,
+    pub left_out: Vec<BadImage>,
+}
+
+/// Loads a part of a data set; under `--bad-images skip` every file is decoded once.
+///
+/// Errors: those of [`data::load`]; more broken images than one in a hundred.
+pub fn load(config: &DataConfig, part: Part, console: &Console) -> Result<Readable> {
+    let split = data::load(config, part)?;
+    let files = matches!(split.images, Images::Files(_));
+    if config.bad_images == BadImages::Fail || !files {
+        return Ok(Readable { split, left_out: Vec::new() });
+    }
+    let bar = Mutex::new(console.progress(&format!("checking {}", split.name), split.len() as u64, "images"));
+    let broken = broken(&split, &bar);
+    let share = 100.0 * broken.len() as f64 / split.len().max(1) as f64;
+    for (_, bad) in broken.iter().take(NAMED) {
+        console.warn(&format!("left out: {bad}"));
+    }
+    if share > TOLERATED_PERCENT {
+        bail!(
+            "{} of the {} images of {} are broken ({share:.1}%); more than {TOLERATED_PERCENT}% are not left out: get \
+             the data set again",
+            grouped(broken.len()),
+            grouped(split.len()),
+            split.name
+        );
+    }
+    if broken.is_empty() {
+        console.note(&format!("{}: all {} images can be read", split.name, grouped(split.len())));
+        return Ok(Readable { split, left_out: Vec::new() });
+    }
+    let mut next = 0;
+    let good: Vec<usize> = (0..split.len())
+        .filter(|index| {
+            let bad = broken.get(next).is_some_and(|(place, _)| place == index);
+            next += usize::from(bad);
+            !bad
+        })
+        .collect();
+    let whole = split.subset(&good);
+    console.warn(&format!(
+        "{}: {} of {} images are broken and left out",
+        split.name,
+        grouped(broken.len()),
+        grouped(split.len())
+    ));
+    Ok(Readable { split: whole, left_out: broken.into_iter().map(|(_, bad)| bad).collect() })
+}
+
+/// The images that cannot be decoded, by place, in order.
+fn broken(split: &Split, bar: &Mutex<Progress>) -> Vec<(usize, BadImage)> {
+    const PIECE: usize = 64;
+    let starts: Vec<usize> = (0..split.len()).step_by(PIECE).collect();
+    let pieces: Vec<Vec<(usize, BadImage)>> = starts
+        .into_par_iter()
+        .map(|start| {
+            let mut scratch = RgbImage::default();
+            let range = start..(start + PIECE).min(split.len());
+            let count = range.len() as u64;
+            let found = range.filter_map(|index| {
+                let error = split.image(index, &mut scratch).err()?;
+                // Decoding has no other error.
+                Some((index, error.downcast::<BadImage>().ok()?))
+            });
+            let found = found.collect();
+            bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).advance(count);
+            found
+        })
+        .collect();
+    pieces.into_iter().flatten().collect()
+}
+
+/// Writes `directory/bad_images.txt`, a line a file; nothing where nothing was left out.
+///
+/// Errors: the file cannot be written.
+pub fn write_names(directory: &Path, left_out: &[BadImage]) -> Result<()> {
+    if left_out.is_empty() {
+        return Ok(());
+    }
+    durable::replace(&directory.join("bad_images.txt"), |file| {
+        left_out.iter().try_for_each(|bad| Ok(writeln!(file, "{}: {}", bad.path.display(), bad.reason)?))
+    })
+}
