@@ -1,10 +1,13 @@
 //! Every data source, on files and trees written here in their real formats, and every kind of fault in them.
 
+#[path = "support/formats.rs"]
+mod formats;
+
 use flatnce::config::{BadImages, DataConfig, DatasetName};
 use flatnce::data::{Images, Part, Split, load, native_size_px, semi_subset};
 use flatnce::pixels::RgbImage;
+use formats::{cifar_level, cifar_record, gzip, idx, stl_images, voc_annotation, write};
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -31,13 +34,6 @@ fn fails(dataset: DatasetName, root: &TempDir, part: Part, words: &[&str]) {
     for word in words {
         assert!(text.contains(word), "{text:?} should contain {word:?}");
     }
-}
-
-/// Writes a file below `root`, with its directories.
-fn write(root: &TempDir, path: &str, bytes: impl AsRef<[u8]>) {
-    let path = root.path().join(path);
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, bytes).unwrap();
 }
 
 /// Writes empty files: enough where only names are read.
@@ -74,7 +70,6 @@ fn pixels(split: &Split, index: usize) -> Vec<u8> {
 
 mod packed {
     use super::*;
-    use flate2::{Compression, write::GzEncoder};
 
     #[test]
     fn the_embedded_images_are_balanced_padded_and_grey() {
@@ -93,23 +88,6 @@ mod packed {
                 assert!(image.pixels.iter().any(|&level| level > 100), "image {index} is not empty");
             }
         }
-    }
-
-    /// `count` images whose level is index + row + 2 column, and labels index mod 10.
-    fn idx(count: u32) -> (Vec<u8>, Vec<u8>) {
-        let mut images = [[0, 0, 8, 3], count.to_be_bytes(), 28u32.to_be_bytes(), 28u32.to_be_bytes()].concat();
-        let mut labels = [[0, 0, 8, 1], count.to_be_bytes()].concat();
-        for index in 0..count {
-            images.extend((0..28 * 28).map(|at| (index + at / 28 + 2 * (at % 28)) as u8));
-            labels.push((index % 10) as u8);
-        }
-        (images, labels)
-    }
-
-    fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
     }
 
     #[test]
@@ -161,29 +139,19 @@ mod packed {
         fails(dataset, &root, Part::Train, &["train-images", "[1, 1, 1]", "28"]);
     }
 
-    /// The level of the CIFAR fixtures (tests/golden/data/make_pickles.py).
-    fn level(image: usize, channel: usize, y: usize, x: usize) -> u8 {
-        ((31 * image + 67 * channel + 5 * y + 3 * x) % 256) as u8
-    }
-
-    fn record(label: &[u8], image: usize) -> Vec<u8> {
-        let plane = |channel| (0..1024).map(move |at| level(image, channel, at / 32, at % 32));
-        label.iter().copied().chain((0..3).flat_map(plane)).collect()
-    }
-
     fn has_levels(split: &Split, index: usize, image: usize) -> bool {
         let found = pixels(split, index);
-        (0..3072).all(|at| found[at] == level(image, at % 3, at / 96, at / 3 % 32))
+        (0..3072).all(|at| found[at] == cifar_level(image, at % 3, at / 96, at / 3 % 32))
     }
 
     #[test]
     fn cifar_10_reads_its_binary_version() {
         let root = temporary();
         for batch in 1..=5u8 {
-            let records = [record(&[batch], batch.into()), record(&[9], 2 * usize::from(batch))].concat();
+            let records = [cifar_record(&[batch], batch.into()), cifar_record(&[9], 2 * usize::from(batch))].concat();
             write(&root, &format!("cifar-10-batches-bin/data_batch_{batch}.bin"), records);
         }
-        write(&root, "cifar-10-batches-bin/test_batch.bin", record(&[0], 77));
+        write(&root, "cifar-10-batches-bin/test_batch.bin", cifar_record(&[0], 77));
         let train = read(DatasetName::Cifar10, &root, Part::Train);
         assert_eq!(labels(&train), [1, 9, 2, 9, 3, 9, 4, 9, 5, 9]);
         assert!(has_levels(&train, 4, 3) && has_levels(&train, 5, 6));
@@ -191,9 +159,9 @@ mod packed {
         assert_eq!(train.describe(), "cifar10 train: 10 images of 32x32 pixels, 10 classes");
         assert!(has_levels(&read(DatasetName::Cifar10, &root, Part::Test), 0, 77));
 
-        write(&root, "cifar-10-batches-bin/data_batch_4.bin", record(&[10], 1));
+        write(&root, "cifar-10-batches-bin/data_batch_4.bin", cifar_record(&[10], 1));
         fails(DatasetName::Cifar10, &root, Part::Train, &["data_batch_4.bin", "label 10", "0 to 9"]);
-        write(&root, "cifar-10-batches-bin/data_batch_4.bin", &record(&[1], 1)[..3000]);
+        write(&root, "cifar-10-batches-bin/data_batch_4.bin", &cifar_record(&[1], 1)[..3000]);
         fails(
             DatasetName::Cifar10,
             &root,
@@ -213,8 +181,12 @@ mod packed {
     #[test]
     fn cifar_100_takes_the_fine_label() {
         let root = temporary();
-        write(&root, "cifar100/cifar-100-binary/train.bin", [record(&[19, 11], 1), record(&[4, 99], 2)].concat());
-        write(&root, "cifar100/cifar-100-binary/test.bin", record(&[0, 0], 3));
+        write(
+            &root,
+            "cifar100/cifar-100-binary/train.bin",
+            [cifar_record(&[19, 11], 1), cifar_record(&[4, 99], 2)].concat(),
+        );
+        write(&root, "cifar100/cifar-100-binary/test.bin", cifar_record(&[0, 0], 3));
         let train = read(DatasetName::Cifar100, &root, Part::Train);
         assert_eq!(labels(&train), [11, 99]);
         assert_eq!((train.classes[11].as_str(), train.classes[99].as_str()), ("boy", "worm"));
@@ -307,16 +279,10 @@ mod packed {
     #[test]
     fn stl_10_is_turned_from_columns_to_rows() {
         let root = temporary();
-        // Level of image i: 5 i + 60 channel + row + 2 column, stored column by column.
-        let file = |count: usize| -> Vec<u8> {
-            let plane =
-                |i: usize, c: usize| (0..96 * 96usize).map(move |at| (5 * i + 60 * c + at % 96 + 2 * (at / 96)) as u8);
-            (0..count).flat_map(|i| (0..3).flat_map(move |c| plane(i, c))).collect()
-        };
-        write(&root, "stl10/stl10_binary/train_X.bin", file(3));
+        write(&root, "stl10/stl10_binary/train_X.bin", stl_images(3));
         write(&root, "stl10/stl10_binary/train_y.bin", [1, 10, 5]);
         // More than are turned at a time.
-        write(&root, "stl10/stl10_binary/unlabeled_X.bin", file(1030));
+        write(&root, "stl10/stl10_binary/unlabeled_X.bin", stl_images(1030));
         let train = read(DatasetName::Stl10, &root, Part::Train);
         assert_eq!(labels(&train), [0, 9, 4]);
         let image = pixels(&train, 2);
@@ -334,7 +300,7 @@ mod packed {
         fails(DatasetName::Stl10, &root, Part::Train, &["train_y.bin", "2 labels for 3 images"]);
         write(&root, "stl10/stl10_binary/train_y.bin", [1, 0, 1]);
         fails(DatasetName::Stl10, &root, Part::Train, &["train_y.bin", "the label 0", "1 to 10"]);
-        write(&root, "stl10/stl10_binary/train_X.bin", &file(1)[1..]);
+        write(&root, "stl10/stl10_binary/train_X.bin", &stl_images(1)[1..]);
         fails(DatasetName::Stl10, &root, Part::Train, &["train_X.bin", "27,647", "138,240,000", "get_data.sh stl10"]);
     }
 }
@@ -470,13 +436,6 @@ mod trees {
         fails(DatasetName::Caltech, &root, Part::Test, &["ant", "holds 30 images"]);
     }
 
-    fn annotation(objects: &str) -> String {
-        format!(
-            "<annotation><folder>VOC2007</folder><owner><name>person</name></owner><size><width>5</width></size>\
-             {objects}</annotation>"
-        )
-    }
-
     #[test]
     fn voc_takes_the_class_of_the_first_object() {
         let root = temporary();
@@ -484,8 +443,8 @@ mod trees {
         let xml = |id: &str, text: &str| write(&root, &format!("{home}/Annotations/{id}.xml"), text);
         write(&root, &format!("{home}/ImageSets/Main/trainval.txt"), "000005\n000007\n");
         let parts = "<object><part><name>head</name></part><name>sofa</name></object><object><name>cat</name></object>";
-        xml("000005", &annotation(parts));
-        xml("000007", &annotation("<object><name> car </name><pose>Left</pose></object>"));
+        xml("000005", &voc_annotation(parts));
+        xml("000007", &voc_annotation("<object><name> car </name><pose>Left</pose></object>"));
         let train = read(DatasetName::Voc, &root, Part::Train);
         assert_eq!(
             labels(&train).iter().map(|&l| train.classes[l as usize].as_str()).collect::<Vec<_>>(),
@@ -496,9 +455,9 @@ mod trees {
         assert!(files.path(0).ends_with("VOC2007/JPEGImages/000005.jpg"));
         fails(DatasetName::Voc, &root, Part::Test, &["test.txt", "datasets/README.md"]);
         for (text, word) in [
-            (annotation(""), "no object"),
-            (annotation("<object><name>unicorn</name></object>"), "unicorn"),
-            (annotation("<object></object>"), "no name"),
+            (voc_annotation(""), "no object"),
+            (voc_annotation("<object><name>unicorn</name></object>"), "unicorn"),
+            (voc_annotation("<object></object>"), "no name"),
             ("<annotation>".to_owned(), "broken XML"),
         ] {
             xml("000007", &text);
