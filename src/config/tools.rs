@@ -1,6 +1,6 @@
 //! What the subcommands do, each resolved.
 
-use super::{Augmentation, DataConfig, ExportFormat};
+use super::{Augmentation, DataConfig, ExportFormat, ReportFormat};
 use std::path::PathBuf;
 
 /// A subcommand.
@@ -42,6 +42,13 @@ pub struct Embed {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     pub directories: Vec<PathBuf>,
+    pub format: ReportFormat,
+    /// File for the table; `None` = the terminal.
+    pub out: Option<PathBuf>,
+    /// PNG file: accuracy over epochs.
+    pub plot: Option<PathBuf>,
+    /// The page.
+    pub html: Option<PathBuf>,
 }
 
 /// Draw images and their views.
