@@ -204,6 +204,11 @@ choice! {
 }
 
 choice! {
+    /// How `report` writes its table.
+    ReportFormat { Markdown = "markdown", Json = "json", Csv = "csv" }
+}
+
+choice! {
     /// The engine that renders the views.
     Engine {
         /// Worker threads on the CPU.

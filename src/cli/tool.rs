@@ -52,7 +52,8 @@ fn embed(args: &EmbedArgs) -> Result<Embed> {
 }
 
 fn report(args: &ReportArgs) -> Result<Report> {
-    Ok(Report { directories: args.directories.clone() })
+    let ReportArgs { directories, format, out, plot, html } = args.clone();
+    Ok(Report { directories, format, out, plot, html })
 }
 
 fn preview(args: &PreviewArgs) -> Result<Preview> {

@@ -1,6 +1,9 @@
 //! What the subcommands do, each resolved.
 
-use super::{Augmentation, DataConfig, DeviceChoice, EmbedFormat, EmbedPart, EncoderSource, ExportFormat, Precision};
+use super::{
+    Augmentation, DataConfig, DeviceChoice, EmbedFormat, EmbedPart, EncoderSource, ExportFormat, Precision,
+    ReportFormat,
+};
 use std::path::PathBuf;
 
 /// A subcommand.
@@ -54,6 +57,13 @@ pub struct Embed {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     pub directories: Vec<PathBuf>,
+    pub format: ReportFormat,
+    /// File for the table; `None` = the terminal.
+    pub out: Option<PathBuf>,
+    /// PNG file: accuracy over epochs.
+    pub plot: Option<PathBuf>,
+    /// The page.
+    pub html: Option<PathBuf>,
 }
 
 /// Draw images and their views.
