@@ -6,7 +6,7 @@
 //! the images (pixels, or the files' names, sizes and times), the transform, the
 //! arithmetic and the device's kind. The contents carry checksums; what does not
 //! verify is computed again. The oldest files go when the directory grows beyond
-//! [`LARGEST_BYTES`].
+//! `LARGEST_BYTES`.
 
 use super::features::{Extractor, Features};
 use crate::augment::EvalTransform;
