@@ -13,6 +13,10 @@ use tch::Device;
 
 fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    if words.is_empty() {
+        println!("nothing to measure: give the file to write, cargo bench --bench checkpoint -- FILE");
+        return Ok(()); // Plain `cargo bench` runs every bench.
+    }
     let [file] = &words[..] else { anyhow::bail!("give the file to write: cargo bench --bench checkpoint -- FILE") };
     let line = ["flatnce", "--dataset-name=cifar10", "--model=res50", "--optimizer=lars", "--device=cpu"];
     let resolved = cli::resolve(&cli::parse(line)?, &cli::resolve::read_saved)?;

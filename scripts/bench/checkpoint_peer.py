@@ -39,18 +39,21 @@ def theirs(state, file):
     return {"save_s": saved - start, "load_s": time.perf_counter() - saved}
 
 
+def measure(rounds, directory=None):
+    """The seconds of each round, ours and PyTorch's in turns."""
+    with tempfile.TemporaryDirectory(dir=directory) as place:
+        file = Path(place) / "ours.pth.tar"
+        ours(file)
+        state = torch.load(file, weights_only=True)
+        return [{**ours(file), **theirs(state, Path(place) / "theirs.pth.tar")} for _ in range(rounds)]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--directory", default=None, help="where the files go (default: the system's temporary directory)")
     options = parser.parse_args()
-    rounds = []
-    with tempfile.TemporaryDirectory(dir=options.directory) as place:
-        file = Path(place) / "ours.pth.tar"
-        ours(file)
-        state = torch.load(file, weights_only=True)
-        for _ in range(options.rounds):
-            rounds.append({**ours(file), **theirs(state, Path(place) / "theirs.pth.tar")})
+    rounds = measure(options.rounds, options.directory)
     median = lambda key: statistics.median(r[key] for r in rounds)
     ratio = lambda key, peer: statistics.median(r[key] / r[peer] for r in rounds)
     whole = [dict(r, whole_s=r["copy_s"] + r["write_s"]) for r in rounds]

@@ -1,6 +1,6 @@
 """Evaluation on the CPU, flatnce against PyTorch: a linear evaluation of a res10, and features of test images.
 
-    python scripts/bench/eval.py [--quick] [--json FILE] [--only linear|features] [--rounds N] [--precision fp32,bf16]
+    scripts/bench.sh eval [--quick] [--json FILE] [--only linear|features] [--rounds N] [--precision fp32,bf16]
 
 Linear evaluation: the whole run of our binary (start, images, features, kNN, 100 epochs, a test after each, files)
 against PyTorch doing it as upstream does, with the trunk's forward pass in every epoch over the training and the test
@@ -20,7 +20,6 @@ import argparse
 import contextlib
 import gzip
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,8 @@ import numpy as np
 import torch
 import torchvision
 
+import common
+
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 100
 # Images in one pass through the trunk (src/train/features.rs), and in one step of the classifier (--fc-batch-size).
@@ -38,6 +39,10 @@ TRUNK_BATCH, FC_BATCH = 256, 4096
 # Our feature runs need some training images; so few cost nothing.
 FEW = 64
 TARGETS = {"linear": 30, "features": 0.97}
+SCALED = (
+    f"linear evaluation: PyTorch's time is {EPOCHS} times one measured epoch a round, on images in memory; start, kNN and "
+    "files are counted for flatnce only"
+)
 # The same features give the same neighbours, but for ties and rounding.
 KNN_TOLERANCE = {"fp32": 0.5, "bf16": 2.0}
 
@@ -155,19 +160,9 @@ def start(command):
     return done.stdout, seconds
 
 
-def binary():
-    """Builds the program, and answers with its path."""
-    command = ["cargo", "build", "--release", "--locked", "--message-format=json", "--bin", "flatnce"]
-    built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    if built.returncode != 0:
-        fail(f"the program cannot be built (run ./scripts/setup.sh first)\n{built.stderr}")
-    made = [json.loads(line).get("executable") for line in built.stdout.splitlines() if line.startswith("{")]
-    return [path for path in made if path][-1]
-
-
 class Bench:
     def __init__(self, options, place):
-        self.program, self.place = options.binary or binary(), Path(place)
+        self.program, self.place = options.binary or common.binary(), Path(place)
         self.dataset = "fashion_mnist_mini" if options.quick else "fashion_mnist"
         self.data = Path(options.data or ROOT / "datasets").resolve()
         # The binary holds the embedded images; these are the files that it holds.
@@ -187,7 +182,7 @@ class Bench:
         self.runs += 1
         results = self.place / f"run_{self.runs}"
         words = ["--train-mode=eval", "--transfer-mode=linear_eval", f"--checkpoint={self.checkpoint}", "--device=cpu"]
-        words += [f"--dataset-name={self.dataset}", f"--data={self.data}", f"--save-dir={results}"]
+        words += [f"--dataset-name={self.dataset}", f"--data={self.data}", f"--save-dir={results}", "--feature-cache=off"]
         _, seconds = start([self.program, *words, f"--precision={precision}", *more])
         return json.loads(next(results.rglob("linear_eval.json")).read_text()), seconds
 
@@ -227,46 +222,22 @@ def compare(options, place):
         for task, precision in rounds:
             rounds[task, precision].append(getattr(bench, task)(precision))
             print(f"round {number + 1}/{options.rounds}: {task} {precision}", file=sys.stderr)
-    median = lambda measured, key: statistics.median(one[key] for one in measured)
-    report = {"dataset": bench.dataset, "rounds": options.rounds, "threads": torch.get_num_threads(), "results": []}
-    for (task, precision), measured in rounds.items():
-        result = {key: median(measured, key) for key in ("ours", "theirs", "ratio")}
-        target = TARGETS[task]
-        result.update(task=task, precision=precision, target=target, met=result["ratio"] >= target, rounds=measured)
-        report["results"].append(result)
-    return report
+    return [row_of(task, precision, measured) for (task, precision), measured in rounds.items()]
 
 
-def table(report):
-    lines = [f"res10, {report['dataset']}, CPU, {report['threads']} threads, medians of {report['rounds']} rounds"]
-    lines += ["", "| | flatnce | PyTorch | ratio | target |", "|---|---|---|---|---|"]
-    for one in report["results"]:
-        if one["task"] == "linear":
-            name, cells = f"linear evaluation, {EPOCHS} epochs", [f"{one[side]:.1f} s" for side in ("ours", "theirs")]
-            cells[1] += " (scaled)"
-        else:
-            name, cells = "features of the test images", [f"{one[side]:.0f} images/s" for side in ("ours", "theirs")]
-        verdict = "" if one["met"] else ", missed"
-        lines.append(f"| {name}, {one['precision']} | {cells[0]} | {cells[1]} | {one['ratio']:.2f}x "
-                     f"| >= {one['target']}x{verdict} |")
-    if any(one["task"] == "linear" for one in report["results"]):
-        lines += ["", f"PyTorch's linear evaluation is {EPOCHS} times one measured epoch a round: the trunk runs in every"
-                  " epoch, as upstream has it, on images in memory; start and files are counted for flatnce only."]
-    return "\n".join(lines)
+def row_of(task, precision, measured):
+    work, unit, better = {
+        "linear": (f"linear evaluation of a res10, {EPOCHS} epochs, {precision}", "s", "less"),
+        "features": (f"features of the test images, res10, {precision}", "images/s", "more"),
+    }[task]
+    against = {"linear": "trunk in every epoch, PyTorch", "features": "PyTorch, channels-last"}[task]
+    note = SCALED if task == "linear" else None
+    sides = [[one[side] for one in measured] for side in ("ours", "theirs")]
+    return common.row(work, against, unit, *sides, (">=", TARGETS[task]), better, note)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the embedded images, one round: a minute or two")
-    parser.add_argument("--json", metavar="FILE", help="write every figure of every round there")
-    parser.add_argument("--only", choices=TARGETS, help="one of the two comparisons (default: both)")
-    parser.add_argument("--rounds", type=int, help="default: 3, with --quick 1")
-    parser.add_argument("--precision", help="fp32, bf16 or both with a comma (default: both where the CPU has bf16)")
-    parser.add_argument("--data", help="directory that holds fashion_mnist/ (default: datasets)")
-    parser.add_argument("--binary", help="the program (default: built here)")
-    for name in ("--peer", "--checkpoint", "--images"):
-        parser.add_argument(name, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = common.arguments(__doc__, more_options)
     if options.peer:
         return peer(options)
     options.rounds = options.rounds if options.rounds is not None else 1 if options.quick else 3
@@ -279,10 +250,18 @@ def main():
     if not options.precision and "bf16" not in options.precisions:
         print("this CPU has no bfloat16 arithmetic: fp32 only", file=sys.stderr)
     with tempfile.TemporaryDirectory() as place:
-        report = compare(options, place)
-    print(table(report))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=2) + "\n")
+        rows = compare(options, place)
+    common.finish("eval", rows, options)
+
+
+def more_options(parser):
+    parser.add_argument("--only", choices=TARGETS, help="one of the two comparisons (default: both)")
+    parser.add_argument("--rounds", type=int, help="default: 3, with --quick 1")
+    parser.add_argument("--precision", help="fp32, bf16 or both with a comma (default: both where the CPU has bf16)")
+    parser.add_argument("--data", help="directory that holds fashion_mnist/ (default: datasets)")
+    parser.add_argument("--binary", help="the program (default: what cargo build --release made)")
+    for name in ("--peer", "--checkpoint", "--images"):
+        parser.add_argument(name, help=argparse.SUPPRESS)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,37 @@ impl FileList {
         self.ends.extend(other.ends.iter().map(|end| offset + end));
     }
 
+    /// All names as one block, of files whose names have the given `lengths`; `None` if these do not add up to it.
+    pub(super) fn from_names(
+        root: impl Into<PathBuf>,
+        names: Vec<u8>,
+        lengths: impl ExactSizeIterator<Item = usize>,
+    ) -> Option<Self> {
+        let mut ends = Vec::with_capacity(lengths.len());
+        let mut end = 0usize;
+        for length in lengths {
+            end = end.checked_add(length)?;
+            ends.push(end);
+        }
+        (end == names.len()).then_some(FileList { root: root.into(), names, ends })
+    }
+
+    /// All names, one after the other.
+    pub(super) fn names(&self) -> &[u8] {
+        &self.names
+    }
+
+    /// How long each name is in [`FileList::names`], in bytes.
+    pub(super) fn lengths(&self) -> impl ExactSizeIterator<Item = usize> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| end - std::mem::replace(&mut start, end))
+    }
+
+    /// The files from number `first` on.
+    pub(super) fn starting_at(self, first: usize) -> FileList {
+        if first == 0 { self } else { self.subset(&(first..self.len()).collect::<Vec<_>>()) }
+    }
+
     pub fn len(&self) -> usize {
         self.ends.len()
     }

@@ -42,12 +42,12 @@ fn labelled_classes(base: &Path) -> Result<Option<Vec<String>>> {
 }
 
 fn index(base: &Path, classes: Option<Vec<String>>, name: &str) -> Result<Split> {
-    if labelled_classes(base)?.is_some() {
-        return image_tree::labelled(base, classes, name);
+    let tree = super::indexed(base)?;
+    if tree.direct == 0 && !tree.classes.is_empty() {
+        return image_tree::of_tree(base, tree, classes, name);
     }
-    let files = walk::images_below(base, Path::new(""))?;
-    if files.is_empty() {
+    if tree.files.is_empty() {
         bail!("{} holds no JPEG or PNG image (extensions .jpg, .jpeg, .png in any case)", base.display());
     }
-    Ok(Split::new(Images::Files(files), None, Vec::new(), name.to_owned()))
+    Ok(Split::new(Images::Files(tree.files), None, Vec::new(), name.to_owned()))
 }

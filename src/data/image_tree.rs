@@ -9,7 +9,8 @@
 
 use super::facts::how_to_get;
 use super::split::{Images, Split};
-use super::{Part, source, walk};
+use super::walk::{self, Tree};
+use super::{Part, source};
 use crate::config::DatasetName;
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -49,27 +50,36 @@ pub fn load(dataset: DatasetName, root: &Path, part: Part) -> Result<Split> {
 /// One directory per class below `base`. With `classes` (those of the training part) each
 /// directory must be one of them; without, the directories are the classes.
 pub fn labelled(base: &Path, classes: Option<Vec<String>>, name: &str) -> Result<Split> {
-    let found = walk::class_names(base)?;
-    if found.is_empty() {
-        let direct = walk::list(base)?.images.len();
+    of_tree(base, super::indexed(base)?, classes, name)
+}
+
+/// [`labelled`], of a tree that has been listed.
+pub fn of_tree(base: &Path, tree: Tree, classes: Option<Vec<String>>, name: &str) -> Result<Split> {
+    if tree.classes.is_empty() {
         bail!(
-            "{} has no class directories ({direct} images lie in it directly): sort the images into one directory per \
+            "{} has no class directories ({} images lie in it directly): sort the images into one directory per \
              class, as datasets/README.md shows",
-            base.display()
+            base.display(),
+            tree.direct
         );
     }
-    let classes = classes.unwrap_or_else(|| found.clone());
-    let mut lists = Vec::with_capacity(found.len());
-    for (class, files) in found.iter().zip(walk::images_by_class(base, &found)?) {
+    let mut found = Vec::with_capacity(tree.classes.len());
+    for (class, count) in tree.classes {
+        found.push((walk::class_name(base, class)?, count));
+    }
+    let classes = classes.unwrap_or_else(|| found.iter().map(|(class, _)| class.clone()).collect());
+    let mut labels = Vec::with_capacity(tree.files.len() - tree.direct);
+    for (class, count) in &found {
         // Both are sorted.
         let Ok(label) = classes.binary_search(class) else {
             bail!("{} is no class of the training images; remove or rename it", base.join(class).display());
         };
-        if files.is_empty() {
+        if *count == 0 {
             bail!("{} holds no JPEG or PNG image; fill the class or remove the directory", base.join(class).display());
         }
-        lists.push((label as i64, files));
+        labels.resize(labels.len() + count, label as i64);
     }
-    let (files, labels) = walk::join(base, &lists);
+    // Images beside the class directories belong to no class; torchvision passes over them too.
+    let files = tree.files.starting_at(tree.direct);
     Ok(Split::new(Images::Files(files), Some(labels), classes, name.to_owned()))
 }

@@ -17,6 +17,7 @@ mod folder;
 mod food;
 mod idx;
 mod image_tree;
+mod index_cache;
 mod jpeg;
 mod pickle;
 mod source;
@@ -32,9 +33,11 @@ pub use facts::{how_to_get, native_size_px, num_classes};
 pub use file_list::FileList;
 pub use split::{Images, Packed, Split, grouped};
 pub use subset::{list_for, semi_subset, some_of};
+pub use walk::{Stamp, Tree};
 
 use crate::config::{DataConfig, DatasetName};
 use anyhow::Result;
+use std::path::Path;
 
 /// Which images of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,4 +80,16 @@ fn load_whole(config: &DataConfig, part: Part) -> Result<Split> {
         DatasetName::Food => food::load(root, part),
         DatasetName::Folder => folder::load(root, part),
     }
+}
+
+/// Everything below a directory, from the index of an earlier run when nothing has changed.
+fn indexed(root: &Path) -> Result<Tree> {
+    Ok(indexed_in(root, index_cache::directory().as_deref())?.0)
+}
+
+/// The images below `root`, listed or from the index that lies in `cache`; true if it came from there.
+///
+/// Errors: a directory that cannot be read, an image of a kind that is not read, a loop of links.
+pub fn indexed_in(root: &Path, cache: Option<&Path>) -> Result<(Tree, bool)> {
+    index_cache::tree(root, cache)
 }

@@ -5,7 +5,8 @@ use super::file_list::FileList;
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 use std::ffi::OsString;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 /// Extensions of images that are read, in any case; the content decides which of the two it is.
 const READ: [&str; 3] = ["jpg", "jpeg", "png"];
@@ -55,41 +56,115 @@ fn has_extension(name: &OsString, extensions: &[&str]) -> bool {
     extension.is_some_and(|extension| extensions.iter().any(|known| extension.eq_ignore_ascii_case(known)))
 }
 
-/// All images in `root`/`below` and its subdirectories, as paths relative to `root`.
-pub fn images_below(root: &Path, below: &Path) -> Result<FileList> {
-    let mut files = FileList::new(root);
-    collect(root, below, 0, &mut files)?;
-    Ok(files)
+/// When a directory was last changed (content and metadata, seconds and nanoseconds each), and its inode. Another
+/// stamp means that entries may have come, gone or been renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp(pub [i64; 5]);
+
+impl Stamp {
+    /// Errors: the directory is not there or cannot be looked at.
+    pub fn of(directory: &Path) -> std::io::Result<Stamp> {
+        let facts = std::fs::metadata(directory)?;
+        let inode = facts.ino().cast_signed();
+        Ok(Stamp([facts.mtime(), facts.mtime_nsec(), facts.ctime(), facts.ctime_nsec(), inode]))
+    }
+
+    /// The later of its two times, in whole seconds since 1970.
+    pub fn seconds(self) -> i64 {
+        self.0[0].max(self.0[2])
+    }
 }
 
-fn collect(root: &Path, below: &Path, depth: usize, files: &mut FileList) -> Result<()> {
-    if depth > MAX_DEPTH {
-        bail!("{} is {MAX_DEPTH} directories deep: is there a loop of links?", root.join(below).display());
+/// Images found below a root, and the directories that were looked through: paths relative to the root.
+struct Found {
+    files: FileList,
+    visited: Vec<(PathBuf, Stamp)>,
+}
+
+impl Found {
+    fn new(root: &Path) -> Found {
+        Found { files: FileList::new(root), visited: Vec::new() }
     }
-    let listing = list(&root.join(below))?;
-    for name in &listing.images {
-        files.push(&below.join(name));
+
+    /// Adds the images in `below` itself and gives its directories. The stamp is older than the listing, so that
+    /// a change during it shows.
+    fn look_into(&mut self, below: &Path) -> Result<Vec<OsString>> {
+        let directory = self.files.root().join(below);
+        let stamp =
+            Stamp::of(&directory).with_context(|| format!("the directory {} cannot be read", directory.display()))?;
+        self.visited.push((below.to_owned(), stamp));
+        let listing = list(&directory)?;
+        for name in &listing.images {
+            self.files.push(&below.join(name));
+        }
+        Ok(listing.directories)
     }
-    for name in &listing.directories {
-        collect(root, &below.join(name), depth + 1, files)?;
+
+    /// Adds `below` and everything below it.
+    fn collect(&mut self, below: &Path, depth: usize) -> Result<()> {
+        if depth > MAX_DEPTH {
+            let directory = self.files.root().join(below);
+            bail!("{} is {MAX_DEPTH} directories deep: is there a loop of links?", directory.display());
+        }
+        for name in self.look_into(below)? {
+            self.collect(&below.join(name), depth + 1)?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn below(root: &Path, below: &Path, depth: usize) -> Result<Found> {
+        let mut found = Found::new(root);
+        found.collect(below, depth)?;
+        Ok(found)
+    }
+}
+
+/// Everything below one directory: its own images, then those of its subdirectories, one after the other.
+pub struct Tree {
+    pub files: FileList,
+    /// So many images lie in the directory itself; they come first.
+    pub direct: usize,
+    /// The subdirectories by name, sorted, and how many images are in and below each.
+    pub classes: Vec<(OsString, usize)>,
+    /// Every directory that was read, relative to the root (`""` is the root), as it was before.
+    pub visited: Vec<(PathBuf, Stamp)>,
+}
+
+/// Lists `root` and everything below it, in parallel over its subdirectories.
+///
+/// Errors: a directory that cannot be read, an image of a kind that is not read, a loop of links.
+pub fn tree(root: &Path) -> Result<Tree> {
+    let mut all = Found::new(root);
+    let names = all.look_into(Path::new(""))?;
+    let direct = all.files.len();
+    let parts: Result<Vec<Found>> = names.par_iter().map(|name| Found::below(root, Path::new(name), 1)).collect();
+    let mut classes = Vec::with_capacity(names.len());
+    // Each part is freed as it is joined.
+    for (name, part) in names.into_iter().zip(parts?) {
+        classes.push((name, part.files.len()));
+        all.files.append(&part.files);
+        all.visited.extend(part.visited);
+    }
+    Ok(Tree { files: all.files, direct, classes, visited: all.visited })
 }
 
 /// The names of the directories in `directory`, sorted: the classes of a tree.
 pub fn class_names(directory: &Path) -> Result<Vec<String>> {
-    let names = list(directory)?.directories;
-    let text = |name: OsString| {
-        name.into_string().map_err(|name| {
-            anyhow::anyhow!("the directory {} has a name that is not UTF-8", directory.join(name).display())
-        })
-    };
-    names.into_iter().map(text).collect()
+    list(directory)?.directories.into_iter().map(|name| class_name(directory, name)).collect()
+}
+
+/// The name of a class directory as text.
+///
+/// Errors: it is not UTF-8.
+pub fn class_name(directory: &Path, name: OsString) -> Result<String> {
+    name.into_string().map_err(|name| {
+        anyhow::anyhow!("the directory {} has a name that is not UTF-8", directory.join(name).display())
+    })
 }
 
 /// The images of each class directory, in the order of `classes` and indexed in parallel.
 pub fn images_by_class(root: &Path, classes: &[String]) -> Result<Vec<FileList>> {
-    classes.par_iter().map(|class| images_below(root, Path::new(class))).collect()
+    classes.par_iter().map(|class| Ok(Found::below(root, Path::new(class), 0)?.files)).collect()
 }
 
 /// Joins one list per class into one, with a label per file.

@@ -1,0 +1,69 @@
+//! Indexing and loading.
+
+use super::serve;
+use anyhow::{Result, ensure};
+use flatnce::cli;
+use flatnce::config::{Augmentation, BadImages, DataConfig, DatasetName};
+use flatnce::data::{self, Part};
+use flatnce::loader::{Loader, Order, Rendering};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Lists the tree, or takes it from the index in `cache`.
+pub fn index(directory: &Path, cache: Option<&Path>) -> Result<()> {
+    serve(|| {
+        let (tree, kept) = data::indexed_in(directory, cache)?;
+        Ok(json!({"files": tree.files.len(), "classes": tree.classes.len(), "kept": kept}))
+    })
+}
+
+/// Two views of 32 px each of `images` images of a data set, as in training and without the encoder. The order of
+/// the whole epoch is drawn, and its share for these images counts.
+pub fn loader(source: &str, workers: usize, images: usize) -> Result<()> {
+    let (dataset, root) = match source {
+        "embedded" => (DatasetName::FashionMnistMini, PathBuf::new()),
+        directory => (DatasetName::Folder, PathBuf::from(directory)),
+    };
+    let config = DataConfig { dataset, root, image_size_px: 32, train_images: None, bad_images: BadImages::Fail };
+    let split = Arc::new(data::load(&config, Part::Unlabelled)?);
+    let total = split.len();
+    let recipe = Augmentation::paper(DatasetName::Cifar10, 32, false);
+    let loader = Loader::new(split, Rendering::Views { recipe, size_px: 32 }, Order::Shuffled, 128, 0, workers)?;
+    ensure!(total >= 128, "{total} images are no batch");
+    let batches = images.div_ceil(128);
+    let mut epoch = 0;
+    serve(|| {
+        let start = Instant::now();
+        let order = loader.order(epoch);
+        let order_seconds = start.elapsed().as_secs_f64();
+        drop(order);
+        let (mut done, mut seconds) = (0, 0.0);
+        // As many epochs as it takes; each begins with its order, whose share for the batches taken is counted.
+        while done < batches {
+            let start = Instant::now();
+            let mut under_way = loader.epoch(epoch, 0);
+            let begun = start.elapsed().as_secs_f64();
+            let mut taken = 0;
+            for batch in under_way.by_ref().take(batches - done) {
+                std::hint::black_box(batch?);
+                taken += 1;
+            }
+            let share = taken as f64 / loader.batches() as f64;
+            seconds += start.elapsed().as_secs_f64() - begun + begun * share;
+            done += taken;
+            epoch += 1;
+        }
+        let microseconds = seconds * 1e6 / (done * 128) as f64;
+        Ok(json!({
+            "images": total, "order_seconds": order_seconds, "seconds": seconds,
+            "images_per_second": 1e6 / microseconds, "microseconds_per_image": microseconds
+        }))
+    })
+}
+
+/// What a command line of flags means.
+pub fn resolved(line: &[&str]) -> Result<cli::Resolved> {
+    cli::resolve(&cli::parse(line)?, &cli::resolve::read_saved)
+}

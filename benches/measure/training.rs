@@ -1,0 +1,144 @@
+//! The loss, the optimiser, and what the loop around them costs.
+
+use super::data::resolved;
+use super::serve;
+use anyhow::{Context, Result, bail};
+use flatnce::config::{Job, Objective};
+use flatnce::loader::{Loader, Order, Rendering};
+use flatnce::model::{Encoder, HeadKind, Pass};
+use flatnce::{data, device, loss, optim};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tch::{Device, Kind, Tensor};
+
+/// FlatNCE of `views` random features, forward and backward.
+pub fn loss(views: i64, dim: i64) -> Result<()> {
+    tch::manual_seed(0);
+    let projected = Tensor::randn([views, dim], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    serve(|| {
+        let start = Instant::now();
+        let unit = loss::normalise(&projected);
+        let contrast = loss::contrast(&unit, 0.1, Objective::FlatClr);
+        loss::backward(&unit, &contrast, 1.0);
+        let seconds = start.elapsed().as_secs_f64();
+        let value = contrast.value().double_value(&[]);
+        let _ = projected.grad().zero_();
+        Ok(json!({"seconds": seconds, "value": value}))
+    })
+}
+
+/// One step of LARS over res50, ten times.
+pub fn lars() -> Result<()> {
+    let line = ["flatnce", "--dataset-name=cifar10", "--model=res50", "--optimizer=lars", "--device=cpu"];
+    let Job::Pretrain(run) = resolved(&line)?.config.job else { bail!("these flags pre-train") };
+    let parameters = Encoder::new(&run.model, HeadKind::Projection, Device::Cpu, 0).parameters();
+    tch::manual_seed(0);
+    for p in &parameters {
+        (&p.tensor * p.tensor.detach().randn_like()).sum(Kind::Float).backward();
+    }
+    let mut optimizer = optim::build(&run.optimizer, parameters)?;
+    optimizer.step(1e-6);
+    serve(|| {
+        let start = Instant::now();
+        (0..10).for_each(|_| optimizer.step(1e-6));
+        Ok(json!({"seconds": start.elapsed().as_secs_f64() / 10.0}))
+    })
+}
+
+/// The program's own training loop beside forward, loss, backward and optimiser alone, on one batch that is there
+/// already: the difference is what the loop costs. Both in turns, `steps` steps each, on the embedded images.
+pub fn whole_loop(model: &str, precision: &str, steps: usize) -> Result<()> {
+    let place = tempfile::tempdir()?;
+    let images = steps * 128;
+    let (model, precision) = (format!("--model={model}"), format!("--precision={precision}"));
+    let (count, results) = (format!("--train-images={images}"), format!("--save-dir={}", place.path().display()));
+    let line = [
+        "flatnce",
+        "--dataset-name=fashion_mnist_mini",
+        "--batch-size=128",
+        "--epochs=1",
+        "--device=cpu",
+        "--quiet",
+        &model,
+        &precision,
+        &count,
+        &results,
+    ];
+    let program = resolved(&line)?;
+    let Job::Pretrain(run) = program.config.job.clone() else { bail!("these flags pre-train") };
+
+    let encoder = Encoder::new(&run.model, HeadKind::Projection, Device::Cpu, 0);
+    let parameters = encoder.parameters();
+    let mut optimizer = optim::build(&run.optimizer, parameters.clone())?;
+    let split = Arc::new(data::load(&run.data, data::Part::Unlabelled)?);
+    let rendering = Rendering::Views { recipe: run.augmentation.clone(), size_px: 32 };
+    let batch = Loader::new(split, rendering, Order::Shuffled, 128, 0, 1)?.epoch(0, 0).next().context("a batch")??;
+    let mut bare_step = || {
+        let features =
+            encoder.forward(&encoder.prepare(&batch.images), Pass::train(device::compute_kind(run.precision)));
+        let unit = loss::normalise(&features.projected);
+        let contrast = loss::contrast(&unit, run.temperature, run.objective);
+        optim::zero_gradients(&parameters);
+        loss::backward(&unit, &contrast, 1.0);
+        optimizer.step(1e-6);
+    };
+    bare_step();
+    serve(|| {
+        let loader_seconds = Arc::new(AtomicBool::new(true));
+        let watch = watch_loader(Arc::clone(&loader_seconds));
+        flatnce::run(&program)?;
+        loader_seconds.store(false, Ordering::Relaxed);
+        let loader_seconds = watch.join().unwrap_or(f64::NAN);
+        let row = newest_metrics(place.path())?;
+        let epoch_seconds = row["epoch_seconds"].as_f64().context("metrics.jsonl has epoch_seconds")?;
+        let start = Instant::now();
+        (0..steps).for_each(|_| bare_step());
+        let bare_seconds = start.elapsed().as_secs_f64();
+        Ok(json!({
+            "epoch_seconds": epoch_seconds, "bare_seconds": bare_seconds, "steps": steps,
+            "share": 1.0 - bare_seconds / epoch_seconds, "data_wait_share": row["data_wait_share"],
+            "loader_cpu_share": loader_seconds / epoch_seconds,
+        }))
+    })
+}
+
+/// CPU seconds of the loader's threads until told to stop: the last that was seen of each.
+fn watch_loader(going: Arc<AtomicBool>) -> std::thread::JoinHandle<f64> {
+    std::thread::spawn(move || {
+        let mut seen = std::collections::HashMap::new();
+        while going.load(Ordering::Relaxed) {
+            for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+                let text = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+                if text("comm").starts_with("loader-") {
+                    // Nanoseconds on a core come first.
+                    let schedstat = text("schedstat");
+                    let nanoseconds = schedstat.split(' ').next().and_then(|first| first.parse::<f64>().ok());
+                    seen.insert(task.file_name(), nanoseconds.unwrap_or(0.0));
+                }
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        seen.values().sum::<f64>() / 1e9
+    })
+}
+
+/// The last line of the newest metrics.jsonl below `directory`.
+fn newest_metrics(directory: &Path) -> Result<Value> {
+    let (mut files, mut directories) = (Vec::new(), vec![directory.to_owned()]);
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.ends_with("metrics.jsonl") {
+                files.push((path.metadata()?.modified()?, path));
+            }
+        }
+    }
+    let (_, newest) = files.into_iter().max().context("the run wrote no metrics.jsonl")?;
+    let text = std::fs::read_to_string(newest)?;
+    Ok(serde_json::from_str(text.lines().last().context("metrics.jsonl is empty")?)?)
+}
