@@ -4,7 +4,10 @@
 //! Floors; a module uses only floors below its own (`tests/layers.rs`):
 //! `tools`, F3 `train`, F2 `loader`, F1 `data` `augment` `model` `loss` `optim` `monitor`
 //! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `config` `device`
-//! `durable` `pixels` `rng`. `cli` sits on top of all.
+//! `durable` `pixels` `rng` `vectorise`. `cli` sits on top of all.
+
+#[macro_use]
+mod vectorise;
 
 pub mod augment;
 pub mod checkpoint;

@@ -5,7 +5,7 @@
 //! torchvision convolves with the outer product of the kernel; here the two axes
 //! follow one another in float32, without rounding between them.
 
-use super::vectorise::truncate;
+use crate::vectorise::truncate;
 
 /// Columns that stay in registers together.
 const LANES: usize = 32;

@@ -3,7 +3,7 @@
 //! `ImageEnhance` blends a degenerate image with the image in float32 and
 //! truncates: `d + factor (x - d)`, cut to 0..=255. Here on planes of u8.
 
-use super::vectorise::truncate;
+use crate::vectorise::truncate;
 
 vectorised! {
     /// Blends with black: `factor x`.

@@ -7,7 +7,7 @@
 //! integer to a fraction with an odd denominator (255 or 255 * 85), which float32
 //! resolves. Golden test: all 2^24 colours.
 
-use super::vectorise::truncate;
+use crate::vectorise::truncate;
 
 /// Steps of 8-bit hue for a shift in turns, truncated towards 0 as torchvision does.
 pub fn steps(turns: f32) -> u8 {

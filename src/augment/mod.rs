@@ -8,9 +8,6 @@
 //! Knows neither files nor labels. Images come in as `[height, width, 3]` u8 and
 //! leave as `[size, size, 3]` u8; the training device divides them by 255.
 
-#[macro_use]
-mod vectorise;
-
 pub mod blur;
 pub mod color;
 pub mod cpu;
@@ -19,6 +16,8 @@ mod filter;
 pub mod hue;
 pub mod recipe;
 mod resample;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod same_bits;
 
 pub use cpu::Renderer;
 pub use eval::EvalTransform;

@@ -9,6 +9,7 @@
 //! Excluded parameters (BatchNorm and biases by default) take neither decay nor
 //! adaptation: trust 1 and wd 0.
 
+use super::fused::{self, Rule, Work};
 use super::{Optimizer, StateEntry, load_slots, slot_entries};
 use crate::config::OptimizerConfig;
 use crate::state::{Parameter, Role};
@@ -43,30 +44,46 @@ impl Lars {
     }
 }
 
+/// The step of one parameter wherever it lies; no operation waits for a norm.
+fn on_tensors(value: &mut Tensor, gradient: Tensor, buffer: &mut Tensor, rule: Rule) {
+    let update = match rule.eeta {
+        Some(eeta) => {
+            let decayed = gradient + &*value * rule.decay;
+            let (p_norm, g_norm) = (value.norm(), decayed.norm());
+            // 0/0 and x/0 never win over the 1.
+            let usable = p_norm.gt(0.0).logical_and(&g_norm.gt(0.0));
+            let one = value.new_ones([], (value.kind(), value.device()));
+            let trust = (p_norm / g_norm * eeta).where_self(&usable, &one);
+            decayed * (trust * rule.rate)
+        }
+        None => gradient * rule.rate,
+    };
+    let m = buffer.g_mul_scalar_(rule.momentum).g_add_(&update);
+    let _ = value.g_sub_(&m);
+}
+
 impl Optimizer for Lars {
     fn step(&mut self, lr: f64) {
         let _guard = tch::no_grad_guard();
-        for ((parameter, buffer), &adapted) in self.parameters.iter().zip(&mut self.buffers).zip(&self.adapted) {
+        let mut values: Vec<Tensor> = self.parameters.iter().map(|parameter| parameter.tensor.detach()).collect();
+        let mut work = Vec::with_capacity(values.len());
+        for ((value, buffer), (parameter, &adapted)) in
+            values.iter_mut().zip(&mut self.buffers).zip(self.parameters.iter().zip(&self.adapted))
+        {
             let gradient = parameter.tensor.grad();
             if !gradient.defined() {
                 continue;
             }
-            let mut value = parameter.tensor.detach();
-            let update = if adapted {
-                let decayed = gradient + &value * self.weight_decay;
-                let (p_norm, g_norm) = (value.norm(), decayed.norm());
-                // Stays on the device: no step waits for a norm. 0/0 and x/0 never win over the 1.
-                let usable = p_norm.gt(0.0).logical_and(&g_norm.gt(0.0));
-                let trust =
-                    (p_norm / g_norm * EETA).where_self(&usable, &value.new_ones([], (value.kind(), value.device())));
-                decayed * (trust * lr)
+            let (decay, eeta) = if adapted { (self.weight_decay, Some(EETA)) } else { (0.0, None) };
+            let rule = Rule { decay, momentum: self.momentum, rate: lr, step: 1.0, eeta };
+            let buffer = buffer.get_or_insert_with(|| value.zeros_like());
+            if Work::fits(value, &gradient, buffer) {
+                work.push(Work::of(value, gradient, buffer, rule));
             } else {
-                gradient * lr
-            };
-            let m = buffer.get_or_insert_with(|| value.zeros_like());
-            let m = m.g_mul_scalar_(self.momentum).g_add_(&update);
-            let _ = value.g_sub_(&m);
+                on_tensors(value, gradient, buffer, rule);
+            }
         }
+        fused::run(work);
     }
 
     fn state(&self) -> Vec<StateEntry> {

@@ -3,6 +3,7 @@
 //! epochs.
 
 mod adam;
+mod fused;
 mod lars;
 mod lbfgs;
 mod schedule;

@@ -4,6 +4,7 @@
 //! g += wd p      m = g at first, then mu m + g      p -= lr m
 //! ```
 
+use super::fused::{self, Rule, Work};
 use super::{Optimizer, StateEntry, load_slots, slot_entries};
 use crate::config::OptimizerConfig;
 use crate::state::Parameter;
@@ -28,24 +29,29 @@ impl Sgd {
 impl Optimizer for Sgd {
     fn step(&mut self, lr: f64) {
         let _guard = tch::no_grad_guard();
-        for (parameter, buffer) in self.parameters.iter().zip(&mut self.buffers) {
+        let mut values: Vec<Tensor> = self.parameters.iter().map(|parameter| parameter.tensor.detach()).collect();
+        let mut work = Vec::with_capacity(values.len());
+        let rule = Rule { decay: self.weight_decay, momentum: self.momentum, rate: 1.0, step: lr, eeta: None };
+        for ((value, buffer), parameter) in values.iter_mut().zip(&mut self.buffers).zip(&self.parameters) {
             let gradient = parameter.tensor.grad();
             if !gradient.defined() {
                 continue;
             }
-            let mut value = parameter.tensor.detach();
-            let decayed = if self.weight_decay == 0.0 { gradient } else { gradient + &value * self.weight_decay };
-            let update = match buffer {
-                _ if self.momentum == 0.0 => decayed,
-                Some(m) => m.g_mul_scalar_(self.momentum).g_add_(&decayed),
-                None => {
-                    let mut first = value.zeros_like();
-                    first.copy_(&decayed);
-                    buffer.insert(first).shallow_clone()
-                }
-            };
-            let _ = value.g_sub_(&(update * lr));
+            if self.momentum == 0.0 {
+                // No buffer, as PyTorch has none then.
+                let _ = value.g_sub_(&((gradient + &*value * self.weight_decay) * lr));
+                continue;
+            }
+            // Zeros at first make m = g.
+            let buffer = buffer.get_or_insert_with(|| value.zeros_like());
+            if Work::fits(value, &gradient, buffer) {
+                work.push(Work::of(value, gradient, buffer, rule));
+            } else {
+                let m = buffer.g_mul_scalar_(rule.momentum).g_add_(&(gradient + &*value * rule.decay));
+                let _ = value.g_sub_(&(m * rule.step));
+            }
         }
+        fused::run(work);
     }
 
     fn state(&self) -> Vec<StateEntry> {

@@ -14,7 +14,7 @@ macro_rules! vectorised {
 
             #[cfg(target_arch = "x86_64")]
             {
-                use $crate::augment::vectorise::{Level, level};
+                use $crate::vectorise::{Level, level};
 
                 #[target_feature(enable = "avx2")]
                 fn avx2($($arg: $type),*) $(-> $output)? {
@@ -40,7 +40,7 @@ macro_rules! vectorised {
 /// Which copy runs.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
-pub(super) enum Level {
+pub(crate) enum Level {
     Baseline,
     Avx2,
     Avx512,
@@ -49,7 +49,7 @@ pub(super) enum Level {
 /// The best copy that this CPU can run.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(super) fn level() -> Level {
+pub(crate) fn level() -> Level {
     use std::is_x86_feature_detected as has;
     let level = if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
         Level::Avx512
@@ -59,8 +59,8 @@ pub(super) fn level() -> Level {
         Level::Baseline
     };
     #[cfg(test)]
-    if level > tests::HIGHEST.get() {
-        return tests::HIGHEST.get();
+    if level > HIGHEST.get() {
+        return HIGHEST.get();
     }
     level
 }
@@ -71,59 +71,21 @@ pub(super) fn level() -> Level {
 /// seven times as long.
 #[inline(always)]
 #[expect(clippy::manual_clamp, reason = "clamp would let NaN through")]
-pub(super) fn truncate(level: f32) -> u8 {
+pub(crate) fn truncate(level: f32) -> u8 {
     let level = level.max(0.0).min(255.0);
     // SAFETY: `max` and `min` return the other operand for NaN, so the level is a number in 0..=255.
     unsafe { level.to_int_unchecked::<i32>() as u8 }
 }
 
 #[cfg(all(test, target_arch = "x86_64"))]
+thread_local! {
+    /// Holds this thread's `level` down.
+    pub(crate) static HIGHEST: std::cell::Cell<Level> = const { std::cell::Cell::new(Level::Avx512) };
+}
+
+#[cfg(test)]
 mod tests {
-    use super::{Level, level, truncate};
-    use crate::augment::{EvalTransform, Filter, Renderer, draw};
-    use crate::config::{Augmentation, DatasetName};
-    use crate::pixels::RgbImage;
-    use crate::rng::{Purpose, Stream};
-    use std::cell::Cell;
-
-    thread_local! {
-        /// Holds this thread's `level` down.
-        pub static HIGHEST: Cell<Level> = const { Cell::new(Level::Avx512) };
-    }
-
-    /// Views and evaluation images of a noisy picture, with every operation in many of them.
-    fn renderings() -> Vec<u8> {
-        let mut noise = Stream::new(3, Purpose::Subset, 0, 0, 0);
-        let mut image = RgbImage::new(61, 47);
-        image.pixels.fill_with(|| noise.below(256) as u8);
-        let recipe = Augmentation::paper(DatasetName::Imagenet, 64, false);
-        let mut renderer = Renderer::new();
-        let mut all = Vec::new();
-        for sample in 0..60 {
-            for size in [7, 32, 45] {
-                let mut out = vec![0; size * size * 3];
-                let mut stream = Stream::new(3, Purpose::View, 0, sample, 0);
-                let parameters = draw(&recipe, &mut stream, image.width, image.height);
-                renderer.view(image.as_ref(), &parameters, recipe.blur_kernel_px, size, &mut out);
-                all.extend_from_slice(&out);
-                let transform = EvalTransform::RandomCropFlip { size_px: size, filter: Filter::Bicubic };
-                transform.apply(&mut renderer, image.as_ref(), &mut stream, &mut out);
-                all.extend_from_slice(&out);
-            }
-        }
-        all
-    }
-
-    #[test]
-    fn every_copy_gives_the_same_bits() {
-        let best = renderings();
-        for highest in [Level::Avx2, Level::Baseline] {
-            HIGHEST.set(highest);
-            assert!(level() <= highest);
-            assert!(renderings() == best, "{highest:?} differs");
-        }
-        HIGHEST.set(Level::Avx512);
-    }
+    use super::truncate;
 
     #[test]
     fn truncation_covers_every_float() {
