@@ -4,7 +4,7 @@
 //! Floors; a module uses only floors below its own (`tests/layers.rs`):
 //! `tools`, F3 `train`, F2 `loader`, F1 `data` `augment` `model` `loss` `optim` `monitor`
 //! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `config` `device`
-//! `durable` `pixels` `rng` `vectorise`. `cli` sits on top of all.
+//! `durable` `memory` `pixels` `rng` `vectorise`. `cli` sits on top of all.
 
 #[macro_use]
 mod vectorise;
@@ -18,6 +18,7 @@ pub mod device;
 pub mod durable;
 pub mod loader;
 pub mod loss;
+pub mod memory;
 pub mod model;
 pub mod monitor;
 pub mod optim;

@@ -11,6 +11,7 @@ const USAGE: u8 = 2;
 const STOPPED: u8 = 75;
 
 fn main() -> ExitCode {
+    flatnce::memory::keep_freed_blocks();
     let typed = match cli::parse(std::env::args_os()) {
         Ok(typed) => typed,
         // Help and the version come this way too; clap prints each where it belongs.

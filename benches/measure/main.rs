@@ -41,6 +41,7 @@ fn memory_mib(name: &str) -> f64 {
 }
 
 fn main() -> Result<()> {
+    flatnce::memory::keep_freed_blocks(); // As the program does.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
