@@ -9,7 +9,7 @@ from pathlib import Path
 
 import common
 
-ORDER = ["train", "kernels", "augment", "start", "index", "save", "eval"]
+ORDER = ["train", "kernels", "augment", "start", "index", "save", "eval", "precision"]
 
 
 def main():
