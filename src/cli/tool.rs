@@ -52,8 +52,8 @@ fn embed(args: &EmbedArgs) -> Result<Embed> {
 }
 
 fn report(args: &ReportArgs) -> Result<Report> {
-    let ReportArgs { directories, format, out, plot, html } = args.clone();
-    Ok(Report { directories, format, out, plot, html })
+    let ReportArgs { directories, format, out, plot, html, pictures } = args.clone();
+    Ok(Report { directories, format, out, plot, html, pictures })
 }
 
 fn preview(args: &PreviewArgs) -> Result<Preview> {

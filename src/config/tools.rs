@@ -64,6 +64,8 @@ pub struct Report {
     pub plot: Option<PathBuf>,
     /// The page.
     pub html: Option<PathBuf>,
+    /// Directory for the pictures.
+    pub pictures: Option<PathBuf>,
 }
 
 /// Draw images and their views.

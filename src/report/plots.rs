@@ -6,9 +6,13 @@
 
 mod canvas;
 mod draw;
+mod sheet;
+mod svg;
 mod ticks;
 mod training;
 
+pub use sheet::{Row, Tile, neighbour_sheet};
+pub use svg::{escape, svg};
 pub use training::training_figure;
 
 use super::png::save_png;
@@ -48,7 +52,7 @@ pub struct Panel {
 /// A line through (x, y) points; where a number is not finite, the line has a gap.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
-    /// In the legend, if the panel has more than one series.
+    /// In the legend, if the panel has more than one series; series of one name share the first one's entry.
     pub name: String,
     /// Index into the palette, counted round: lines that belong together share one.
     pub colour: usize,
@@ -64,7 +68,12 @@ pub enum Stroke {
     Faint,
     /// A level to compare with.
     Dashed,
+    /// Points that no line joins.
+    Dots,
 }
+
+/// Colours that can be told apart; after the last one the first comes again.
+pub const PALETTE_COLOURS: usize = 10;
 
 /// Draws `figure` into a PNG file.
 ///
@@ -74,7 +83,7 @@ pub fn curves(path: &Path, figure: &Figure) -> Result<()> {
     save_png(path, draw(figure)?.as_ref())
 }
 
-/// Draws `figure`: 640 x 440 pixels a panel, and 52 more rows for the title.
+/// Draws `figure`: 640 x 440 pixels a panel, and 52 more rows for the title if there is one.
 ///
 /// # Errors
 /// The picture cannot be drawn.

@@ -1,12 +1,20 @@
 //! `flatnce report`: runs and their evaluations in one table, one picture, one page.
 
+mod charts;
+mod differences;
 mod gather;
+mod page;
+mod pictures;
 mod rows;
 
 use crate::config::{Report, ReportFormat};
 use crate::durable;
-use crate::report::Console;
-use anyhow::Result;
+use crate::report::plots::{Arrangement, Figure, Panel, curves};
+use crate::report::{Console, encode_png};
+use anyhow::{Context, Result, bail};
+use charts::Chart;
+use gather::Found;
+use page::{Page, Picture};
 use std::io::Write;
 use std::path::Path;
 
@@ -28,7 +36,95 @@ pub fn run(report: &Report, console: &Console) -> Result<()> {
         }
         None => console.result(&table),
     }
+    let names = charts::names(&found);
+    let accuracy = charts::accuracy(&found, &names);
+    if let Some(path) = &report.plot {
+        let Some(panel) = &accuracy else {
+            bail!("nothing to draw for --plot: no run was evaluated, and none has kNN in its metrics.jsonl")
+        };
+        curves(path, &figure(panel))?;
+        console.note(&format!("accuracy over epochs: {}", path.display()));
+    }
+    if report.html.is_none() && report.pictures.is_none() {
+        return Ok(());
+    }
+    let charts = charts::charts(&found, &names);
+    let looks = match &report.pictures {
+        Some(directory) => draw(directory, &found, &names, &charts, accuracy.as_ref(), console)?,
+        None => Looks::default(),
+    };
+    if let Some(path) = &report.html {
+        let text = page::html(&Page {
+            found: &found,
+            names: &names,
+            rows: &rows,
+            charts: &charts,
+            accuracy: accuracy.as_ref(),
+            settings: &differences::settings(&found),
+            maps: &looks.maps,
+            pictures: &looks.sheets,
+        });
+        write(path, &text)?;
+        console.note(&format!("page: {}", path.display()));
+    }
     Ok(())
+}
+
+/// What the encoders' pictures add to the page.
+#[derive(Default)]
+struct Looks {
+    maps: Vec<(Panel, String)>,
+    sheets: Vec<Picture>,
+}
+
+/// The PNG files: every chart, and for each run whose data and checkpoint are there its neighbours and its map.
+fn draw(
+    directory: &Path,
+    found: &Found,
+    names: &[String],
+    charts: &[Chart],
+    accuracy: Option<&Panel>,
+    console: &Console,
+) -> Result<Looks> {
+    std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let mut files = 0;
+    for panel in charts.iter().map(|chart| &chart.panel).chain(accuracy) {
+        curves(&directory.join(format!("{}.png", file_name(&panel.title))), &figure(panel))?;
+        files += 1;
+    }
+    let mut looks = Looks::default();
+    for (number, (run, name)) in found.runs.iter().zip(names).enumerate() {
+        let pictures = match pictures::pictures(run, name, console) {
+            Ok(pictures) => pictures,
+            Err(error) => {
+                console.warn(&format!("no pictures of {}: {error:#}", run.directory.display()));
+                continue;
+            }
+        };
+        let png = encode_png(pictures.neighbours.as_ref())?;
+        let path = |what: &str| directory.join(format!("{what}-{}-{}.png", number + 1, file_name(name)));
+        durable::replace(&path("neighbours"), |file| Ok(file.write_all(&png)?))?;
+        curves(&path("map"), &figure(&pictures.map))?;
+        files += 2;
+        looks.sheets.push(Picture { caption: format!("{name}: {}", pictures.about), png });
+        looks.maps.push((pictures.map, pictures.about));
+    }
+    console.note(&format!("{files} pictures: {}", directory.display()));
+    Ok(looks)
+}
+
+fn figure(panel: &Panel) -> Figure {
+    Figure { title: String::new(), panels: vec![panel.clone()], arrangement: Arrangement::Stacked }
+}
+
+/// Letters and digits of a title, the rest as one hyphen each.
+fn file_name(title: &str) -> String {
+    let words: Vec<String> = title
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '.')
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect();
+    words.join("-")
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

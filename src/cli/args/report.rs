@@ -27,4 +27,12 @@ pub struct ReportArgs {
     /// Write one self-contained page: table, curves of all runs overlaid, and what their settings differ in
     #[arg(long, value_name = "FILE.html")]
     pub html: Option<PathBuf>,
+
+    /// Draw PNG files into this directory, and with --html into the page
+    ///
+    /// Every chart; and for each run whose data and newest checkpoint are there, the nearest neighbours of 12 images and a
+    /// map of the features (their two principal components) over up to 2,000 test images. Neighbours in the high-dimensional
+    /// space are exact; the map is a linear projection: t-SNE and UMAP are left to other programs (flatnce embed).
+    #[arg(long, value_name = "DIR")]
+    pub pictures: Option<PathBuf>,
 }

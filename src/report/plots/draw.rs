@@ -2,15 +2,15 @@
 
 use super::canvas::{FONT, SCALE, load_font, shrink};
 use super::ticks::Axis;
-use super::{Arrangement, Figure, Panel, Series, Stroke};
+use super::{Arrangement, Figure, PALETTE_COLOURS, Panel, Series, Stroke};
 use crate::pixels::RgbImage;
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Okabe and Ito, "Color universal design", 2008; the yellow is left out, it vanishes on white.
-const PALETTE: [RGBColor; 7] = [
+/// Okabe and Ito, "Color universal design", 2008; the yellow is left out, it vanishes on white. Three of Tol's follow.
+const PALETTE: [RGBColor; PALETTE_COLOURS] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -18,6 +18,9 @@ const PALETTE: [RGBColor; 7] = [
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
     RGBColor(60, 60, 60),
+    RGBColor(136, 34, 85),
+    RGBColor(153, 153, 51),
+    RGBColor(51, 34, 136),
 ];
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(228, 228, 228);
@@ -49,14 +52,17 @@ pub(super) fn draw(figure: &Figure) -> Result<RgbImage> {
         Arrangement::SideBySide => (count, 1),
         Arrangement::Stacked => (1, count),
     };
-    let (width, height) = (PANEL_PX.0 * columns, PANEL_PX.1 * rows + TITLE_PX);
+    let title_px = if figure.title.is_empty() { 0 } else { TITLE_PX };
+    let (width, height) = (PANEL_PX.0 * columns, PANEL_PX.1 * rows + title_px);
     let mut drawn = vec![255; (width * SCALE) as usize * (height * SCALE) as usize * 3];
     {
         let root = BitMapBackend::with_buffer(&mut drawn, (width * SCALE, height * SCALE)).into_drawing_area();
-        let (head, body) = root.split_vertically(px(f64::from(TITLE_PX)));
+        let (head, body) = root.split_vertically(px(f64::from(title_px)));
         let centred = font(24.0).pos(Pos::new(HPos::Center, VPos::Center));
         let middle = (px(f64::from(width) / 2.0) as i32, px(30.0) as i32);
-        head.draw_text(&figure.title, &centred, middle).map_err(plain)?;
+        if title_px > 0 {
+            head.draw_text(&figure.title, &centred, middle).map_err(plain)?;
+        }
         for (panel, area) in figure.panels.iter().zip(body.split_evenly((rows as usize, columns as usize))) {
             draw_panel(panel, &area)?;
         }
@@ -113,6 +119,11 @@ fn draw_panel(panel: &Panel, area: &Area) -> Result<()> {
 
 fn draw_series(series: &Series, chart: &mut Chart) -> Result<()> {
     let style = line_style(series);
+    if series.stroke == Stroke::Dots {
+        let there = series.points.iter().filter(|point| point.0.is_finite() && point.1.is_finite());
+        let dots = there.map(|&point| Circle::new(point, px(2.2), style.filled()));
+        return chart.draw_series(dots).map(drop).map_err(plain);
+    }
     for part in unbroken(&series.points) {
         let part = thinned(part);
         if series.stroke == Stroke::Dashed {
@@ -136,7 +147,7 @@ fn draw_series(series: &Series, chart: &mut Chart) -> Result<()> {
 fn line_style(series: &Series) -> ShapeStyle {
     let colour = PALETTE[series.colour % PALETTE.len()];
     match series.stroke {
-        Stroke::Bold => colour.stroke_width(px(2.4)),
+        Stroke::Bold | Stroke::Dots => colour.stroke_width(px(2.4)),
         Stroke::Dashed => colour.stroke_width(px(1.6)),
         // Paler, not transparent, which would show every joint.
         Stroke::Faint => {
@@ -152,7 +163,11 @@ fn draw_legend(panel: &Panel, area: &Area) -> Result<u32> {
     let (sample, gap, space) = (px(26.0) as i32, px(7.0) as i32, px(24.0) as i32);
     let room = area.dim_in_pixel().0 as i32 - 2 * space;
     let mut rows: Vec<(i32, Vec<(&Series, i32)>)> = Vec::new();
-    for series in &panel.series {
+    for (place, series) in panel.series.iter().enumerate() {
+        // Lines of one name belong together.
+        if panel.series[..place].iter().any(|earlier| earlier.name == series.name) {
+            continue;
+        }
         let width = sample + gap + area.estimate_text_size(&series.name, &style).map_err(plain)?.0 as i32;
         match rows.last_mut() {
             Some((taken, row)) if *taken + space + width <= room => {
@@ -177,9 +192,13 @@ fn draw_legend(panel: &Panel, area: &Area) -> Result<u32> {
 
 /// A piece of a series's line.
 fn draw_sample(series: &Series, area: &Area, (left, y): (i32, i32), length: i32) -> Result<()> {
+    if series.stroke == Stroke::Dots {
+        let dot = Circle::new((left + length / 2, y), px(4.0), line_style(series).filled());
+        return area.draw(&dot).map_err(plain);
+    }
     let pieces = match series.stroke {
         Stroke::Dashed => vec![(0, length * 2 / 5), (length * 3 / 5, length)],
-        Stroke::Bold | Stroke::Faint => vec![(0, length)],
+        Stroke::Bold | Stroke::Faint | Stroke::Dots => vec![(0, length)],
     };
     for (from, to) in pieces {
         let piece = PathElement::new([(left + from, y), (left + to, y)], line_style(series));

@@ -50,7 +50,7 @@ impl Axis {
         Axis { low, high, ticks: (first..=last).map(|i| i as f64 * step).collect(), step, decimals }
     }
 
-    fn label(&self, tick: f64) -> String {
+    pub fn label(&self, tick: f64) -> String {
         // Zero may come as -0.
         let tick = tick + 0.0;
         if self.decimals <= 5 && tick.abs() < 1e6 {

@@ -1,0 +1,114 @@
+//! Rows of pictures with words beside them: a query and its neighbours.
+
+use super::canvas::{FONT, SCALE, load_font, shrink};
+use crate::pixels::RgbImage;
+use anyhow::{Result, anyhow};
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+/// A picture and the colour of its frame.
+#[derive(Clone, Debug)]
+pub struct Tile {
+    pub picture: RgbImage,
+    /// Of the query's class or of another; `None`: not known, or the query itself.
+    pub agrees: Option<bool>,
+}
+
+/// The words at the left, then the query, then its neighbours, the nearest first.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub words: String,
+    pub tiles: Vec<Tile>,
+}
+
+const FRAME_PX: usize = 4;
+const GAP_PX: usize = 8;
+const WORDS_PX: usize = 190;
+const TITLE_PX: usize = 44;
+/// After the query.
+const QUERY_GAP_PX: usize = 22;
+const INK: RGBColor = RGBColor(40, 40, 40);
+/// Okabe and Ito's blue and vermilion, which colour-blind readers can tell apart.
+const AGREES: [u8; 3] = [0, 114, 178];
+const DIFFERS: [u8; 3] = [213, 94, 0];
+const UNKNOWN: [u8; 3] = [200, 200, 200];
+
+/// The rows below each other under a title; tiles are as large as the largest.
+///
+/// # Errors
+/// The letters cannot be drawn.
+pub fn neighbour_sheet(title: &str, rows: &[Row]) -> Result<RgbImage> {
+    load_font();
+    let tiles = || rows.iter().flat_map(|row| &row.tiles);
+    let side = tiles().map(|tile| tile.picture.width.max(tile.picture.height)).max().unwrap_or(1);
+    let longest = rows.iter().map(|row| row.tiles.len()).max().unwrap_or(0);
+    let step = side + 2 * FRAME_PX + GAP_PX;
+    let width = WORDS_PX + longest * step + QUERY_GAP_PX + GAP_PX;
+    let height = TITLE_PX + rows.len() * step + GAP_PX;
+    let mut sheet = RgbImage::new(width, height);
+    sheet.pixels.fill(255);
+    for (number, row) in rows.iter().enumerate() {
+        let top = TITLE_PX + number * step;
+        for (place, tile) in row.tiles.iter().enumerate() {
+            let left = WORDS_PX + place * step + if place > 0 { QUERY_GAP_PX } else { 0 };
+            let frame = tile.agrees.map_or(UNKNOWN, |agrees| if agrees { AGREES } else { DIFFERS });
+            fill(&mut sheet, (left, top), side + 2 * FRAME_PX, frame);
+            paste(&mut sheet, &tile.picture, (left + FRAME_PX, top + FRAME_PX));
+        }
+    }
+    let heading = letters(title, 19, (width - 2 * GAP_PX, TITLE_PX))?;
+    paste(&mut sheet, &heading, (GAP_PX, 0));
+    for (number, row) in rows.iter().enumerate() {
+        let words = letters(&row.words, 15, (WORDS_PX - 2 * GAP_PX, side))?;
+        paste(&mut sheet, &words, (GAP_PX, TITLE_PX + number * step + FRAME_PX));
+    }
+    Ok(sheet)
+}
+
+/// Text at the left of a white field, half way up.
+fn letters(text: &str, size_px: u32, (width, height): (usize, usize)) -> Result<RgbImage> {
+    let (wide, high) = (width as u32 * SCALE, height as u32 * SCALE);
+    let mut drawn = vec![255; wide as usize * high as usize * 3];
+    {
+        let root = BitMapBackend::with_buffer(&mut drawn, (wide, high)).into_drawing_area();
+        let style = (FONT, size_px * SCALE).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
+        let at = (0, high as i32 / 2);
+        root.draw_text(text, &style, at).map_err(|error| anyhow!("cannot draw {text:?}: {error}"))?;
+        root.present().map_err(|error| anyhow!("{error}"))?;
+    }
+    Ok(shrink(&drawn, width, height))
+}
+
+fn fill(sheet: &mut RgbImage, (left, top): (usize, usize), side: usize, colour: [u8; 3]) {
+    for y in top..top + side {
+        let row = (y * sheet.width + left) * 3;
+        sheet.pixels[row..row + side * 3].chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&colour));
+    }
+}
+
+fn paste(sheet: &mut RgbImage, picture: &RgbImage, (left, top): (usize, usize)) {
+    for (y, row) in picture.pixels.chunks_exact(picture.width * 3).enumerate() {
+        let at = ((top + y) * sheet.width + left) * 3;
+        sheet.pixels[at..at + row.len()].copy_from_slice(row);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_say_who_agrees() {
+        let tile = |level, agrees| Tile { picture: RgbImage { width: 2, height: 2, pixels: vec![level; 12] }, agrees };
+        let row = Row { words: "cat".into(), tiles: vec![tile(1, None), tile(2, Some(true)), tile(3, Some(false))] };
+        let sheet = neighbour_sheet("title", &[row]).unwrap();
+        let step = 2 + 2 * FRAME_PX + GAP_PX;
+        let at = |x: usize, y: usize| &sheet.pixels[(y * sheet.width + x) * 3..][..3];
+        for (place, frame, level) in [(0, UNKNOWN, 1), (1, AGREES, 2), (2, DIFFERS, 3)] {
+            let left = WORDS_PX + place * step + if place > 0 { QUERY_GAP_PX } else { 0 };
+            assert_eq!(at(left, TITLE_PX), frame);
+            assert_eq!(at(left + FRAME_PX, TITLE_PX + FRAME_PX), [level; 3]);
+        }
+        assert!(sheet.pixels[..TITLE_PX * sheet.width * 3].iter().any(|&level| level < 100), "a title");
+    }
+}
