@@ -135,9 +135,13 @@ phase eval-before "$flatnce" "${evaluation[@]}" --checkpoint-dir "$untrained_run
 untrained_evaluation=$(results_of_phase)
 phase eval-after "$flatnce" "${evaluation[@]}" --checkpoint-dir "$trained_run" --save-dir "$results"
 trained_evaluation=$(results_of_phase)
+page=$results/report.html
+phase report "$flatnce" report "$untrained_run" "$trained_run" "$untrained_evaluation" "$trained_evaluation" \
+    --html "$page" --pictures "$results/pictures"
 
 printf '\n== result\n'
 picture=$trained_run/curves.png
 [[ -s $picture ]] || fail "$picture was not drawn; $trained_run/training.log says why."
 python3 -c "$compare" "$untrained_evaluation/linear_eval.json" "$trained_evaluation/linear_eval.json" "$margin"
 printf 'Loss and effective sample size over the epochs: %s\n' "$root/$picture"
+printf 'Everything on one page: %s\n' "$root/$page"

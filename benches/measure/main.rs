@@ -4,6 +4,7 @@
 //!
 //!     cargo bench --bench measure -- loss VIEWS DIM
 //!     cargo bench --bench measure -- lars
+//!     cargo bench --bench measure -- diagnostics MODEL
 //!     cargo bench --bench measure -- index DIRECTORY CACHE|-
 //!     cargo bench --bench measure -- loader embedded|DIRECTORY WORKERS IMAGES
 //!     cargo bench --bench measure -- loop MODEL PRECISION STEPS
@@ -48,6 +49,7 @@ fn main() -> Result<()> {
         [] => println!("nothing to measure: this serves scripts/bench.sh, which says what"), // plain `cargo bench`
         ["loss", views, dim] => training::loss(views.parse()?, dim.parse()?)?,
         ["lars"] => training::lars()?,
+        ["diagnostics", model] => training::diagnostics(model)?,
         ["index", directory, cache] => data::index(directory.as_ref(), (cache != "-").then(|| cache.as_ref()))?,
         ["loader", source, workers, images] => data::loader(source, workers.parse()?, images.parse()?)?,
         ["loop", model, precision, steps] => training::whole_loop(model, precision, steps.parse()?)?,

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use flatnce::config::{Job, Objective};
 use flatnce::loader::{Loader, Order, Rendering};
 use flatnce::model::{Encoder, HeadKind, Pass};
+use flatnce::monitor::geometry;
 use flatnce::{data, device, loss, optim};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -45,6 +46,66 @@ pub fn lars() -> Result<()> {
         let start = Instant::now();
         (0..10).for_each(|_| optimizer.step(1e-6));
         Ok(json!({"seconds": start.elapsed().as_secs_f64() / 10.0}))
+    })
+}
+
+/// What the numbers for people cost beside a step of the arithmetic, at batch 128: those of every step, those of a close
+/// look (once in `--log-every` steps, 50), those of an epoch's end.
+pub fn diagnostics(model: &str) -> Result<()> {
+    let model = format!("--model={model}");
+    let line = ["flatnce", "--dataset-name=fashion_mnist_mini", "--batch-size=128", "--device=cpu", &model];
+    let Job::Pretrain(run) = resolved(&line)?.config.job else { bail!("these flags pre-train") };
+    let encoder = Encoder::new(&run.model, HeadKind::Projection, Device::Cpu, 0);
+    let parameters = encoder.parameters();
+    let mut optimizer = optim::build(&run.optimizer, parameters.clone())?;
+    let images = Tensor::randint(256, [256, 32, 32, 3], (Kind::Uint8, Device::Cpu));
+    let timed = |work: &mut dyn FnMut()| {
+        let start = Instant::now();
+        work();
+        start.elapsed().as_secs_f64()
+    };
+    serve(|| {
+        let (mut seen, mut hidden) = (None, Tensor::new());
+        let step = timed(&mut || {
+            let features = encoder.forward(&encoder.prepare(&images), Pass::train(device::compute_kind(run.precision)));
+            let unit = loss::normalise(&features.projected);
+            let contrast = loss::contrast(&unit, run.temperature, run.objective);
+            optim::zero_gradients(&parameters);
+            loss::backward(&unit, &contrast, 1.0);
+            optimizer.step(1e-6);
+            (seen, hidden) = (Some((contrast, unit.detach())), features.hidden.detach());
+        });
+        let _guard = tch::no_grad_guard();
+        let (contrast, unit) = seen.context("a step was taken")?;
+        let every = timed(&mut || {
+            let a = &contrast.anchors;
+            let vanished = a.log_xi.le(-10.0).to_kind(Kind::Float);
+            let mean = |tensor: &Tensor| tensor.mean(Kind::Float);
+            let row = [
+                contrast.value(),
+                a.top(1),
+                a.top(5),
+                mean(&a.ness),
+                mean(&a.positive),
+                mean(&a.negative),
+                mean(&vanished),
+            ];
+            let _ = std::hint::black_box(Tensor::stack(&row, 0).isfinite().all());
+        });
+        let closer = timed(&mut || {
+            let numbers = [
+                optim::gradient_norm(&parameters),
+                geometry::alignment(&unit),
+                geometry::uniformity(&unit),
+                geometry::spread(&unit),
+            ];
+            let _ = std::hint::black_box(Tensor::stack(&numbers, 0));
+        });
+        let epoch = timed(&mut || {
+            std::hint::black_box(geometry::effective_rank(&hidden));
+            std::hint::black_box(Vec::<f32>::try_from(unit.matmul(&unit.tr()).view(-1)).map(|all| all.len()).ok());
+        });
+        Ok(json!({"step": step, "every": every, "closer": closer, "epoch": epoch}))
     })
 }
 

@@ -56,6 +56,20 @@ def loop_rows(model, quick):
     ]
 
 
+def diagnostics_row(model, quick):
+    """What the numbers for people cost, as a share of a step: a close look in 50 steps, an epoch of 468 steps."""
+    common.say(f"diagnostics, {model}")
+    with common.measure("diagnostics", model) as served:
+        served.ask()
+        answers = [served.ask() for _ in range(3 if quick else 9)]
+    shares = [100 * (a["every"] + a["closer"] / 50 + a["epoch"] / 468) / a["step"] for a in answers]
+    note = (
+        "diagnostics: the numbers of every step, 1/50 of a close look (--log-every) and 1/468 of an epoch's end (60,000 "
+        "images at batch 128), as a share of a step"
+    )
+    return common.row(f"diagnostics, {model}", None, "%", shares, None, ("<=", 1.0), note=note)
+
+
 def main():
     only = lambda parser: parser.add_argument("--only", choices=["res10", "res18"], help="this model only")
     options = common.arguments(__doc__, only)
@@ -64,6 +78,7 @@ def main():
         if options.only in (None, model):
             rows += model_rows(model, options.quick)
     rows += loop_rows(options.only or "res10", options.quick)
+    rows.append(diagnostics_row(options.only or "res10", options.quick))
     common.finish("train", rows, options)
 
 
