@@ -75,3 +75,38 @@ fn parameters_are_printed_on_request_and_errors_name_the_flag() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("absent/other.png"));
 }
+
+#[test]
+fn batches_of_views_are_those_of_training() {
+    let place = tempfile::tempdir().expect("a directory");
+    let words = ["--dataset-name=fashion_mnist_mini", "--images=5", "--seed=9", "--batches=3", "--views=v.safetensors"];
+    let output = preview(place.path(), &words);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let dataset = DatasetName::FashionMnistMini;
+    let data = DataConfig {
+        dataset,
+        root: "datasets".into(),
+        image_size_px: 32,
+        train_images: None,
+        bad_images: BadImages::Fail,
+    };
+    let split = Arc::new(data::load(&data, Part::Unlabelled).expect("it is inside the program"));
+    let rendering = Rendering::Views { recipe: Augmentation::paper(dataset, 32, false), size_px: 32 };
+    let loader = Loader::new(split, rendering, Order::Shuffled, 5, 9, 2).expect("a loader");
+    let bytes = std::fs::read(place.path().join("v.safetensors")).expect("a file");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let (views, samples) = (file.tensor("views").unwrap(), file.tensor("samples").unwrap());
+    assert_eq!((views.shape(), samples.shape()), (&[3, 10, 32, 32, 3][..], &[3, 5][..]));
+    let batch_bytes = 10 * 32 * 32 * 3;
+    for (number, batch) in loader.epoch(0, 0).take(3).enumerate() {
+        let batch = batch.expect("images");
+        let wanted = Vec::<u8>::try_from(batch.images.contiguous().view(-1)).unwrap();
+        assert!(views.data()[number * batch_bytes..][..batch_bytes] == wanted[..], "batch {number}");
+        let places: Vec<u8> = batch.samples.iter().flat_map(|&sample| (sample as i64).to_le_bytes()).collect();
+        assert_eq!(&samples.data()[number * 40..][..40], &places[..]);
+    }
+    let output =
+        preview(place.path(), &["--dataset-name=fashion_mnist_mini", "--batches=9999", "--views=w.safetensors"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("--batches"), "{said}");
+}

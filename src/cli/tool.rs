@@ -61,5 +61,6 @@ fn preview(args: &PreviewArgs) -> Result<Preview> {
     let augmentation = augmentation(&args.augmentation, &data)?;
     let PreviewArgs { seed, epoch, images, out, parameters, .. } = args;
     let (seed, epoch, images, parameters) = (*seed, *epoch, *images, *parameters);
-    Ok(Preview { data, augmentation, seed, epoch, images, out: out.clone(), parameters })
+    let views = args.views.clone().map(|file| (file, args.batches));
+    Ok(Preview { data, augmentation, seed, epoch, images, out: out.clone(), parameters, views })
 }

@@ -81,4 +81,6 @@ pub struct Preview {
     pub out: PathBuf,
     /// Print what was drawn.
     pub parameters: bool,
+    /// File for batches of views, and how many.
+    pub views: Option<(PathBuf, u32)>,
 }

@@ -2,16 +2,20 @@
 //! training run with the same flags sees first.
 
 use crate::augment::draw;
+use crate::checkpoint::{Notes, write_safetensors};
 use crate::config::Preview;
 use crate::data::{Part, Split};
 use crate::loader::{Loader, Order, Rendering};
 use crate::pixels::{RgbImage, RgbRef};
 use crate::report::{Console, Table, contact_sheet, enlarged, save_png, short};
 use crate::rng::{Purpose, Stream};
+use crate::state::StateDict;
 use crate::train::readable;
 use anyhow::{Context, Result, bail};
 use image::imageops::{self, FilterType};
+use std::path::Path;
 use std::sync::Arc;
+use tch::Tensor;
 
 /// Small tiles are enlarged to about this side.
 const TILE_PX: usize = 96;
@@ -47,6 +51,9 @@ pub fn run(preview: &Preview, console: &Console) -> Result<()> {
         groups.push(vec![original, enlarged(view(0, place), TILE_PX), enlarged(view(1, place), TILE_PX)]);
     }
     save_png(&preview.out, contact_sheet(&groups, (SHEET_PX / (3 * size.max(TILE_PX))).max(1)).as_ref())?;
+    if let Some((file, batches)) = &preview.views {
+        export(file, &loader, epoch, *batches as usize, preview, console)?;
+    }
     if preview.parameters {
         console.result(&parameters(preview, &split, &batch.samples)?.to_string());
     }
@@ -56,6 +63,38 @@ pub fn run(preview: &Preview, console: &Console) -> Result<()> {
         preview.seed,
         preview.out.display()
     ));
+    Ok(())
+}
+
+/// Batches of views as training has them, in one file.
+fn export(
+    file: &Path,
+    loader: &Loader,
+    epoch: u64,
+    batches: usize,
+    preview: &Preview,
+    console: &Console,
+) -> Result<()> {
+    if batches > loader.batches() {
+        bail!("an epoch has {} batches of {} images; choose a smaller --batches", loader.batches(), preview.images);
+    }
+    let (mut views, mut samples) = (Vec::with_capacity(batches), Vec::with_capacity(batches));
+    for batch in loader.epoch(epoch, 0).take(batches) {
+        let batch = batch?;
+        views.push(batch.images);
+        let places: Vec<i64> = batch.samples.iter().map(|&place| place as i64).collect();
+        samples.push(Tensor::from_slice(&places));
+    }
+    let mut state = StateDict::new();
+    state.push("views", Tensor::stack(&views, 0));
+    state.push("samples", Tensor::stack(&samples, 0));
+    let mut notes = Notes::new();
+    notes.insert("dataset".into(), preview.data.dataset.name().into());
+    notes.insert("seed".into(), preview.seed.to_string());
+    notes.insert("epoch".into(), epoch.to_string());
+    notes.insert("augmentation".into(), serde_json::to_string(&preview.augmentation)?);
+    let bytes = write_safetensors(file, &state, &notes)?;
+    console.note(&format!("{batches} batches of views, {:.1} MiB: {}", bytes as f64 / 1048576.0, file.display()));
     Ok(())
 }
 
