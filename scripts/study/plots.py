@@ -1,0 +1,92 @@
+"""The study's pictures."""
+
+import statistics
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+# Okabe and Ito.
+COLOURS = {"simclr": "#d55e00", "flatclr": "#0072b2"}
+NAMES = {"simclr": "SimCLR (InfoNCE)", "flatclr": "FlatCLR (FlatNCE)"}
+STYLES = {"float32": "-", "bfloat16": "--", "float16": ":"}
+
+
+def figure(columns):
+    made, axes = plt.subplots(1, columns, figsize=(5.2 * columns, 3.9), layout="constrained", squeeze=False)
+    for axis in axes[0]:
+        axis.grid(color="#e4e4e4")
+        axis.spines[["top", "right"]].set_visible(False)
+    return made, axes[0]
+
+
+def save(made, path):
+    made.savefig(path, dpi=110)
+    plt.close(made)
+
+
+def batch(results, out):
+    made, (accuracy, ness, saturation) = figure(3)
+    batches = sorted({r["batch"] for r in results})
+    for objective, colour in COLOURS.items():
+        mine = {b: [r for r in results if r["objective"] == objective and r["batch"] == b] for b in batches}
+        for key, style in (("linear", "-"), ("knn", "--")):
+            means = [statistics.mean(r[key] for r in mine[b]) for b in batches]
+            errors = [statistics.stdev([r[key] for r in mine[b]]) if len(mine[b]) > 1 else 0.0 for b in batches]
+            label = f"{NAMES[objective]}, {'linear' if key == 'linear' else 'kNN'}"
+            accuracy.errorbar(batches, means, errors, color=colour, linestyle=style, marker="o", capsize=3, label=label)
+        for shade, b in enumerate(batches):
+            epochs = mine[b][0]["epochs"]
+            x = [row["epoch"] + 1 for row in epochs]
+            alpha = 0.35 + 0.65 * shade / max(1, len(batches) - 1)
+            ness.plot(x, [row["ness_mean"] for row in epochs], color=colour, alpha=alpha, label=f"{objective}, {b}")
+            share = [row["mi_estimate_nats"] / row["mi_ceiling_nats"] for row in epochs]
+            saturation.plot(x, share, color=colour, alpha=alpha, label=f"{objective}, {b}")
+    accuracy.set(xscale="log", xlabel="batch size (images)", ylabel="test top-1 (%)", title="Accuracy over the batch size")
+    accuracy.set_xticks(batches, [str(b) for b in batches])
+    accuracy.minorticks_off()
+    ness.set(xlabel="epochs", ylabel="NESS", title="Effective sample size", ylim=(0, 1))
+    saturation.set(xlabel="epochs", ylabel="estimate / log(2N-1)", title="Saturation of the MI estimate", ylim=(0, 1))
+    for axis in (accuracy, ness, saturation):
+        axis.legend(fontsize=8)
+    save(made, out / "batch.png")
+
+    made, (axis,) = figure(1)
+    for r in results:
+        points = [(p["seconds"], p["knn"]) for p in r["curve"] if p["knn"] is not None]
+        strong = 0.35 + 0.65 * batches.index(r["batch"]) / max(1, len(batches) - 1)
+        label = f"{r['objective']}, {r['batch']}" if r["seed"] == 1 else None
+        axis.plot(*zip(*points), color=COLOURS[r["objective"]], alpha=strong, marker=".", label=label)
+    axis.set(xlabel="seconds of training", ylabel="kNN top-1 while training (%)", title="What an accuracy costs")
+    axis.legend(fontsize=8)
+    save(made, out / "cost.png")
+
+
+def numerics(results, out):
+    made, (axis,) = figure(1)
+    made.set_size_inches(8.2, 4.0)
+    for objective, colour in COLOURS.items():
+        for precision, style in STYLES.items():
+            mine = [r for r in results if (r["objective"], r["precision"]) == (objective, precision)]
+            label = f"{NAMES[objective]}, {precision}"
+            axis.plot([r["gap"] for r in mine], [r["error"] for r in mine], style, color=colour, label=label)
+    axis.set(
+        yscale="log",
+        xlabel="mean v = log ξ (nats); training moves it to the right",
+        ylabel="relative error of the gradient",
+        title="Gradients in low precision",
+    )
+    axis.invert_xaxis()
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    save(made, out / "numerics.png")
+
+
+def upstream(pair, out):
+    made, (axis,) = figure(1)
+    steps = range(1, len(pair["ours"]) + 1)
+    axis.plot(steps, pair["ours"], color="#0072b2", label="flatnce")
+    axis.plot(steps, pair["theirs"], "--", color="#d55e00", label="PyTorch, same weights and views")
+    axis.set(xlabel="step", ylabel="InfoNCE value (nats)", title="The same training twice")
+    axis.legend(fontsize=8)
+    save(made, out / "upstream.png")

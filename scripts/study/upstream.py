@@ -1,0 +1,108 @@
+"""The same training in PyTorch: the program's own views and initial weights, the recipe's formulas written anew.
+
+The losses of the first steps are held against each other in float32, and the accuracy after all epochs: both encoders are
+evaluated by the program, which reads PyTorch's checkpoint.
+"""
+
+import json
+import math
+import statistics
+import sys
+
+import model
+import plots
+import program
+import torch
+from safetensors.torch import load_file
+
+BATCH, EPOCHS, STEPS = 128, 2, 20
+TOLERANCE = 1e-3
+FACTOR = 1.0
+
+
+def run(options):
+    lr = 0.075 * math.sqrt(BATCH) * FACTOR
+    pairs = []
+    for seed in range(1, options.seeds + 1):
+        program.say(f"upstream check, seed {seed}")
+        pairs.append(pair(options, lr, seed))
+    worst = max(abs(a - b) for one in pairs for a, b in zip(one["ours"][:STEPS], one["theirs"][:STEPS]))
+    difference = statistics.mean(one["linear_ours"] - one["linear_theirs"] for one in pairs)
+    content = {**program.surroundings(), "lr": lr, "epochs": EPOCHS, "worst_difference": worst, "pairs": pairs}
+    program.write_json(options.out / "upstream.json", content)
+    lines = [
+        f"Same weights, same views, float32, {STEPS} steps: losses differ by at most {worst:.1e} nats (allowed: {TOLERANCE:g}).",
+        "",
+        "| seed | linear top-1, flatnce (%) | linear top-1, PyTorch (%) |",
+        "|---|---|---|",
+        *(f"| {one['seed']} | {one['linear_ours']:.1f} | {one['linear_theirs']:.1f} |" for one in pairs),
+        "",
+    ]
+    if len(pairs) > 1:
+        deviation = statistics.stdev(one["linear_theirs"] for one in pairs)
+        lines.append(f"Mean difference {difference:+.2f} points; standard deviation over PyTorch's seeds {deviation:.2f}.")
+    else:
+        lines.append(f"Difference {difference:+.2f} points; one seed has no standard deviation.")
+    table = "\n".join(lines) + "\n"
+    (options.out / "upstream.md").write_text(table)
+    print(table)
+    plots.upstream(pairs[0], options.out)
+    if worst > TOLERANCE:
+        sys.exit(f"reproduce: error: the losses of the first {STEPS} steps differ by {worst:.2e}")
+
+
+def pair(options, lr, seed):
+    place = options.runs / f"upstream_s{seed}_e{EPOCHS}_n{options.images}_{options.model}"
+    flags = [
+        *options.dataset, "--clr=flatclr", f"--model={options.model}", f"--batch-size={BATCH}", "--optimizer=lars",
+        f"--lr={lr:.6g}", f"--seed={seed}", f"--train-images={options.images}", "--precision=fp32", "--warmup-epochs=1",
+        f"--device={options.device}", "--save-every-n-epochs=1", "--knn-every=0",
+    ]
+    directory, _ = program.trained(place / "ours", flags, EPOCHS)
+    initial, _ = program.trained(place / "initial", flags, 0)
+    losses = [json.loads(line)["loss_infonce"] for line in (directory / "steps.jsonl").read_text().splitlines()]
+    theirs = place / "theirs"
+    if not (theirs / "done.json").exists():
+        theirs.mkdir(parents=True, exist_ok=True)
+        train(options, initial / "checkpoint_0000.pth.tar", theirs, lr, seed)
+    return {
+        "seed": seed,
+        "ours": losses,
+        "theirs": json.loads((theirs / "done.json").read_text()),
+        "linear_ours": evaluated(options, directory / f"checkpoint_{EPOCHS:04}.pth.tar", place / "evaluation_ours"),
+        "linear_theirs": evaluated(options, theirs / "checkpoint_0001.pth.tar", place / "evaluation_theirs"),
+    }
+
+
+def train(options, initial, place, lr, seed):
+    saved = torch.load(initial, weights_only=True, map_location="cpu")
+    encoder = model.Encoder(options.model, dict(saved["model_state_dict"])).to(memory_format=torch.channels_last).train()
+    optimizer, losses = model.Lars(encoder), []
+    steps = min(options.images, 60_000) // BATCH
+    for epoch in range(EPOCHS):
+        views = place / "views.safetensors"
+        program.call(
+            "preview", *options.dataset, f"--images={BATCH}", f"--batches={steps}", f"--seed={seed}", f"--epoch={epoch}",
+            f"--train-images={options.images}", f"--views={views}", f"--out={place / 'views.png'}",
+        )
+        for batch in load_file(views)["views"]:
+            projected = encoder(model.pixels(batch).to(memory_format=torch.channels_last))
+            positive, negatives = model.similarities(torch.nn.functional.normalize(projected))
+            model.flatnce(positive, negatives, 0.1).backward()
+            losses.append(model.infonce(positive.detach(), negatives.detach(), 0.1).item())
+            optimizer.step(model.scheduled(lr, len(losses) - 1, steps, EPOCHS * steps))
+        views.unlink()
+    torch.save({"epoch": EPOCHS, "model": options.model, "model_state_dict": encoder.state_dict()}, place / "checkpoint_0001.pth.tar")
+    program.write_json(place / "done.json", losses)
+
+
+def evaluated(options, checkpoint, place):
+    found = list(place.rglob("linear_eval.json"))
+    if not found:
+        program.call(
+            *options.dataset, "--train-mode=eval", f"--checkpoint={checkpoint}", "--fc-optimizer=LBFGS", "--fc-epochs=200",
+            "--fc-standardize", "--reg-weight=2.5e-3", f"--save-dir={place}", f"--device={options.device}", "--quiet",
+            f"--train-images={min(options.images, 10_000)}",
+        )
+        found = list(place.rglob("linear_eval.json"))
+    return json.loads(found[0].read_text())["test_top1_last_epoch"]
