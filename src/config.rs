@@ -6,7 +6,7 @@
 
 mod tools;
 
-pub use tools::{Embed, Export, Inspect, Preview, Report, Tool};
+pub use tools::{Doctor, Embed, Export, Inspect, Preview, Report, Tool};
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
