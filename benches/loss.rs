@@ -20,7 +20,7 @@ fn objectives(criterion: &mut Criterion) {
                 bencher.iter(|| {
                     let unit = loss::normalise(&projected);
                     let contrast = loss::contrast(&unit, 0.1, objective);
-                    loss::backward(&unit, &contrast, 1.0);
+                    loss::backward(&unit, &contrast.gradient);
                     black_box(projected.grad())
                 });
             });

@@ -425,6 +425,15 @@ impl Default for CheckpointPolicy {
     }
 }
 
+/// What a GPU may do to float32 and to the order of sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numerics {
+    /// float32 products may be rounded to TF32.
+    pub allow_tf32: bool,
+    /// The same bits every time.
+    pub deterministic: bool,
+}
+
 /// One pre-training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pretrain {
@@ -444,6 +453,11 @@ pub struct Pretrain {
     pub epochs: u32,
     pub seed: u64,
     pub precision: Precision,
+    #[serde(default)]
+    pub numerics: Numerics,
+    /// Parts in which a batch goes through the encoder, one after the other.
+    #[serde(default = "one")]
+    pub grad_cache: u32,
     /// Steps between two close looks at features and gradients; 0 = only at the end of an epoch.
     #[serde(default)]
     pub log_every: u32,
@@ -453,6 +467,11 @@ pub struct Pretrain {
     /// `None` = not.
     #[serde(default)]
     pub online_knn: Option<OnlineKnn>,
+}
+
+/// What runs of older versions did.
+fn one() -> u32 {
+    1
 }
 
 /// Which checkpoint of a directory to evaluate.
@@ -520,6 +539,8 @@ pub struct Evaluate {
     pub resume: Option<(PathBuf, String)>,
     pub seed: u64,
     pub precision: Precision,
+    #[serde(default)]
+    pub numerics: Numerics,
 }
 
 /// What to do.
@@ -558,4 +579,14 @@ pub struct Config {
     pub dry_run: bool,
     /// The command line as typed, word by word, to be repeated.
     pub command: Vec<String>,
+}
+
+impl Config {
+    /// The arithmetic that the job asks of the device.
+    pub fn numerics(&self) -> Numerics {
+        match &self.job {
+            Job::Pretrain(run) => run.numerics,
+            Job::Evaluate(run) => run.numerics,
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! Floors; a module uses only floors below its own (`tests/layers.rs`):
 //! `tools`, F3 `train`, F2 `loader`, F1 `data` `augment` `model` `loss` `optim` `monitor`
 //! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `config` `device`
-//! `durable` `memory` `pixels` `rng` `vectorise`. `cli` sits on top of all.
+//! `durable` `memory` `native` `pixels` `rng` `vectorise`. `cli` sits on top of all.
 
 #[macro_use]
 mod vectorise;
@@ -21,6 +21,7 @@ pub mod loss;
 pub mod memory;
 pub mod model;
 pub mod monitor;
+pub mod native;
 pub mod optim;
 pub mod pixels;
 pub mod report;
@@ -64,6 +65,7 @@ pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
         cli::dry_run::run(resolved, &console)?;
         return Ok(Outcome::Done);
     }
+    device::configure(resolved.config.numerics())?;
     match &resolved.config.job {
         Job::Pretrain(pretrain) => {
             console.note(&format!("device: {}; precision: {}", resolved.device_note, resolved.precision_note));

@@ -218,6 +218,8 @@ fn pretraining_commands_of_the_paper() {
         epochs: 100,
         seed: 42,
         precision: Precision::Fp32,
+        numerics: Numerics::default(),
+        grad_cache: 1,
         log_every: 50,
         save_every_n_epochs: 2,
         checkpoints: CheckpointPolicy::default(),
@@ -533,7 +535,10 @@ fn contradictions_name_both_sides() {
     let machine = |line: &str| cli::resolve(&typed(line), &no_checkpoint).unwrap_err().to_string();
     assert!(machine("--disable_cuda --device cuda:1").contains("--device cuda:1 and --disable-cuda"));
     assert!(machine("--fp16_precision --precision bf16").contains("--precision bf16 and --fp16-precision"));
-    assert!(machine("--fp16_precision --device cpu").contains("needs a GPU"));
+    let slow = cli::resolve(&typed("--fp16_precision --device cpu"), &no_checkpoint).unwrap();
+    assert!(slow.warnings.iter().any(|warning| warning.contains("fp16 is slow on the CPU")), "{:?}", slow.warnings);
+    let parts = machine("--batch-size 8 --grad-cache 9");
+    assert!(parts.contains("--grad-cache 9") && parts.contains("--batch-size 8"), "{parts}");
     assert!(refused("--checkpoint x --checkpoint-dir y").contains("cannot be used with"));
     assert!(refused("--resume x --log-dir y").contains("cannot be used with"));
     assert!(refused("--train-from x").contains("--log-dir"));
@@ -711,6 +716,7 @@ fn a_real_checkpoint_gives_its_run_back() {
         model_name: Some("res10".into()),
         epoch_rows: None,
         temperature: None,
+        scaler: None,
         batch_size: Some(64),
     };
     let path = directory.path().join("checkpoint_0001.pth.tar");

@@ -23,7 +23,7 @@ pub fn loss(views: i64, dim: i64) -> Result<()> {
         let start = Instant::now();
         let unit = loss::normalise(&projected);
         let contrast = loss::contrast(&unit, 0.1, Objective::FlatClr);
-        loss::backward(&unit, &contrast, 1.0);
+        loss::backward(&unit, &contrast.gradient);
         let seconds = start.elapsed().as_secs_f64();
         let value = contrast.value().double_value(&[]);
         let _ = projected.grad().zero_();
@@ -71,7 +71,7 @@ pub fn diagnostics(model: &str) -> Result<()> {
             let unit = loss::normalise(&features.projected);
             let contrast = loss::contrast(&unit, run.temperature, run.objective);
             optim::zero_gradients(&parameters);
-            loss::backward(&unit, &contrast, 1.0);
+            loss::backward(&unit, &contrast.gradient);
             optimizer.step(1e-6);
             (seen, hidden) = (Some((contrast, unit.detach())), features.hidden.detach());
         });
@@ -143,7 +143,7 @@ pub fn whole_loop(model: &str, precision: &str, steps: usize) -> Result<()> {
         let unit = loss::normalise(&features.projected);
         let contrast = loss::contrast(&unit, run.temperature, run.objective);
         optim::zero_gradients(&parameters);
-        loss::backward(&unit, &contrast, 1.0);
+        loss::backward(&unit, &contrast.gradient);
         optimizer.step(1e-6);
     };
     bare_step();

@@ -42,7 +42,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         let run = origin.map(|origin| saved(&origin, &mut |text| warnings.push(text))).transpose()?;
         // A continued run keeps its precision unless another one is asked for.
         let kept = run.as_ref().and_then(|run| run.config.as_ref()).map(|config| config.precision);
-        let (precision, mut note) = device::resolve_precision(asked.or(kept), device)?;
+        let (precision, mut note) = device::resolve_precision(asked.or(kept), device);
         if asked.is_none() && kept.is_some() {
             note.push_str(", as the run began");
         }
@@ -55,9 +55,12 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         }
         (Job::Pretrain(Box::new(pretrain)), start, note)
     } else {
-        let (precision, note) = device::resolve_precision(asked, device)?;
+        let (precision, note) = device::resolve_precision(asked, device);
         (Job::Evaluate(Box::new(evaluate::from_flags(typed, precision)?)), Start::Fresh, note)
     };
+    if device == tch::Device::Cpu && (asked == Some(Precision::Fp16) || precision_note.starts_with("fp16")) {
+        warnings.push("fp16 is slow on the CPU and meant for tests there; bf16 and fp32 are faster".to_owned());
+    }
     let config = Config {
         job,
         start,

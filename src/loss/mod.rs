@@ -112,9 +112,8 @@ pub fn contrast_in_chunks(features: &Tensor, temperature: f64, objective: Object
     Contrast { gradient, anchors: Anchors::concatenate(&parts) }
 }
 
-/// Runs autograd from features to parameters with the gradient of [`contrast`]; `scale` multiplies it (loss
-/// scaling of fp16).
-pub fn backward(features: &Tensor, contrast: &Contrast, scale: f64) {
+/// Runs autograd from features `[M, D]` to parameters with the gradient `[M, D]` of [`contrast`], or a multiple of it.
+pub fn backward(features: &Tensor, gradient: &Tensor) {
     // The product's derivative with respect to `features` is the gradient itself.
-    ((features * &contrast.gradient).sum(Kind::Float) * scale).backward();
+    (features * gradient).sum(Kind::Float).backward();
 }

@@ -15,19 +15,26 @@ use tch::{Device, Kind, Tensor};
 /// How a forward pass runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass {
-    /// BatchNorm normalises with the batch's statistics and updates its own.
+    /// BatchNorm normalises with the batch's statistics.
     pub train: bool,
+    /// In training: BatchNorm updates its running statistics.
+    pub tracks: bool,
     /// Arithmetic of convolutions and activations.
     pub compute: Kind,
 }
 
 impl Pass {
     pub fn train(compute: Kind) -> Self {
-        Pass { train: true, compute }
+        Pass { train: true, tracks: true, compute }
     }
 
     pub fn eval(compute: Kind) -> Self {
-        Pass { train: false, compute }
+        Pass { train: false, tracks: false, compute }
+    }
+
+    /// The same pass, and every running statistic stays as it is.
+    pub fn untracked(self) -> Self {
+        Pass { tracks: false, ..self }
     }
 }
 
@@ -266,14 +273,16 @@ impl BatchNorm {
     const EPSILON: f64 = 1e-5;
 
     pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
-        if pass.train {
+        let updates = pass.train && pass.tracks;
+        if updates {
             self.batches_tracked.fetch_add(1, Ordering::Relaxed);
         }
         x.batch_norm(
             Some(&self.weight),
             Some(&self.bias),
-            Some(&self.running_mean),
-            Some(&self.running_var),
+            // A training pass without them uses the batch's statistics and leaves no trace.
+            (updates || !pass.train).then_some(&self.running_mean),
+            (updates || !pass.train).then_some(&self.running_var),
             pass.train,
             Self::MOMENTUM,
             Self::EPSILON,

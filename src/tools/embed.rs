@@ -31,7 +31,7 @@ use tch::{Device, Kind};
 /// be written, features that are not finite. No half-written file is left.
 pub fn run(embed: &Embed, console: &Console) -> Result<()> {
     let (device, device_note) = device::resolve(embed.device)?;
-    let (precision, precision_note) = device::resolve_precision(embed.precision, device)?;
+    let (precision, precision_note) = device::resolve_precision(embed.precision, device);
     console.note(&format!("device: {device_note}; precision: {precision_note}"));
     refuse_to_overwrite(embed)?;
     if let EncoderSource::Directory { which: CheckpointChoice::All, .. } = embed.source {

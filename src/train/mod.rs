@@ -21,6 +21,7 @@ mod saver;
 mod session;
 mod similarities;
 mod standardise;
+pub mod step;
 mod sweep;
 mod tally;
 mod temperature;

@@ -7,13 +7,12 @@
 
 use super::restore::Counters;
 use super::session::Session;
-use super::tally::{StepFeatures, Tally};
+use super::step::{Step, Taken};
+use super::tally::Tally;
 use crate::config::{Config, Pretrain};
 use crate::device;
 use crate::loader::Batch;
-use crate::loss::{self, Contrast};
 use crate::model::Pass;
-use crate::optim;
 use crate::report::Console;
 use anyhow::{Result, bail};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,8 +67,8 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
             if std::mem::take(&mut first_of_process) {
                 session.show_views(&batch.images)?;
             }
-            let (contrast, features) = step(session, &batch, lr);
-            tally.add(&contrast, lr);
+            let Taken { contrast, features, scaling } = step(session, &batch, lr);
+            tally.add(&contrast, scaling.as_ref(), lr);
             session.at.step += 1;
             session.at.batch += 1;
             let ends_epoch = session.at.batch == session.loader.batches() as u64;
@@ -110,21 +109,23 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
 }
 
 /// One optimiser step on one batch. Nothing here waits for the device.
-fn step(session: &mut Session, batch: &Batch, lr: f64) -> (Contrast, StepFeatures) {
-    let pass = Pass::train(device::compute_kind(session.pretrain.precision));
-    let images = session.encoder.prepare(&batch.images); // [2B, 3, S, S]
-    let features = session.encoder.forward(&images, pass);
-    let normalised = loss::normalise(&features.projected); // [2B, P]
-    let contrast = loss::contrast(&normalised, session.temperature.value(), session.pretrain.objective);
-    optim::zero_gradients(&session.parameters);
-    loss::backward(&normalised, &contrast, 1.0);
-    session.optimizer.step(lr);
-    (contrast, StepFeatures { hidden: features.hidden.detach(), unit: normalised.detach() })
+fn step(session: &mut Session, batch: &Batch, lr: f64) -> Taken {
+    let step = Step {
+        encoder: &session.encoder,
+        parameters: &session.parameters,
+        optimizer: session.optimizer.as_mut(),
+        scaler: session.scaler.as_mut(),
+        objective: session.pretrain.objective,
+        temperature: session.temperature.value(),
+        pass: Pass::train(device::compute_kind(session.pretrain.precision)),
+        chunks: i64::from(session.pretrain.grad_cache),
+    };
+    step.take(&batch.images, lr)
 }
 
-/// Stops a run whose loss is no longer finite, before anything of it is saved. Waits for the device.
+/// Stops a run that has diverged, before anything of it is saved. Waits for the device.
 fn verify(session: &mut Session, tally: &mut Tally, lr: f64) -> Result<()> {
-    let Some(fault) = tally.not_finite() else { return Ok(()) };
+    let Some(fault) = tally.fault() else { return Ok(()) };
     session.wait_for_save()?;
     let last = match &session.last_saved {
         Some(path) => format!("the last good checkpoint is {}", path.display()),

@@ -16,12 +16,12 @@ use crate::device;
 use crate::loader::{Loader, Order, Rendering};
 use crate::model::{Encoder, HeadKind};
 use crate::monitor::geometry;
-use crate::optim::{self, Optimizer, Schedule};
+use crate::optim::{self, Optimizer, Scaler, Schedule};
 use crate::pixels::RgbImage;
 use crate::report::{Console, EpochReport, Plan, RunLog, contact_sheet, duration, enlarged, plots, read_json_lines};
 use crate::run_dir::{self, CheckpointKind, CheckpointName};
 use crate::state::Parameter;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub struct Session {
     pub encoder: Encoder,
     pub parameters: Vec<Parameter>,
     pub optimizer: Box<dyn Optimizer>,
+    /// With fp16 only.
+    pub scaler: Option<Scaler>,
     pub schedule: Schedule,
     pub loader: Loader,
     pub temperature: Temperature,
@@ -63,11 +65,6 @@ impl Session {
     ///
     /// Errors: data that is missing or too small, weights that do not fit, a directory that cannot be written.
     pub fn open(config: &Config, pretrain: &Pretrain, device: Device, console: &Console) -> Result<Session> {
-        if pretrain.precision == Precision::Fp16 {
-            bail!(
-                "--precision fp16 would need its gradients scaled to train; use bf16, which has the same speed, or fp32"
-            );
-        }
         let Readable { split, left_out } = readable::load(&pretrain.data, Part::Unlabelled, console)?;
         let split = Arc::new(split);
         console.note(&split.describe());
@@ -80,6 +77,7 @@ impl Session {
         let encoder = Encoder::new(&pretrain.model, HeadKind::Projection, device, pretrain.seed);
         let parameters = encoder.parameters();
         let mut optimizer = optim::build(&pretrain.optimizer, parameters.clone())?;
+        let mut scaler = (pretrain.precision == Precision::Fp16).then(|| Scaler::new(device));
         let schedule =
             Schedule::new(pretrain.schedule, pretrain.optimizer.lr, steps_per_epoch, u64::from(pretrain.epochs));
 
@@ -96,6 +94,9 @@ impl Session {
                 let at = restore(&saved, &encoder, optimizer.as_mut(), steps_per_epoch)
                     .with_context(|| format!("cannot continue from {}", path.display()))?;
                 (earlier_rows, ours) = (saved.epoch_rows, saved.config.is_some());
+                if let (Some(scaler), Some(state)) = (&mut scaler, saved.scaler) {
+                    scaler.restore(state).with_context(|| format!("cannot continue from {}", path.display()))?;
+                }
                 if let Some(state) = &saved.temperature {
                     temperature.restore(state);
                 }
@@ -154,6 +155,7 @@ impl Session {
             encoder,
             parameters,
             optimizer,
+            scaler,
             schedule,
             loader,
             temperature,
@@ -192,6 +194,8 @@ impl Session {
     /// Reports a finished epoch, `last` being the features of its last step, and saves when it is due.
     pub fn finish_epoch(&mut self, tally: Tally, last: Option<&StepFeatures>, waited: Duration) -> Result<()> {
         let finished = self.at.epoch;
+        // After an overflow of fp16 the last step has no features to speak of.
+        let last = last.filter(|features| features.unit.isfinite().all().int64_value(&[]) != 0);
         self.at.epoch += 1;
         self.at.batch = 0;
         self.log.record_steps(&tally.records());
@@ -320,6 +324,7 @@ impl Session {
             batch_size: Some(self.pretrain.batch_size),
             epoch_rows: tally.map(Tally::rows),
             temperature: self.temperature.state(),
+            scaler: self.scaler.as_ref().map(Scaler::state),
         };
         let before = self.saver.begin(name, &checkpoint)?;
         self.last_begun = Some(name);

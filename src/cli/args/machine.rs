@@ -19,13 +19,29 @@ pub struct MachineArgs {
     pub disable_cuda: bool,
     /// Arithmetic of the encoder; loss and statistics are float32 always
     ///
-    /// auto takes bf16 where the device computes with it, else fp32.
+    /// auto takes bf16 where the device computes with it, else fp32. fp16
+    /// trains with a scaled loss; steps that overflow are left out and counted.
+    /// On the CPU it is slow and meant for tests.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = one_of!(PrecisionAsked))]
     pub precision: PrecisionAsked,
     /// The same as --precision fp16
     #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true)]
     #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
     pub fp16_precision: bool,
+    /// float32 products of a GPU may be rounded to TF32
+    ///
+    /// Faster with --precision fp32; 10 bits behind the point instead of 23.
+    #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
+    pub allow_tf32: bool,
+    /// The same command gives the same bits on a GPU too
+    ///
+    /// Costs speed: cuDNN may not try its algorithms for the fastest, and sums
+    /// are taken in a fixed order. An operation that has no such order stops the
+    /// run with its name. The CPU always gives the same bits.
+    #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
+    pub deterministic: bool,
     /// Threads that load and augment images (default: the number of cores)
     #[arg(long, value_name = "N", value_parser = between::<1, 1024>)]
     pub workers: Option<u32>,

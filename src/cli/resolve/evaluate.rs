@@ -11,7 +11,7 @@
 //! Upstream's `eval` and `semi` know ImageNet only, and its `supervised` reads
 //! `--transfer-dataset-name`; here all three take the data set that the command names.
 
-use super::pretrain::{data_config, model};
+use super::pretrain::{data_config, model, numerics};
 use crate::cli::Typed;
 use crate::config::{
     EncoderSource, Evaluate, KnnConfig, OptimizerConfig, OptimizerName, Precision, ScheduleConfig, ScheduleName,
@@ -70,6 +70,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
         resume: flags.fc_log_dir.clone().zip(flags.fc_train_from.clone()),
         seed: args.optimisation.seed,
         precision,
+        numerics: numerics(&args.machine),
     })
 }
 

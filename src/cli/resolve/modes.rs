@@ -53,6 +53,7 @@ const PRETRAINING_ONLY: &[&str] = &[
     "num_proj_layers",
     "proj_out_dim",
     "batch_size",
+    "grad_cache",
     "epochs",
     "lr",
     "learning_rate_scaling",

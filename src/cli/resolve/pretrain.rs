@@ -1,10 +1,10 @@
 //! A new pre-training run from flags.
 
 use super::ordered;
-use crate::cli::{Args, AugmentationArgs, DataArgs, EvaluationArgs, ResultsArgs, Typed};
+use crate::cli::{Args, AugmentationArgs, DataArgs, EvaluationArgs, MachineArgs, ResultsArgs, Typed};
 use crate::config::{
     Augmentation, CheckpointPolicy, DataConfig, DatasetName, Engine, HeadConfig, KnnConfig, ModelConfig, Normalisation,
-    OnlineKnn, OptimizerConfig, Precision, Pretrain, ScheduleConfig, ScheduleName, Stem,
+    Numerics, OnlineKnn, OptimizerConfig, Precision, Pretrain, ScheduleConfig, ScheduleName, Stem,
 };
 use crate::data::native_size_px;
 use crate::optim::scaled_lr;
@@ -38,12 +38,25 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
         epochs: optimisation.epochs,
         seed: optimisation.seed,
         precision,
+        numerics: numerics(&typed.args.machine),
+        grad_cache: grad_cache(optimisation.grad_cache, optimisation.batch_size)?,
         online_knn: online_knn(&typed.args.evaluation),
         log_every: typed.args.output.log_every,
         save_every_n_epochs: typed.args.results.save_every_n_epochs,
         checkpoints: checkpoints(&typed.args.results),
         data,
     })
+}
+
+pub fn numerics(flags: &MachineArgs) -> Numerics {
+    Numerics { allow_tf32: flags.allow_tf32, deterministic: flags.deterministic }
+}
+
+fn grad_cache(parts: u32, batch_size: u32) -> Result<u32> {
+    if parts > batch_size {
+        bail!("--grad-cache {parts} are more parts than --batch-size {batch_size} has images");
+    }
+    Ok(parts)
 }
 
 fn online_knn(flags: &EvaluationArgs) -> Option<OnlineKnn> {
