@@ -1,5 +1,8 @@
-//! Where a data set meets an augmentation: ordered batches, prefetched by
-//! worker threads.
+//! Where a data set meets an augmentation: ordered batches, prefetched.
+//!
+//! Three ways lead to a batch, with the same order and (blur aside) the same
+//! pixels: worker threads render its views; they crop and resize, and the device
+//! colours; or the device does all of it, from the data set in its memory.
 //!
 //! A batch is cut into small tasks that the workers share, so that the first
 //! batch is there soon and no worker idles at its end. Every view is drawn from
@@ -8,10 +11,14 @@
 //! once.
 
 mod epoch;
+mod pieces;
+mod placement;
+mod resident;
 mod share;
 mod worker;
 
 pub use epoch::Epoch;
+pub use placement::packed;
 pub use share::Share;
 
 use crate::augment::EvalTransform;
@@ -19,8 +26,9 @@ use crate::config::Augmentation;
 use crate::data::Split;
 use crate::rng::{Purpose, Stream};
 use anyhow::{Result, bail};
+use placement::Making;
 use std::sync::Arc;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// Batches being made or waiting, at most, besides the one in use.
 pub const PREFETCH: usize = 3;
@@ -64,7 +72,7 @@ pub enum Order {
 /// A batch of B samples, or a process's share of one.
 #[derive(Debug)]
 pub struct Batch {
-    /// u8 `[V * B, S, S, 3]`, view-major: first views, then second views in the same order.
+    /// u8 `[V * B, S, S, 3]` where the loader delivers, view-major: first views, then second views in the same order.
     pub images: Tensor,
     /// Index of each sample in its split, `[B]`.
     pub samples: Vec<usize>,
@@ -82,6 +90,7 @@ pub struct Loader {
     seed: u64,
     workers: usize,
     share: Share,
+    making: Making,
 }
 
 impl Loader {
@@ -102,6 +111,7 @@ impl Loader {
             seed,
             workers: workers.max(1),
             share: Share::WHOLE,
+            making: Making::Workers(Device::Cpu),
         };
         if loader.batches() == 0 {
             bail!(

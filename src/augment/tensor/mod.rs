@@ -11,7 +11,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `plan` | parameters of a batch, sorted and cut into chunks, as one array of numbers |
+//! | `planner`, `plan` | parameters of a batch, sorted and cut into chunks, as one array of numbers |
 //! | `numbers` | that array on the device |
 //! | `weights` | resampling weights from crop boxes |
 //! | `resize` | the two passes of resampling, as products with matrices |
@@ -22,12 +22,13 @@ mod color;
 mod hue;
 mod numbers;
 mod plan;
+mod planner;
 mod resize;
 mod weights;
 
 pub use plan::Plan;
+pub use planner::Planner;
 
-use super::recipe::ViewParameters;
 use blur::Blur;
 use color::Colors;
 use hue::Hue;
@@ -81,38 +82,9 @@ impl TensorRenderer {
         self.size_px
     }
 
-    /// What the device needs to know to render whole views (V of them) of `width` x `height` images.
-    ///
-    /// # Panics
-    /// If a crop is empty or leaves the image.
-    pub fn plan(&self, views: &[ViewParameters], width: usize, height: usize) -> Plan {
-        for ViewParameters { crop, .. } in views {
-            assert!(
-                crop.width > 0
-                    && crop.height > 0
-                    && crop.left + crop.width <= width
-                    && crop.top + crop.height <= height,
-                "{crop:?} is not inside a {width} x {height} image"
-            );
-        }
-        Plan::new(views, self.size_px, self.blur_kernel_px, true, self.chunk_views(width, height))
-    }
-
-    /// What the device needs to know for [`TensorRenderer::colors`].
-    pub fn color_plan(&self, views: &[ViewParameters]) -> Plan {
-        Plan::new(views, self.size_px, self.blur_kernel_px, false, self.chunk_views(0, 0))
-    }
-
-    /// Views of `width` x `height` images that a chunk holds.
-    fn chunk_views(&self, width: usize, height: usize) -> usize {
-        let side = self.size_px;
-        // float64 while resizing: image, both passes, both matrices, and weights of about four taps ten times over.
-        let between = (height * side).max(width * side);
-        let taps = 4 + width.max(height).div_ceil(side) * 2;
-        let resizing = 8 * (3 * (width * height + between + side * side) + 2 * side * (width.max(height) + 10 * taps));
-        // float32 while colouring: three planes four times, single planes 16 times.
-        let coloring = 4 * side * side * (3 * 4 + 16);
-        (self.chunk_bytes / resizing.max(coloring)).max(1)
+    /// What makes plans for this renderer; any thread may have it.
+    pub fn planner(&self) -> Planner {
+        Planner { size_px: self.size_px, blur_kernel_px: self.blur_kernel_px, chunk_bytes: self.chunk_bytes }
     }
 
     /// Renders whole views: view v is of image `rows[v]`.
