@@ -218,6 +218,23 @@ choice! {
     }
 }
 
+choice! {
+    /// Whether a data set lies in the training device's memory, for the tensor engine.
+    DataOnDevice {
+        /// Where it is a block of memory and fits.
+        Auto = "auto",
+        Yes = "yes",
+        /// Batches are made ready by worker threads and copied.
+        No = "no",
+    }
+}
+
+impl Default for DataOnDevice {
+    fn default() -> Self {
+        DataOnDevice::Auto
+    }
+}
+
 /// A device: its kind and, for CUDA, its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -568,6 +585,8 @@ pub struct Config {
     pub device: DeviceChoice,
     /// Threads that load and augment.
     pub workers: u32,
+    #[serde(default)]
+    pub data_on_device: DataOnDevice,
     /// Results go below this directory.
     pub save_dir: PathBuf,
     /// Where evaluations keep features for the next one; `None` = nowhere.

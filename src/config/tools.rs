@@ -1,7 +1,7 @@
 //! What the subcommands do, each resolved.
 
 use super::{
-    Augmentation, DataConfig, DeviceChoice, EmbedFormat, EmbedPart, EncoderSource, ExportFormat, Precision,
+    Augmentation, DataConfig, DeviceChoice, EmbedFormat, EmbedPart, EncoderSource, Engine, ExportFormat, Precision,
     ReportFormat,
 };
 use std::path::PathBuf;
@@ -73,6 +73,8 @@ pub struct Report {
 pub struct Preview {
     pub data: DataConfig,
     pub augmentation: Augmentation,
+    /// On the CPU, whichever it is.
+    pub engine: Engine,
     pub seed: u64,
     /// Counted from 0.
     pub epoch: u32,
