@@ -4,14 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
+import agreement
 import batch
 import numerics
 import program
 import upstream
 
-PARTS = {"batch": batch.run, "numerics": numerics.run, "upstream": upstream.run}
-QUICK = {"batches": [8, 32, 128], "seeds": 1, "images": 4_000, "epochs": 6, "search_epochs": 2}
-FULL = {"batches": [8, 16, 32, 64, 128, 256, 512], "seeds": 3, "images": 60_000, "epochs": 60, "search_epochs": 10}
+PARTS = {"batch": batch.run, "numerics": numerics.run, "upstream": upstream.run, "agreement": agreement.run}
+QUICK = {"batches": [8, 32, 128], "seeds": 1, "images": 4_000, "labelled": 4_000, "epochs": 6, "search_epochs": 2}
+FULL = {"batches": [8, 16, 32, 64, 128, 256, 512], "seeds": 3, "images": 60_000, "labelled": 60_000, "epochs": 60, "search_epochs": 10}
 
 
 def numbers(kind):
@@ -31,7 +32,7 @@ def main():
     parser.add_argument("--model", default="res10")
     parser.add_argument("--batches", type=numbers(int))
     parser.add_argument("--factors", type=numbers(float), default=[0.5, 1.0, 2.0])
-    for name in ("seeds", "images", "epochs", "search-epochs"):
+    for name in ("seeds", "images", "labelled", "epochs", "search-epochs"):
         parser.add_argument(f"--{name}", type=int)
     options = parser.parse_args()
     for name, value in (FULL if options.full else QUICK).items():

@@ -14,6 +14,7 @@ use crate::config::{Evaluate, TransferMode};
 use crate::state::StateDict;
 use crate::torch_file::{self, Dict, Value};
 use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// The layout of the `flatnce_evaluation` entry; a reader refuses newer ones.
@@ -28,6 +29,17 @@ pub struct Best {
     pub epoch: u32,
 }
 
+/// The epoch that held-out training images like best so far, and what the test images say of it. Accuracies are percent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Chosen {
+    /// Counted from 0.
+    pub chosen_epoch: u32,
+    /// Of the held-out images.
+    pub held_out_top1: f64,
+    pub test_top1_chosen_epoch: f64,
+    pub test_top5_chosen_epoch: f64,
+}
+
 /// Everything saved of an evaluation.
 #[derive(Debug)]
 pub struct EvaluationCheckpoint {
@@ -39,6 +51,8 @@ pub struct EvaluationCheckpoint {
     pub state: StateDict,
     pub optimizer: SavedOptimizer,
     pub best: Best,
+    /// Where held-out images decide when to stop.
+    pub chosen: Option<Chosen>,
     /// The penalty that was chosen.
     pub reg_weight: f64,
     /// Of the encoder that the evaluation began with.
@@ -68,6 +82,9 @@ impl EvaluationCheckpoint {
         ours.insert("step", i64::try_from(self.step)?);
         ours.insert("reg_weight", self.reg_weight);
         ours.insert("trunk_hash", self.trunk_hash.as_str());
+        if let Some(chosen) = &self.chosen {
+            ours.insert("chosen", serde_json::to_string(chosen)?);
+        }
 
         let mut root = Dict::new();
         root.insert("epoch", i64::from(self.epochs_done.saturating_sub(1)));
@@ -94,6 +111,7 @@ impl EvaluationCheckpoint {
             bail!("its format {format} is newer than this program's {FORMAT}; use a newer flatnce");
         }
         let run: Evaluate = serde_json::from_str(text("config")?).context("its settings cannot be understood")?;
+        let chosen = ours.get("chosen").and_then(Value::as_str).map(serde_json::from_str).transpose();
         let [state, optimizer, _] = entry_names(run.mode);
         Ok(EvaluationCheckpoint {
             epochs_done: int(ours, "epochs_done")?.try_into()?,
@@ -105,6 +123,7 @@ impl EvaluationCheckpoint {
                 top5: float(value, "best_top5_acc")?,
                 epoch: int(value, "best_epoch")?.try_into()?,
             },
+            chosen: chosen.context("its entry chosen cannot be understood")?,
             reg_weight: float(ours, "reg_weight")?,
             trunk_hash: text("trunk_hash")?.to_owned(),
             run,
