@@ -55,7 +55,7 @@ def words(options, objective, batch, factor, seed):
 
 
 def place_of(options, objective, batch, factor, seed, epochs):
-    name = f"{objective}_b{batch}_f{factor:g}_s{seed}_e{epochs}_n{options.images}_{options.model}"
+    name = f"{objective}_b{batch}_f{factor:g}_s{seed}_e{epochs}_n{options.images}_{options.model}_{options.image_size}px"
     return options.runs / name
 
 

@@ -49,7 +49,7 @@ def run(options):
 
 def features(options):
     """Unit features [2B, 128] in float64 of the first batch of views, after a training of a few epochs."""
-    place = options.runs / f"numerics_e{options.search_epochs}_n{options.images}_{options.model}"
+    place = options.runs / f"numerics_e{options.search_epochs}_n{options.images}_{options.model}_{options.image_size}px"
     words = [
         *options.dataset, "--clr=flatclr", f"--model={options.model}", f"--batch-size={BATCH}", "--optimizer=adam",
         "--lr=1e-3", "--scheduler=constant", f"--train-images={options.images}", f"--device={options.device}",
