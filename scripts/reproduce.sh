@@ -14,15 +14,15 @@ some are named:
   numerics   the objectives' gradients in float32, bfloat16 and float16
   upstream   the same training in PyTorch, step by step from the same weights on the same views
 
-  --quick        batch sizes 8, 32 and 128, one seed, 4,000 images of 16 pixels: under an hour on
-                 2 cores (the default)
-  --full         batch sizes 8 to 512, three seeds, 60,000 images of 32 pixels: days on a CPU,
-                 hours on a GPU
+  --quick        batch sizes 8, 32 and 128, one seed, 2,560 images: under an hour on 2 cores
+                 (the default)
+  --full         batch sizes 8 to 512, three seeds, 60,000 images: days on a CPU, hours on a GPU
+  --optimizer O  adam (the default) or lars
   --device D     cpu, cuda, cuda:N or auto (default)
   --out DIR      tables and pictures (default: results/study)
   --runs DIR     where the trainings are kept (default: results/study-runs)
   --data DIR     as flatnce's --data (default: datasets)
-  --batches LIST --seeds N --images N --epochs N --search-epochs N --image-size N --factors LIST
+  --batches LIST --seeds N --images N --epochs N --search-epochs N --factors LIST
                  instead of what --quick or --full says; factors multiply the learning rate in
                  its search
 

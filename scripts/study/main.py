@@ -10,11 +10,8 @@ import program
 import upstream
 
 PARTS = {"batch": batch.run, "numerics": numerics.run, "upstream": upstream.run}
-QUICK = {"batches": [8, 32, 128], "seeds": 1, "images": 4_000, "epochs": 8, "search_epochs": 2, "image_size": 16}
-FULL = {
-    "batches": [8, 16, 32, 64, 128, 256, 512], "seeds": 3, "images": 60_000, "epochs": 60, "search_epochs": 10,
-    "image_size": 32,
-}
+QUICK = {"batches": [8, 32, 128], "seeds": 1, "images": 2_560, "epochs": 6, "search_epochs": 1, "knn_every": 2}
+FULL = {"batches": [8, 16, 32, 64, 128, 256, 512], "seeds": 3, "images": 60_000, "epochs": 60, "search_epochs": 10, "knn_every": 1}
 
 
 def numbers(kind):
@@ -32,9 +29,10 @@ def main():
     parser.add_argument("--runs", type=Path, default=Path("results/study-runs"))
     parser.add_argument("--data", type=Path, default=Path("datasets"))
     parser.add_argument("--model", default="res10")
+    parser.add_argument("--optimizer", choices=["adam", "lars"], default="adam")
     parser.add_argument("--batches", type=numbers(int))
-    parser.add_argument("--factors", type=numbers(float), default=[0.25, 0.5, 1.0])
-    for name in ("seeds", "images", "epochs", "search-epochs", "image-size"):
+    parser.add_argument("--factors", type=numbers(float), default=[0.5, 1.0, 2.0])
+    for name in ("seeds", "images", "epochs", "search-epochs", "knn-every"):
         parser.add_argument(f"--{name}", type=int)
     options = parser.parse_args()
     for name, value in (FULL if options.full else QUICK).items():
@@ -43,7 +41,7 @@ def main():
     if unknown := [part for part in options.parts if part not in PARTS]:
         sys.exit(f"reproduce: error: '{unknown[0]}' is none of: {' '.join(PARTS)}")
     options.out.mkdir(parents=True, exist_ok=True)
-    options.dataset = [*program.dataset(options.data, options.images), f"--image-size={options.image_size}"]
+    options.dataset = program.dataset(options.data, options.images)
     for part in options.parts or PARTS:
         PARTS[part](options)
 

@@ -56,7 +56,7 @@ def run(options):
 
 
 def pair(options, lr, seed):
-    place = options.runs / f"upstream_s{seed}_e{EPOCHS}_n{options.images}_{options.model}_{options.image_size}px"
+    place = options.runs / f"upstream_s{seed}_e{EPOCHS}_n{options.images}_{options.model}"
     flags = [
         *options.dataset, "--clr=flatclr", f"--model={options.model}", f"--batch-size={BATCH}", "--optimizer=lars",
         f"--lr={lr:.6g}", f"--seed={seed}", f"--train-images={options.images}", "--precision=fp32", "--warmup-epochs=1",
