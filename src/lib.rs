@@ -69,9 +69,6 @@ pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
     match &resolved.config.job {
         Job::Pretrain(pretrain) => {
             console.note(&format!("device: {}; precision: {}", resolved.device_note, resolved.precision_note));
-            if pretrain.engine == config::Engine::Tensor {
-                console.note("--faster-version: its recipe is used; the views are rendered by CPU threads");
-            }
             let stop = stop_on_signals()?;
             Ok(match train::pretrain::run(&resolved.config, pretrain, resolved.device, &console, &stop)? {
                 train::pretrain::Ended::Finished => Outcome::Done,

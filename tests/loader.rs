@@ -3,7 +3,7 @@
 use flatnce::augment::EvalTransform;
 use flatnce::config::{Augmentation, BadImages, DataConfig, DatasetName};
 use flatnce::data::{self, Images, Packed, Part, Split};
-use flatnce::loader::{Loader, Order, PREFETCH, Rendering};
+use flatnce::loader::{Loader, Order, PREFETCH, Rendering, Share};
 use std::collections::HashSet;
 use std::sync::Arc;
 use tch::Tensor;
@@ -107,6 +107,36 @@ fn evaluation_walks_in_order_with_labels_and_the_remainder() {
     assert_ne!(samples, (0..10).collect::<Vec<_>>());
     samples.sort_unstable();
     assert_eq!(samples, (0..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_shares_of_all_processes_are_the_batch() {
+    let whole = Loader::new(numbered(67), views(), Order::Shuffled, 20, 7, 2).expect("a loader");
+    let one = contents(&whole, 1, 1);
+    let shares: Vec<_> = (0..3)
+        .map(|rank| contents(&whole.clone().with_share(Share { rank, ranks: 3 }), 1, 1))
+        .inspect(|batches| assert_eq!(batches.len(), one.len()))
+        .collect();
+    for (number, (samples, pixels)) in one.iter().enumerate() {
+        let parts: Vec<_> = shares.iter().map(|batches| &batches[number]).collect();
+        assert!(parts.iter().all(|(samples, _)| (6..=7).contains(&samples.len())));
+        let joined: Vec<usize> = parts.iter().flat_map(|(samples, _)| samples.clone()).collect();
+        assert_eq!(&joined, samples);
+        // View-major within each part.
+        let halves = |view: usize| {
+            parts.iter().flat_map(move |(_, pixels)| {
+                let half = pixels.len() / 2;
+                pixels[view * half..][..half].to_vec()
+            })
+        };
+        assert!(halves(0).chain(halves(1)).eq(pixels.iter().copied()), "batch {number}");
+    }
+    // The last batch of a whole epoch may be smaller than the number of processes.
+    let loader = Loader::new(numbered(9), plain(), Order::Sequential, 4, 0, 1).expect("a loader");
+    let lengths = |rank| -> Vec<usize> {
+        contents(&loader.clone().with_share(Share { rank, ranks: 2 }), 0, 0).iter().map(|(s, _)| s.len()).collect()
+    };
+    assert_eq!((lengths(0), lengths(1)), (vec![2, 2, 0], vec![2, 2, 1]));
 }
 
 #[test]

@@ -9,7 +9,9 @@ mod resume;
 pub use resume::{Origin, ReadSaved, Saved, read_saved};
 
 use super::{MachineArgs, Typed, flag_name};
-use crate::config::{CheckpointPolicy, Config, DeviceChoice, Job, Precision, Start, Talk, TrainMode};
+use crate::config::{
+    CheckpointPolicy, Config, DataOnDevice, DeviceChoice, Engine, Job, Precision, Start, Talk, TrainMode,
+};
 use crate::device;
 use anyhow::{Result, bail};
 use std::path::PathBuf;
@@ -34,7 +36,7 @@ pub struct Resolved {
 pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let args = &typed.args;
     modes::refuse(typed)?;
-    let mut warnings: Vec<String> = modes::without_effect(typed).into_iter().collect();
+    let mut warnings = modes::without_effect(typed);
     let (device, device_note) = device::resolve(device_choice(&args.machine)?)?;
     let asked = precision_asked(&args.machine)?;
     let (job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {
@@ -53,6 +55,9 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         if let CheckpointPolicy { keep_every: Some(every), keep_last: None, .. } = pretrain.checkpoints {
             bail!("--keep-every {every} spares checkpoints that --keep-last N removes; give --keep-last as well");
         }
+        if pretrain.engine == Engine::Cpu && args.machine.data_on_device == DataOnDevice::Yes {
+            bail!("--data-on-device yes goes with --engine tensor: worker threads render from main memory");
+        }
         (Job::Pretrain(Box::new(pretrain)), start, note)
     } else {
         let (precision, note) = device::resolve_precision(asked, device);
@@ -66,6 +71,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         start,
         device: device_choice(&args.machine)?,
         workers: workers(&args.machine),
+        data_on_device: args.machine.data_on_device,
         save_dir: args.results.save_dir.clone(),
         feature_cache: feature_cache(args.evaluation.feature_cache.as_deref()),
         talk: talk(typed)?,

@@ -2,7 +2,7 @@
 
 use super::args::ToolArgs;
 use super::args::{DoctorArgs, EmbedArgs, ExportArgs, InspectArgs, PreviewArgs, ReportArgs};
-use super::resolve::pretrain::{augmentation, data_config, numerics};
+use super::resolve::pretrain::{augmentation, data_config, engine, numerics};
 use super::resolve::{device_choice, precision_asked, workers};
 use crate::config::{Doctor, Embed, EncoderSource, Export, Inspect, Preview, Report, Tool};
 use anyhow::Result;
@@ -68,6 +68,7 @@ fn preview(args: &PreviewArgs) -> Result<Preview> {
     let augmentation = augmentation(&args.augmentation, &data)?;
     let PreviewArgs { seed, epoch, images, out, parameters, .. } = args;
     let (seed, epoch, images, parameters) = (*seed, *epoch, *images, *parameters);
+    let engine = engine(&args.augmentation);
     let views = args.views.clone().map(|file| (file, args.batches));
-    Ok(Preview { data, augmentation, seed, epoch, images, out: out.clone(), parameters, views })
+    Ok(Preview { data, augmentation, engine, seed, epoch, images, out: out.clone(), parameters, views })
 }

@@ -1,8 +1,8 @@
 //! What the subcommands do, each resolved.
 
 use super::{
-    Augmentation, DataConfig, DeviceChoice, EmbedFormat, EmbedPart, EncoderSource, ExportFormat, Numerics, Precision,
-    ReportFormat,
+    Augmentation, DataConfig, DeviceChoice, EmbedFormat, EmbedPart, EncoderSource, Engine, ExportFormat, Numerics,
+    Precision, ReportFormat,
 };
 use std::path::PathBuf;
 
@@ -85,6 +85,8 @@ pub struct Report {
 pub struct Preview {
     pub data: DataConfig,
     pub augmentation: Augmentation,
+    /// On the CPU, whichever it is.
+    pub engine: Engine,
     pub seed: u64,
     /// Counted from 0.
     pub epoch: u32,

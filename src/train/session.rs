@@ -11,7 +11,7 @@ use super::tally::{StepFeatures, Tally};
 use super::temperature::Temperature;
 use super::warnings::{Setting, Watch};
 use crate::checkpoint::{self, Checkpoint, SavedOptimizer};
-use crate::config::{Config, Precision, Pretrain, Start};
+use crate::config::{Config, Engine, Precision, Pretrain, Start};
 use crate::data::Part;
 use crate::device;
 use crate::loader::{Loader, Order, Rendering};
@@ -74,6 +74,11 @@ impl Session {
             Rendering::Views { recipe: pretrain.augmentation.clone(), size_px: pretrain.data.image_size_px as usize };
         let (batch, workers) = (pretrain.batch_size as usize, config.workers as usize);
         let loader = Loader::new(split, rendering, Order::Shuffled, batch, pretrain.seed, workers)?;
+        let loader = match pretrain.engine {
+            Engine::Cpu => loader.deliver_to(device),
+            Engine::Tensor => loader.on_device(device, config.data_on_device)?,
+        };
+        console.note(&loader.describe());
         let steps_per_epoch = loader.batches() as u64;
 
         let mut room = Room::before(pretrain, device);

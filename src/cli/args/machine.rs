@@ -1,7 +1,7 @@
 //! What computes.
 
 use crate::cli::values::{PrecisionAsked, between, device, one_of, switch};
-use crate::config::DeviceChoice;
+use crate::config::{DataOnDevice, DeviceChoice};
 use clap::ArgAction::Set;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -42,6 +42,14 @@ pub struct MachineArgs {
     #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true)]
     #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
     pub deterministic: bool,
+    /// With --engine tensor: keep the data set in the training device's memory
+    ///
+    /// auto does so with data sets that are read whole, on a GPU if they take
+    /// at most a third of its free memory. Otherwise worker threads decode and
+    /// crop, and the device does the colours. yes is an error where the images
+    /// are files, or do not fit.
+    #[arg(long, value_name = "RULE", default_value = "auto", value_parser = one_of!(DataOnDevice), hide_short_help = true)]
+    pub data_on_device: DataOnDevice,
     /// Threads that load and augment images (default: the number of cores)
     #[arg(long, value_name = "N", value_parser = between::<1, 1024>)]
     pub workers: Option<u32>,

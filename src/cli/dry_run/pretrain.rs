@@ -2,8 +2,9 @@
 
 use super::{Facts, memory_line, optimizer_line, parameters, schedule_line};
 use crate::cli::Resolved;
-use crate::config::{Augmentation, HeadMode, LearningRateScaling, Objective, Pretrain, Start};
+use crate::config::{Augmentation, DataOnDevice, Engine, HeadMode, LearningRateScaling, Objective, Pretrain, Start};
 use crate::data::{Part, grouped};
+use crate::loader::packed;
 use crate::model::{Encoder, HeadKind, feature_dim, footprint};
 use crate::optim::scaled_lr;
 use crate::report::short;
@@ -32,7 +33,16 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Pretrain) {
         facts.say("batch", format!("through the encoder in {} parts", run.grad_cache));
     }
     facts.say("views", views_line(&run.augmentation));
-    facts.say("views", format!("rendered by CPU threads, seed {}", run.seed));
+    let renderer = match run.engine {
+        Engine::Cpu => "CPU threads",
+        Engine::Tensor => "the training device",
+    };
+    facts.say("views", format!("rendered by {renderer}, seed {}", run.seed));
+    if let (Some(split), DataOnDevice::Yes) = (&split, resolved.config.data_on_device)
+        && let Err(error) = packed(split)
+    {
+        facts.hinder(error);
+    }
 
     let encoder = Encoder::new(&run.model, HeadKind::Projection, Device::Cpu, run.seed);
     let weights = grouped(parameters(&encoder));

@@ -18,7 +18,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
     let data = data_config(data, data.dataset_name);
     Ok(Pretrain {
         augmentation: augmentation(&typed.args.augmentation, &data)?,
-        engine: engine(&typed.args),
+        engine: engine(&typed.args.augmentation),
         objective: objective.clr,
         temperature: objective.temperature,
         ess_target: objective.ess_target,
@@ -99,8 +99,10 @@ pub fn model(args: &Args, data: &DataConfig) -> ModelConfig {
     }
 }
 
-fn engine(args: &Args) -> Engine {
-    if args.augmentation.faster_version { Engine::Tensor } else { Engine::Cpu }
+/// What was asked for, or what the recipe brings along.
+pub fn engine(flags: &AugmentationArgs) -> Engine {
+    let usual = if flags.faster_version { Engine::Tensor } else { Engine::Cpu };
+    flags.engine.unwrap_or(usual)
 }
 
 fn schedule(typed: &Typed) -> Result<ScheduleName> {
