@@ -6,7 +6,7 @@
 //! before libtorch is first asked about CUDA (it remembers the answer).
 
 use crate::config::{DeviceChoice, Numerics, Precision};
-use crate::native;
+use crate::{memory, native};
 use anyhow::{Context, Result, bail};
 use std::ffi::{CStr, CString};
 use std::sync::OnceLock;
@@ -120,6 +120,19 @@ pub fn resolve_precision(asked: Option<Precision>, device: Device) -> (Precision
             (Precision::Fp32, "fp32, chosen automatically: this CPU has no bf16 arithmetic".to_owned())
         }
         (None, _) => (Precision::Bf16, "bf16, chosen automatically on a GPU".to_owned()),
+    }
+}
+
+/// Bytes that this process may still ask for on the device; `None` where nobody tells.
+pub fn free_memory(device: Device) -> Option<u64> {
+    match device {
+        Device::Cpu => memory::bounds().free(),
+        Device::Cuda(index) => {
+            let memory = native::cuda_memory(index).ok()?;
+            // What libtorch holds and does not use is ours.
+            Some(memory.free + memory.reserved.saturating_sub(memory.allocated))
+        }
+        _ => None,
     }
 }
 

@@ -21,6 +21,7 @@ type Neighbours = [(&'static str, &'static str, &'static str)];
 const NEIGHBOURS: &Neighbours = &[
     ("device", "config", "which devices and precisions can be asked for is configuration"),
     ("device", "native", "what a device is told goes through libtorch's C++ interface"),
+    ("device", "memory", "the main memory is the memory of the CPU as a device"),
     ("checkpoint", "run_dir", "the names of checkpoint files are the directory's business: which is the newest"),
 ];
 

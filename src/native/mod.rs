@@ -2,6 +2,10 @@
 //! (`libtorch.cpp`): process-wide settings of its arithmetic, what it was built
 //! as, and the memory of CUDA devices.
 
+mod caught;
+
+pub use caught::{caught, is_out_of_memory};
+
 use std::ffi::{CStr, c_char, c_int};
 use thiserror::Error;
 

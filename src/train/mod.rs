@@ -12,6 +12,7 @@ pub mod fit;
 pub mod linear_eval;
 mod losses;
 mod online_knn;
+mod out_of_memory;
 pub mod outcome;
 pub mod penalty;
 pub mod pretrain;

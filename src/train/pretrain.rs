@@ -13,6 +13,7 @@ use crate::config::{Config, Pretrain};
 use crate::device;
 use crate::loader::Batch;
 use crate::model::Pass;
+use crate::native;
 use crate::report::Console;
 use anyhow::{Result, bail};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +29,8 @@ pub enum Ended {
 
 /// Trains to the end, or until `stop` is set: then the state is saved after the step under way.
 ///
-/// Errors: unusable data, a checkpoint that does not fit or cannot be written, a loss that is not finite.
+/// Errors: unusable data, a checkpoint that does not fit or cannot be written, a loss that is not finite, too little
+/// memory.
 pub fn run(
     config: &Config,
     pretrain: &Pretrain,
@@ -37,7 +39,9 @@ pub fn run(
     stop: &AtomicBool,
 ) -> Result<Ended> {
     let mut session = Session::open(config, pretrain, device, console)?;
-    match train(&mut session, stop) {
+    let ended = native::caught(|| train(&mut session, stop))
+        .unwrap_or_else(|error| Err(session.room.explain(error, &session.parameters, session.at.step + 1)));
+    match ended {
         Ok(Ended::Finished) => session.finish().map(|()| Ended::Finished),
         Ok(Ended::Stopped) => Ok(Ended::Stopped),
         Err(error) => {

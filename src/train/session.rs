@@ -2,6 +2,7 @@
 //! checkpoint, saved into checkpoints, finished into a results directory.
 
 use super::online_knn::Judge;
+use super::out_of_memory::Room;
 use super::readable::{self, Readable};
 use super::restore::{Counters, load_weights, restore};
 use super::saver::{Saver, Written};
@@ -44,6 +45,7 @@ pub struct Session {
     pub temperature: Temperature,
     pub log: RunLog,
     pub at: Counters,
+    pub room: Room,
     /// The newest checkpoint known to be on the disk.
     pub last_saved: Option<PathBuf>,
     /// Statistics of the steps of the epoch under way that were trained before this process began.
@@ -79,8 +81,10 @@ impl Session {
         console.note(&loader.describe());
         let steps_per_epoch = loader.batches() as u64;
 
+        let mut room = Room::before(pretrain, device);
         let encoder = Encoder::new(&pretrain.model, HeadKind::Projection, device, pretrain.seed);
         let parameters = encoder.parameters();
+        let short_of_memory = room.foresee(&parameters);
         let mut optimizer = optim::build(&pretrain.optimizer, parameters.clone())?;
         let mut scaler = (pretrain.precision == Precision::Fp16).then(|| Scaler::new(device));
         let schedule =
@@ -137,6 +141,9 @@ impl Session {
         let mut log = RunLog::create(&directory, plan, console.clone())?;
         log.detail(&format!("command: {}", config.command.join(" ")));
         log.note(&format!("results go to {}", directory.display()));
+        if let Some(warning) = short_of_memory {
+            log.warn(&warning);
+        }
         let settings = run_dir::to_yaml(&serde_json::to_value(config)?);
         let step = at.epoch * steps_per_epoch + at.batch;
         log.events().text("configuration", step, &format!("```\n{settings}\n```"));
@@ -178,6 +185,7 @@ impl Session {
             _claim: claim,
             device,
             started,
+            room,
         })
     }
 

@@ -4,6 +4,7 @@ use super::pretrain::read_scalars;
 use crate::config::{Precision, Pretrain};
 use crate::loss::Contrast;
 use crate::monitor::geometry;
+use crate::native;
 use crate::optim::{self, Scaler, Schedule};
 use crate::report::{CloserLook, EpochReport, StepRecord, StepReport};
 use crate::state::Parameter;
@@ -217,7 +218,11 @@ impl Tally {
     /// Every step's numbers.
     pub fn records(&self) -> Vec<StepRecord> {
         let (loss, top1, ness) = (self.column(LOSS), self.column(TOP1), self.column(NESS));
-        let closer: HashMap<usize, CloserLook> = self.closer_looks().into_iter().collect();
+        let overflow = self.column(OVERFLOW);
+        // The gradients of a step that overflowed are not those of a step.
+        let mut looks = self.closer_looks();
+        looks.retain(|(place, _)| overflow[*place] == 0.0);
+        let closer: HashMap<usize, CloserLook> = looks.into_iter().collect();
         (0..loss.len())
             .map(|i| StepRecord {
                 epoch: self.epoch,
@@ -282,15 +287,18 @@ impl Tally {
             images_per_second: ((steps - self.earlier) * self.images_per_step) as f64 / seconds.max(1e-9),
             data_wait_share: (waited.as_secs_f64() / seconds.max(1e-9)).min(1.0),
             epoch_seconds: seconds,
-            memory_peak_mib: peak_memory_mib(),
+            memory_peak_mib: peak_memory_mib(self.device),
             extra,
             ..EpochReport::default()
         }
     }
 }
 
-/// The process's largest resident memory so far, where the system tells.
-fn peak_memory_mib() -> Option<f64> {
+/// The largest memory so far, of the device or, on the CPU, of the process; where somebody tells.
+fn peak_memory_mib(device: Device) -> Option<f64> {
+    if let Device::Cuda(index) = device {
+        return Some(native::cuda_memory(index).ok()?.reserved_peak as f64 / 1_048_576.0);
+    }
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? / 1024.0)

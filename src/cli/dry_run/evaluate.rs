@@ -1,11 +1,11 @@
 //! The facts of an evaluation.
 
-use super::{Facts, memory, memory_line, optimizer_line, parameters, schedule_line};
+use super::{Facts, memory_line, optimizer_line, parameters, schedule_line};
 use crate::checkpoint::{self, Checkpoint};
 use crate::cli::Resolved;
 use crate::config::{CheckpointChoice, EncoderSource, Evaluate, ModelConfig, OptimizerName, Pretrain, TransferMode};
 use crate::data::{Part, grouped};
-use crate::model::{Encoder, HeadKind, feature_dim};
+use crate::model::{Encoder, HeadKind, feature_dim, footprint};
 use crate::report::short;
 use crate::run_dir::{self, CheckpointName};
 use anyhow::{Context, Result};
@@ -60,14 +60,14 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Evaluate) {
             format!("{}, {} stem, features of width {width}, {weights} weights", model.depth, model.stem),
         );
         if !linear {
-            let step = memory::Step {
+            let step = footprint::StepSize {
                 stem: model.stem,
                 image_size_px: run.data.image_size_px,
                 views: batch,
                 precision: run.precision,
                 optimizer: run.optimizer.name,
             };
-            facts.say("memory", memory_line(memory::estimate(&encoder.parameters(), step), resolved.device));
+            facts.say("memory", memory_line(footprint::estimate(&encoder.parameters(), step), resolved.device));
         }
     }
     if let Some((pretrain, epoch)) = name {
