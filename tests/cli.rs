@@ -303,6 +303,7 @@ fn evaluation_commands_of_the_paper() {
         resume: None,
         seed: 42,
         precision: Precision::Fp32,
+        numerics: Numerics::default(),
     };
     assert_eq!(run, expected);
     let run = evaluate(&line("finetune"));
