@@ -78,6 +78,7 @@ fn config(run: &Evaluate, save_dir: &Path) -> Config {
         start: Start::Fresh,
         device: DeviceChoice::Cpu,
         workers: 2,
+        data_on_device: DataOnDevice::Auto,
         save_dir: save_dir.to_owned(),
         feature_cache: None,
         talk: Talk::Quiet,
