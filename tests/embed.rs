@@ -175,7 +175,14 @@ fn memory_does_not_grow_with_the_data() {
             std::fs::hard_link(&picture, data.join(format!("{number:06}.png"))).expect("links");
         }
         let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
-        command.args(["embed", "--image-size=8", "--precision=fp32", "--device=cpu", "--workers=1", "--dataset-name=folder"]);
+        command.args([
+            "embed",
+            "--image-size=8",
+            "--precision=fp32",
+            "--device=cpu",
+            "--workers=1",
+            "--dataset-name=folder",
+        ]);
         command.args(["--part=unlabelled", &format!("--data={}", data.display()), &format!("--out={}", out.display())]);
         command.arg(format!("--checkpoint={}", file.display())).env("OMP_NUM_THREADS", "1");
         // The list of the folder's names may be kept; it is no part of what is measured.

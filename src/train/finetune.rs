@@ -72,7 +72,9 @@ pub fn train(trial: &mut Trial, source: &Source) -> Result<Outcome> {
         trial.save(last, || network.checkpoint(run, epoch, now_best, chosen), epoch)?;
         if tired && epoch + 1 < epochs {
             let images = if chosen.is_some() { "held-out" } else { "test" };
-            trial.log.note(&format!("stopped early: no better top-1 on the {images} images since epoch {}", gained + 1));
+            trial
+                .log
+                .note(&format!("stopped early: no better top-1 on the {images} images since epoch {}", gained + 1));
             break;
         }
     }
@@ -113,8 +115,7 @@ impl Network {
         let training = loader(&train, trial.training_transform(), Order::ShuffledWhole, batch)?;
         let judging = |split| loader(split, trial.test_transform(), Order::Sequential, BATCH_IMAGES);
         let (testing, held_out) = (judging(&images.test)?, held_out.as_ref().map(judging).transpose()?);
-        let stops_early =
-            run.patience_epochs > 0 && (held_out.is_some() || run.early_stop_on == EarlyStopOn::Test);
+        let stops_early = run.patience_epochs > 0 && (held_out.is_some() || run.early_stop_on == EarlyStopOn::Test);
         let parameters = encoder.parameters();
         let mut optimizer = optim::build(&run.optimizer, parameters.clone())?;
         let steps_per_epoch = training.batches() as u64;

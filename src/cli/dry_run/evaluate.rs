@@ -4,7 +4,9 @@ use super::{Facts, memory, memory_line, optimizer_line, parameters, schedule_lin
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, Checkpoint};
 use crate::cli::Resolved;
-use crate::config::{CheckpointChoice, EarlyStopOn, EncoderSource, Evaluate, ModelConfig, OptimizerName, Pretrain, TransferMode};
+use crate::config::{
+    CheckpointChoice, EarlyStopOn, EncoderSource, Evaluate, ModelConfig, OptimizerName, Pretrain, TransferMode,
+};
 use crate::data::{Part, grouped};
 use crate::model::{Encoder, HeadKind, feature_dim};
 use crate::report::short;
@@ -42,7 +44,10 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Evaluate) {
     }
     facts.say("optimiser", optimizer_line(&run.optimizer));
     facts.say("schedule", schedule_line(run.schedule, run.optimizer.lr, per_epoch, run.epochs));
-    facts.say("training images", drawn(EvalTransform::training(run.data.dataset, run.data.image_size_px as usize, run.augment)));
+    facts.say(
+        "training images",
+        drawn(EvalTransform::training(run.data.dataset, run.data.image_size_px as usize, run.augment)),
+    );
     if run.patience_epochs > 0 && !linear {
         let judges = match run.early_stop_on {
             EarlyStopOn::HeldOut => "a tenth of the training images, which are not trained on",

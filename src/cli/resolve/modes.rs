@@ -153,9 +153,7 @@ mod tests {
     #[test]
     fn the_lists_name_flags_that_exist() {
         let command = crate::cli::command();
-        for id in
-            [PRETRAINING_ONLY, MODEL, EVALUATION_ONLY, LINEAR_ONLY, WHOLE_NETWORK_ONLY, NOT_FOR_LBFGS].concat()
-        {
+        for id in [PRETRAINING_ONLY, MODEL, EVALUATION_ONLY, LINEAR_ONLY, WHOLE_NETWORK_ONLY, NOT_FOR_LBFGS].concat() {
             assert!(command.get_arguments().any(|arg| arg.get_id() == id), "{id}");
         }
     }
