@@ -184,6 +184,14 @@ fn pretraining_commands_of_the_paper() {
     assert_eq!(run.augmentation.blur_prob, 0.0);
     assert_eq!((run.data.image_size_px, run.model.stem), (32, Stem::Small));
 
+    let run = pretrain("--dataset_name=cifar10 --faster_version --engine=cpu");
+    assert_eq!((run.engine, run.augmentation.blur_prob), (Engine::Cpu, 0.5), "what is asked for counts");
+    let run = pretrain("--dataset_name=cifar10 --engine=tensor");
+    assert_eq!((run.engine, run.augmentation.blur_prob), (Engine::Tensor, 0.0), "the recipe stays");
+    let error = resolve("--dataset_name=cifar10 --data-on-device=yes").unwrap_err().to_string();
+    assert!(error.contains("--engine tensor"), "{error}");
+    assert_eq!(resolve("--engine=tensor --data-on-device=no").unwrap().config.data_on_device, DataOnDevice::No);
+
     let resolved = resolve("--dataset_name=imagenet --clr=simclr").unwrap();
     let Job::Pretrain(run) = resolved.config.job else { panic!("pre-training") };
     let expected = Pretrain {
@@ -297,6 +305,7 @@ fn evaluation_commands_of_the_paper() {
         resume: None,
         seed: 42,
         precision: Precision::Fp32,
+        numerics: Numerics::default(),
     };
     assert_eq!(run, expected);
     let run = evaluate(&line("finetune"));

@@ -4,7 +4,7 @@ use super::{Loader, Rendering};
 use crate::augment::TensorRenderer;
 use crate::config::DataOnDevice;
 use crate::data::{Images, Packed, Split};
-use crate::native;
+use crate::device;
 use anyhow::{Context, Result, bail};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -86,17 +86,17 @@ fn resides(split: &Split, device: Device, wish: DataOnDevice) -> Result<bool> {
     let Device::Cuda(index) = device else {
         return Ok(true); // It is in this memory already.
     };
-    let free = native::cuda_memory(index).map(|memory| memory.free);
+    let free = device::free_memory(device);
     match (wish, free) {
-        (DataOnDevice::Yes, Ok(free)) if bytes > free => bail!(
+        (DataOnDevice::Yes, Some(free)) if bytes > free => bail!(
             "--data-on-device yes: {} takes {:.0} MiB, and cuda:{index} has {:.0} MiB free; use auto or no",
             split.name,
             mib(bytes),
             mib(free)
         ),
         (DataOnDevice::Yes, _) => Ok(true),
-        (_, Ok(free)) => Ok(bytes <= free / 3),
-        (_, Err(_)) => Ok(bytes <= UNASKED_BYTES),
+        (_, Some(free)) => Ok(bytes <= free / 3),
+        (_, None) => Ok(bytes <= UNASKED_BYTES),
     }
 }
 
