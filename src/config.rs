@@ -444,6 +444,9 @@ pub struct Pretrain {
     pub epochs: u32,
     pub seed: u64,
     pub precision: Precision,
+    /// With several processes: BatchNorm's statistics are of the images of all.
+    #[serde(default = "yes")]
+    pub sync_bn: bool,
     /// Steps between two close looks at features and gradients; 0 = only at the end of an epoch.
     #[serde(default)]
     pub log_every: u32,
@@ -453,6 +456,11 @@ pub struct Pretrain {
     /// `None` = not.
     #[serde(default)]
     pub online_knn: Option<OnlineKnn>,
+}
+
+/// What runs of older versions did, which knew one process.
+fn yes() -> bool {
+    true
 }
 
 /// Which checkpoint of a directory to evaluate.
@@ -539,6 +547,11 @@ pub enum Talk {
     Verbose,
 }
 
+/// What `--distributed-timeout` is by default.
+fn distributed_timeout_seconds() -> u32 {
+    600
+}
+
 /// A command line, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -549,6 +562,12 @@ pub struct Config {
     pub workers: u32,
     /// Results go below this directory.
     pub save_dir: PathBuf,
+    /// Processes to start on this machine, where this program is to start them itself.
+    #[serde(default)]
+    pub nproc: Option<u32>,
+    /// How long the processes of a group wait for each other.
+    #[serde(default = "distributed_timeout_seconds")]
+    pub distributed_timeout_seconds: u32,
     /// Where evaluations keep features for the next one; `None` = nowhere.
     #[serde(default)]
     pub feature_cache: Option<PathBuf>,

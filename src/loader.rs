@@ -62,6 +62,22 @@ pub enum Order {
     Sequential,
 }
 
+/// Which part of the work is this process's, of `ranks` that share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    Whole,
+    /// Of every batch an equal run of rows: rank r has rows r B/W .. (r + 1) B/W. B is a multiple of W.
+    Rows {
+        rank: usize,
+        ranks: usize,
+    },
+    /// Every W-th batch, from the r-th on.
+    Batches {
+        rank: usize,
+        ranks: usize,
+    },
+}
+
 /// A batch of B samples.
 #[derive(Debug)]
 pub struct Batch {
@@ -82,6 +98,7 @@ pub struct Loader {
     batch_size: usize,
     seed: u64,
     workers: usize,
+    share: Share,
 }
 
 impl Loader {
@@ -101,6 +118,7 @@ impl Loader {
             batch_size: batch_size.max(1),
             seed,
             workers: workers.max(1),
+            share: Share::Whole,
         };
         if loader.batches() == 0 {
             bail!(
@@ -112,11 +130,25 @@ impl Loader {
         Ok(loader)
     }
 
-    /// Batches in an epoch.
+    /// The same loader for one of several processes: order and draws are those of one process, a part of the work
+    /// is done.
+    pub fn shared(self, share: Share) -> Loader {
+        Loader { share, ..self }
+    }
+
+    /// Batches in an epoch, of all processes together.
     pub fn batches(&self) -> usize {
         match self.order {
             Order::Shuffled => self.split.len() / self.batch_size,
             Order::ShuffledWhole | Order::Sequential => self.split.len().div_ceil(self.batch_size),
+        }
+    }
+
+    /// Batches in an epoch that this process sees a part of.
+    fn own_batches(&self) -> usize {
+        match self.share {
+            Share::Whole | Share::Rows { .. } => self.batches(),
+            Share::Batches { rank, ranks } => (self.batches() + ranks - 1 - rank) / ranks,
         }
     }
 
@@ -156,7 +188,8 @@ impl Loader {
             order,
             split: Arc::clone(&self.split),
             batch_size: self.batch_size,
-            batches: self.batches(),
+            batches: self.own_batches(),
+            share: self.share,
             next_to_ask: first_batch,
             waiting: VecDeque::new(),
             tasks: task_sender,
@@ -199,6 +232,7 @@ pub struct Epoch {
     split: Arc<Split>,
     batch_size: usize,
     batches: usize,
+    share: Share,
     next_to_ask: usize,
     waiting: VecDeque<Pending>,
     tasks: Sender<Task>,
@@ -214,7 +248,16 @@ impl Epoch {
     }
 
     fn range(&self, batch: usize) -> std::ops::Range<usize> {
-        batch * self.batch_size..((batch + 1) * self.batch_size).min(self.order.len())
+        let whole = |batch: usize| batch * self.batch_size..((batch + 1) * self.batch_size).min(self.order.len());
+        match self.share {
+            Share::Whole => whole(batch),
+            Share::Rows { rank, ranks } => {
+                let rows = self.batch_size / ranks;
+                let first = batch * self.batch_size + rank * rows;
+                first..first + rows
+            }
+            Share::Batches { rank, ranks } => whole(batch * ranks + rank),
+        }
     }
 
     /// Puts the tasks of the next batch into the queue.

@@ -218,6 +218,7 @@ fn pretraining_commands_of_the_paper() {
         epochs: 100,
         seed: 42,
         precision: Precision::Fp32,
+        sync_bn: true,
         log_every: 50,
         save_every_n_epochs: 2,
         checkpoints: CheckpointPolicy::default(),

@@ -3,7 +3,7 @@
 use super::args::ToolArgs;
 use super::args::{EmbedArgs, ExportArgs, InspectArgs, PreviewArgs, ReportArgs};
 use super::resolve::pretrain::{augmentation, data_config};
-use super::resolve::{device_choice, precision_asked, workers};
+use super::resolve::{device_choice, own_device, placement, precision_asked, workers};
 use crate::config::{Embed, EncoderSource, Export, Inspect, Preview, Report, Tool};
 use anyhow::Result;
 
@@ -37,6 +37,7 @@ fn embed(args: &EmbedArgs) -> Result<Embed> {
             which: args.transfer_from_epoch,
         },
     };
+    let place = placement(&args.machine)?;
     Ok(Embed {
         source,
         data: data_config(&args.data, args.data.dataset_name),
@@ -45,9 +46,11 @@ fn embed(args: &EmbedArgs) -> Result<Embed> {
         format: args.format,
         out: args.out.clone(),
         replace: args.force,
-        device: device_choice(&args.machine)?,
+        nproc: place.is_none().then_some(args.machine.nproc).flatten().filter(|count| *count > 1),
+        distributed_timeout_seconds: args.machine.distributed_timeout,
+        device: own_device(device_choice(&args.machine)?, place.as_ref()),
         precision: precision_asked(&args.machine)?,
-        workers: workers(&args.machine),
+        workers: workers(&args.machine, place.as_ref()),
     })
 }
 

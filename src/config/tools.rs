@@ -51,6 +51,9 @@ pub struct Embed {
     /// `None`: the fastest that is safe.
     pub precision: Option<Precision>,
     pub workers: u32,
+    /// Processes to start on this machine, where this program is to start them itself.
+    pub nproc: Option<u32>,
+    pub distributed_timeout_seconds: u32,
 }
 
 /// Gather runs and their evaluations.

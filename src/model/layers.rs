@@ -5,6 +5,7 @@
 //! it is used: every layer runs once a step (both views are one batch), so that
 //! is one cast a step, and autograd carries the gradient back to the master.
 
+use crate::distributed::Group;
 use crate::rng::{Purpose, Stream};
 use crate::state::{Parameter, Role, StateDict};
 use anyhow::{Result, bail};
@@ -14,20 +15,27 @@ use tch::{Device, Kind, Tensor};
 
 /// How a forward pass runs.
 #[derive(Clone, Copy, Debug)]
-pub struct Pass {
+pub struct Pass<'a> {
     /// BatchNorm normalises with the batch's statistics and updates its own.
     pub train: bool,
     /// Arithmetic of convolutions and activations.
     pub compute: Kind,
+    /// Whose images BatchNorm's statistics are of in training; `None` = this process's alone.
+    pub group: Option<&'a Group>,
 }
 
-impl Pass {
+impl Pass<'static> {
     pub fn train(compute: Kind) -> Self {
-        Pass { train: true, compute }
+        Pass { train: true, compute, group: None }
     }
 
     pub fn eval(compute: Kind) -> Self {
-        Pass { train: false, compute }
+        Pass { train: false, compute, group: None }
+    }
+
+    /// The same pass with BatchNorm's statistics over all ranks of a group.
+    pub fn over(self, group: &Group) -> Pass<'_> {
+        Pass { group: Some(group), ..self }
     }
 }
 
@@ -268,6 +276,10 @@ impl BatchNorm {
     pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
         if pass.train {
             self.batches_tracked.fetch_add(1, Ordering::Relaxed);
+            if let Some(group) = pass.group {
+                let parameters = [&self.weight, &self.bias, &self.running_mean, &self.running_var];
+                return group.batch_norm(x, parameters, Self::MOMENTUM, Self::EPSILON);
+            }
         }
         x.batch_norm(
             Some(&self.weight),

@@ -15,6 +15,7 @@ mod online_knn;
 pub mod outcome;
 pub mod penalty;
 pub mod pretrain;
+pub mod ranks;
 pub mod readable;
 mod restore;
 mod saver;

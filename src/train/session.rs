@@ -2,6 +2,7 @@
 //! checkpoint, saved into checkpoints, finished into a results directory.
 
 use super::online_knn::Judge;
+use super::ranks::Ranks;
 use super::readable::{self, Readable};
 use super::restore::{Counters, load_weights, restore};
 use super::saver::{Saver, Written};
@@ -25,6 +26,7 @@ use anyhow::{Context, Result, bail};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
 
@@ -39,6 +41,7 @@ pub struct Session {
     pub optimizer: Box<dyn Optimizer>,
     pub schedule: Schedule,
     pub loader: Loader,
+    pub ranks: Ranks,
     pub temperature: Temperature,
     pub log: RunLog,
     pub at: Counters,
@@ -52,8 +55,8 @@ pub struct Session {
     workers: usize,
     last_begun: Option<CheckpointName>,
     directory: PathBuf,
-    /// Held for as long as the run lasts.
-    _claim: File,
+    /// Held for as long as the run lasts, by the rank that writes.
+    _claim: Option<File>,
     device: Device,
     started: Instant,
 }
@@ -62,7 +65,13 @@ impl Session {
     /// Loads the data, builds the network, and starts or continues a results directory.
     ///
     /// Errors: data that is missing or too small, weights that do not fit, a directory that cannot be written.
-    pub fn open(config: &Config, pretrain: &Pretrain, device: Device, console: &Console) -> Result<Session> {
+    pub fn open(
+        config: &Config,
+        pretrain: &Pretrain,
+        device: Device,
+        console: &Console,
+        ranks: &Ranks,
+    ) -> Result<Session> {
         if pretrain.precision == Precision::Fp16 {
             bail!(
                 "--precision fp16 would need its gradients scaled to train; use bf16, which has the same speed, or fp32"
@@ -74,7 +83,8 @@ impl Session {
         let rendering =
             Rendering::Views { recipe: pretrain.augmentation.clone(), size_px: pretrain.data.image_size_px as usize };
         let (batch, workers) = (pretrain.batch_size as usize, config.workers as usize);
-        let loader = Loader::new(split, rendering, Order::Shuffled, batch, pretrain.seed, workers)?;
+        let share = ranks.share_of_batch(pretrain.batch_size)?;
+        let loader = Loader::new(split, rendering, Order::Shuffled, batch, pretrain.seed, workers)?.shared(share);
         let steps_per_epoch = loader.batches() as u64;
 
         let encoder = Encoder::new(&pretrain.model, HeadKind::Projection, device, pretrain.seed);
@@ -104,9 +114,12 @@ impl Session {
             }
         };
         let resumed = directory.is_some();
+        // Nobody touches the directory before everybody has read the checkpoint.
+        ranks.same_step(at.step)?;
+        ranks.same_state(&encoder)?;
         let directory = match directory {
             Some(directory) => directory,
-            None => {
+            None => ranks.directory(|| {
                 let parent = run_dir::pretrain_parent(
                     &config.save_dir,
                     pretrain.data.dataset,
@@ -115,22 +128,31 @@ impl Session {
                 );
                 let directory = run_dir::create(&parent, chrono::Local::now().naive_local())?;
                 run_dir::write_config(&directory, &serde_json::to_value(config)?, &config.command)?;
-                directory
-            }
+                Ok(directory)
+            })?,
         };
-        let claim = run_dir::claim(&directory)?;
-        readable::write_names(&directory, &left_out)?;
+        ranks.remember_directory(&directory)?;
+        let claim = ranks.writes().then(|| run_dir::claim(&directory)).transpose()?;
+        if ranks.writes() {
+            readable::write_names(&directory, &left_out)?;
+        }
         let mut last_saved = last_saved;
-        if resumed {
+        if resumed && ranks.writes() {
             run_dir::remove_half_written(&directory)?;
             if ours && at.epoch < u64::from(pretrain.epochs) {
                 last_saved = last_saved.map(|path| name_within_longer_run(path, at, console)).transpose()?;
             }
         }
         let plan = Plan { first_epoch: at.epoch, epochs: u64::from(pretrain.epochs), steps_per_epoch };
-        let mut log = RunLog::create(&directory, plan, console.clone())?;
+        let mut log = match ranks.writes() {
+            true => RunLog::create(&directory, plan, console.clone())?,
+            false => RunLog::silent(plan, console.clone())?,
+        };
         log.detail(&format!("command: {}", config.command.join(" ")));
         log.note(&format!("results go to {}", directory.display()));
+        if let Some(text) = ranks.describe(&pretrain) {
+            log.note(&text);
+        }
         let settings = run_dir::to_yaml(&serde_json::to_value(config)?);
         let step = at.epoch * steps_per_epoch + at.batch;
         log.events().text("configuration", step, &format!("```\n{settings}\n```"));
@@ -156,6 +178,7 @@ impl Session {
             optimizer,
             schedule,
             loader,
+            ranks: ranks.clone(),
             temperature,
             log,
             at,
@@ -197,7 +220,9 @@ impl Session {
         self.log.record_steps(&tally.records());
         let mut report = tally.report(waited);
         report.temperature = self.temperature.value();
-        report.effective_rank = last.map(|features| geometry::effective_rank(&features.hidden));
+        let hidden = last.map(|features| self.ranks.gather_views(&features.hidden)).transpose()?;
+        report.effective_rank = hidden.map(|hidden| geometry::effective_rank(&hidden));
+        self.own_statistics_agree()?;
         self.judge(&mut report)?;
         self.log.epoch(&report);
         if let Some(features) = last {
@@ -242,7 +267,7 @@ impl Session {
             return Ok(());
         };
         let compute = device::compute_kind(self.pretrain.precision);
-        let found = judge.judge(&self.encoder, compute, self.workers, self.log.console())?;
+        let found = judge.judge(&self.encoder, compute, self.workers, self.log.console(), &self.ranks)?;
         report.knn_top1 = Some(found.weighted_top1);
         report.extra.insert("knn_plain_top1".into(), found.plain_top1.into());
         report.extra.insert("knn_seconds".into(), found.took.as_secs_f64().into());
@@ -281,7 +306,9 @@ impl Session {
         let name = CheckpointName::finished(self.pretrain.epochs);
         self.begin_save(name, None)?;
         self.wait_for_save()?;
-        self.draw_curves();
+        if self.ranks.writes() {
+            self.draw_curves();
+        }
         let (took, path) = (self.started.elapsed(), self.directory.join(name.to_string()));
         let (saves, paused) = (self.saver.saves, self.saver.paused.as_secs_f64());
         let share = 100.0 * paused / took.as_secs_f64().max(1e-9);
@@ -303,7 +330,27 @@ impl Session {
         }
     }
 
+    /// Whether a stop was asked for, of any rank. Asking the others waits for the device, so on a GPU it is done now and
+    /// then.
+    pub fn stops_now(&self, stop: &AtomicBool) -> Result<bool> {
+        let own = stop.load(Ordering::Relaxed);
+        match self.ranks.group() {
+            Some(_) if !self.looks_now() => Ok(false),
+            _ => self.ranks.any(own),
+        }
+    }
+
+    /// BatchNorm statistics of each rank's own images drift apart: rank 0's are those that are saved and judged.
+    fn own_statistics_agree(&self) -> Result<()> {
+        if self.pretrain.sync_bn { Ok(()) } else { self.ranks.same_state(&self.encoder) }
+    }
+
     fn begin_save(&mut self, name: CheckpointName, tally: Option<&Tally>) -> Result<()> {
+        self.own_statistics_agree()?;
+        if !self.ranks.writes() {
+            self.last_begun = Some(name);
+            return Ok(());
+        }
         let state = self.optimizer.state();
         let checkpoint = Checkpoint {
             epochs_done: self.at.epoch as u32,

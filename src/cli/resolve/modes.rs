@@ -62,6 +62,7 @@ const PRETRAINING_ONLY: &[&str] = &[
     "scheduler",
     "use_scheduler",
     "warmup_epochs",
+    "sync_bn",
     "faster_version",
     "crop_scale_min",
     "crop_scale_max",

@@ -38,6 +38,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
         epochs: optimisation.epochs,
         seed: optimisation.seed,
         precision,
+        sync_bn: optimisation.sync_bn,
         online_knn: online_knn(&typed.args.evaluation),
         log_every: typed.args.output.log_every,
         save_every_n_epochs: typed.args.results.save_every_n_epochs,
