@@ -228,6 +228,7 @@ fn pretraining_commands_of_the_paper() {
         precision: Precision::Fp32,
         numerics: Numerics::default(),
         grad_cache: 1,
+        sync_bn: true,
         log_every: 50,
         save_every_n_epochs: 2,
         checkpoints: CheckpointPolicy::default(),

@@ -10,6 +10,7 @@ use flatnce::data::{self, Part};
 use flatnce::model::{Encoder, HeadKind};
 use flatnce::report::{Console, Verbosity};
 use flatnce::train::features::Extractor;
+use flatnce::train::ranks::Ranks;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -86,7 +87,14 @@ fn the_features_are_those_of_the_linear_evaluation() {
     let network = Encoder::new(&saved.config.expect("ours").model, HeadKind::Projection, Device::Cpu, 0);
     network.load(&saved.model).expect("it fits");
     let console = Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink());
-    let extractor = Extractor { encoder: &network, compute: Kind::Float, seed: 0, workers: 2, console: &console };
+    let extractor = Extractor {
+        encoder: &network,
+        compute: Kind::Float,
+        seed: 0,
+        workers: 2,
+        console: &console,
+        ranks: &Ranks::alone(),
+    };
     let transform = EvalTransform::evaluation(data.dataset, 8);
     let expected = extractor.extract(&split, transform, 0).expect("features");
     let expected = Vec::<f32>::try_from(expected.values.contiguous().view(-1)).expect("numbers");

@@ -43,7 +43,7 @@ impl Epoch {
             split: Arc::clone(&loader.split),
             making,
             source,
-            left: loader.batches().saturating_sub(first_batch),
+            left: loader.share.batches(loader.batches()).saturating_sub(first_batch),
             staged: None,
             waited: Duration::ZERO,
             failed: false,

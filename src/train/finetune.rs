@@ -23,7 +23,7 @@ use crate::model::{Encoder, Pass};
 use crate::optim::{self, Optimizer, Scaler, Schedule};
 use crate::report::EvalRecord;
 use crate::state::Parameter;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use std::sync::Arc;
 use std::time::Instant;
 use tch::{Kind, Reduction, Tensor};
