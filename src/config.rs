@@ -251,6 +251,8 @@ choice! {
     }
 }
 
+// The macro that makes the choice leaves no place for `#[default]`.
+#[allow(clippy::derivable_impls)]
 impl Default for DataOnDevice {
     fn default() -> Self {
         DataOnDevice::Auto

@@ -106,21 +106,16 @@ fn fp16_that_cannot_be_saved_by_any_scale_stops_with_advice() {
 #[test]
 fn fine_tuning_in_fp16_scales_its_loss() {
     let place = tempfile::tempdir().expect("a directory");
-    let supervised = |name: &str, more: &[&str]| {
-        let save_dir = format!("--save-dir={}", place.path().join(name).display());
-        let settings = ["--train-mode=supervised", "--dataset-name=fashion_mnist_mini", "--image-size=8"];
-        let sizes = ["--model=res10", "--train-images=16", "--fc-batch-size=8", "--fc-lr=0.05", "--precision=fp16"];
-        let rest = ["--device=cpu", "--workers=1", "--fc-save-every-n-epochs=1", "--feature-cache=off", &save_dir];
-        let output = run(&[&settings[..], &sizes, &rest, more].concat());
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    supervised("whole", &["--fc-epochs=2"]);
-    let mut found = vec![place.path().join("whole")];
+    let save_dir = format!("--save-dir={}", place.path().display());
+    let settings = ["--train-mode=supervised", "--dataset-name=fashion_mnist_mini", "--image-size=8", "--fc-epochs=2"];
+    let sizes = ["--model=res10", "--train-images=16", "--fc-batch-size=8", "--fc-lr=0.05", "--precision=fp16"];
+    run(&[&settings[..], &sizes, &["--device=cpu", "--workers=1", &save_dir]].concat());
+    let mut found = vec![place.path().to_owned()];
     let checkpoint = loop {
         let at = found.pop().expect("a checkpoint somewhere");
         if at.is_dir() {
             found.extend(std::fs::read_dir(at).expect("a directory").map(|entry| entry.expect("readable").path()));
-        } else if at.to_string_lossy().ends_with("0001.pth.tar") || at.to_string_lossy().ends_with("0002.pth.tar") {
+        } else if at.to_string_lossy().ends_with(".pth.tar") {
             break at;
         }
     };

@@ -25,7 +25,8 @@ pub(super) fn resize(sources: &Tensor, chunk: &Chunk, numbers: &Numbers, size_px
         (0, _) => vertical_first(&levels, &columns, &rows),
         _ => {
             let mut out = Tensor::empty([views, side, 3, side], (Kind::Double, sources.device()));
-            let passes: [(_, fn(&Tensor, &Tensor, &Tensor) -> Tensor); 2] =
+            type Resize = fn(&Tensor, &Tensor, &Tensor) -> Tensor;
+            let passes: [(_, Resize); 2] =
                 [(chunk.horizontal_first, horizontal_first), (chunk.vertical_first, vertical_first)];
             for (section, pass) in passes {
                 let list = numbers.integers(section);
