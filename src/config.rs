@@ -6,7 +6,7 @@
 
 mod tools;
 
-pub use tools::{Embed, Export, Inspect, Preview, Report, Tool};
+pub use tools::{Doctor, Embed, Export, Inspect, Preview, Report, Tool};
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -189,6 +189,28 @@ choice! {
 }
 
 choice! {
+    /// How the training images of a classifier are drawn.
+    ClassifierAugment {
+        /// As the test images: nothing is random.
+        None = "none",
+        /// A crop of 8 to 100% of the area, resized, and mirrored half of the time.
+        CropFlip = "crop-flip",
+        /// Moved by up to an eighth of the side, and mirrored half of the time.
+        ShiftFlip = "shift-flip",
+    }
+}
+
+choice! {
+    /// Which images decide when the training of a whole network stops.
+    EarlyStopOn {
+        /// A tenth of the training images, kept from training.
+        HeldOut = "held-out",
+        /// The test images, as upstream's fine-tuning does.
+        Test = "test",
+    }
+}
+
+choice! {
     /// Which images are embedded.
     EmbedPart { Train = "train", Test = "test", Unlabelled = "unlabelled" | "unlabeled" }
 }
@@ -220,18 +242,14 @@ choice! {
 
 choice! {
     /// Whether a data set lies in the training device's memory, for the tensor engine.
+    #[derive(Default)]
     DataOnDevice {
         /// Where it is a block of memory and fits.
+        #[default]
         Auto = "auto",
         Yes = "yes",
         /// Batches are made ready by worker threads and copied.
         No = "no",
-    }
-}
-
-impl Default for DataOnDevice {
-    fn default() -> Self {
-        DataOnDevice::Auto
     }
 }
 
@@ -543,8 +561,13 @@ pub struct Evaluate {
     pub schedule: ScheduleConfig,
     pub batch_size: u32,
     pub epochs: u32,
-    /// Stop after so many epochs without a better test top-1 (fine-tuning); 0 = never.
+    /// Stop after so many epochs without a better top-1 on the images of `early_stop_on` (fine-tuning); 0 = never.
     pub patience_epochs: u32,
+    #[serde(default = "stop_by_the_test_images")]
+    pub early_stop_on: EarlyStopOn,
+    /// `None`: as the data set's own protocol has it.
+    #[serde(default)]
+    pub augment: Option<ClassifierAugment>,
     /// Linear evaluation: bring every feature to mean 0 and variance 1 over the training images first.
     #[serde(default)]
     pub standardize: bool,
@@ -558,6 +581,11 @@ pub struct Evaluate {
     pub precision: Precision,
     #[serde(default)]
     pub numerics: Numerics,
+}
+
+/// What evaluations of older versions did.
+fn stop_by_the_test_images() -> EarlyStopOn {
+    EarlyStopOn::Test
 }
 
 /// What to do.

@@ -296,6 +296,8 @@ fn evaluation_commands_of_the_paper() {
         batch_size: 4096,
         epochs: 100,
         patience_epochs: 0,
+        early_stop_on: EarlyStopOn::HeldOut,
+        augment: None,
         standardize: false,
         reg_weights: vec![0.0],
         knn: KnnConfig { neighbours: 200, temperature: 0.1 },
@@ -437,6 +439,9 @@ fn every_kind_of_evaluation_resolves() {
         matches!(&run.source, EncoderSource::Scratch(model) if model.depth == Depth::Res18 && model.stem == Stem::Small)
     );
     assert_eq!((run.mode, run.schedule.name, run.patience_epochs), (TransferMode::Finetune, ScheduleName::Cosine, 0));
+    let run = evaluate("--train-mode supervised --early-stop-on=test --fc-augment=shift_flip --patience-epochs 2");
+    assert_eq!((run.early_stop_on, run.patience_epochs), (EarlyStopOn::Test, 2));
+    assert_eq!(run.augment, Some(ClassifierAugment::ShiftFlip));
 
     let run = evaluate(
         "--train-mode eval --checkpoint x --fc-epochs 5 --fc-batch-size 64 --fc-lr 0.1 --fc-optimizer lbfgs \
@@ -463,6 +468,15 @@ fn flags_without_effect_are_named() {
     let [warning] = &warnings("--fc-lr 3")[..] else { panic!("one") };
     assert!(warning.ends_with("ssl: --fc-lr"));
     assert!(warnings("--train-mode supervised --model res18").is_empty());
+    let eval = "--train-mode eval --checkpoint x";
+    assert_eq!(
+        warnings(&format!("{eval} --transfer-mode finetune --reg-weight 1 --knn-neighbours 5 --patience-epochs 3")),
+        ["no effect where the whole network is trained: --reg-weight, --knn-neighbours"]
+    );
+    assert_eq!(
+        warnings(&format!("{eval} --fc-optimizer LBFGS --fc-lr 1 --early-stop-on test --reg-weight 1e-3")),
+        ["no effect on a linear evaluation: --early-stop-on", "no effect with --fc-optimizer LBFGS: --fc-lr"]
+    );
 }
 
 // Errors.

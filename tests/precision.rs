@@ -104,6 +104,31 @@ fn fp16_that_cannot_be_saved_by_any_scale_stops_with_advice() {
 }
 
 #[test]
+fn fine_tuning_in_fp16_scales_its_loss() {
+    let place = tempfile::tempdir().expect("a directory");
+    let save_dir = format!("--save-dir={}", place.path().display());
+    let settings = ["--train-mode=supervised", "--dataset-name=fashion_mnist_mini", "--image-size=8", "--fc-epochs=2"];
+    let sizes = ["--model=res10", "--train-images=16", "--fc-batch-size=8", "--fc-lr=0.05", "--precision=fp16"];
+    run(&[&settings[..], &sizes, &["--device=cpu", "--workers=1", &save_dir]].concat());
+    let mut found = vec![place.path().to_owned()];
+    let checkpoint = loop {
+        let at = found.pop().expect("a checkpoint somewhere");
+        if at.is_dir() {
+            found.extend(std::fs::read_dir(at).expect("a directory").map(|entry| entry.expect("readable").path()));
+        } else if at.to_string_lossy().ends_with(".pth.tar") {
+            break at;
+        }
+    };
+    let saved = flatnce::checkpoint::read_evaluation(&checkpoint).expect("reads");
+    let scaler = saved.scaler.expect("fp16 has a scaler");
+    // Powers of two below the first scale, one for each step that was left out.
+    let halvings = (65536.0 / scaler.scale).log2();
+    assert_eq!(halvings.fract(), 0.0);
+    assert!(halvings >= 0.0 && halvings < saved.step as f64, "{scaler:?} after {} steps", saved.step);
+    assert_eq!(scaler.growth_tracker > 0, halvings < saved.step as f64);
+}
+
+#[test]
 fn a_batch_in_parts_goes_on_exactly() {
     let whole =
         goes_on_exactly(&["--precision=fp32", "--batch-size=6", "--train-images=18", "--grad-cache=3", "--lr=0.1"]);

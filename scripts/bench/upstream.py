@@ -30,7 +30,7 @@ MEAN, STD = 0.5, 0.5
 
 def fashion_home():
     """Where Fashion-MNIST lies (the whole set, else the sample in the repository), and our name for it."""
-    for place in [Path("/usr/share/dataset-fashion-mnist"), ROOT / "datasets/fashion_mnist"]:
+    for place in [Path("/usr/share/datasets/fashion-mnist"), ROOT / "datasets/fashion_mnist"]:
         if (place / "train-images-idx3-ubyte.gz").exists() or (place / "train-images-idx3-ubyte").exists():
             return place, "fashion_mnist"
     return ROOT / "datasets/fashion_mnist_mini", "fashion_mnist_mini"

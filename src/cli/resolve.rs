@@ -36,7 +36,7 @@ pub struct Resolved {
 pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let args = &typed.args;
     modes::refuse(typed)?;
-    let mut warnings: Vec<String> = modes::without_effect(typed).into_iter().collect();
+    let mut warnings = modes::without_effect(typed);
     let (device, device_note) = device::resolve(device_choice(&args.machine)?)?;
     let asked = precision_asked(&args.machine)?;
     let (job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {

@@ -3,8 +3,10 @@
 //! as, and the memory of CUDA devices.
 
 mod caught;
+mod driver;
 
 pub use caught::{caught, is_out_of_memory};
+pub use driver::{Driver, Gpu, driver};
 
 use std::ffi::{CStr, c_char, c_int};
 use thiserror::Error;

@@ -32,6 +32,7 @@ use tch::{Device, Kind};
 pub fn run(embed: &Embed, console: &Console) -> Result<()> {
     let (device, device_note) = device::resolve(embed.device)?;
     let (precision, precision_note) = device::resolve_precision(embed.precision, device);
+    device::configure(embed.numerics)?;
     console.note(&format!("device: {device_note}; precision: {precision_note}"));
     refuse_to_overwrite(embed)?;
     if let EncoderSource::Directory { which: CheckpointChoice::All, .. } = embed.source {

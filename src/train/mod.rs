@@ -3,6 +3,7 @@
 pub mod accuracy;
 mod architecture;
 pub mod classifier;
+pub mod early_stop;
 pub mod encoder_source;
 pub mod evaluate;
 pub mod feature_cache;

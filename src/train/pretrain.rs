@@ -54,6 +54,10 @@ pub fn run(
 }
 
 /// Epochs of batches of steps.
+///
+/// A GPU is waited for in these places alone: for the words of the bar, at most once a second; in [`verify`], every 50
+/// steps and before a save; with `--ess-target` for the temperature, every 10 steps; for checkpoints, the first views,
+/// and at an epoch's end. `tests/precision.rs` reads what a step runs through for others.
 fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
     let mut first_of_process = true;
     while session.at.epoch < u64::from(session.pretrain.epochs) {

@@ -9,6 +9,7 @@ use crate::optim::{self, Scaler, Schedule};
 use crate::report::{CloserLook, EpochReport, StepRecord, StepReport};
 use crate::state::Parameter;
 use anyhow::{Result, anyhow, bail};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
@@ -32,6 +33,9 @@ const CLOSER_COLUMNS: i64 = 4;
 const UNSCALED_COLUMNS: i64 = COLUMNS as i64 - SCALING_COLUMNS;
 const OLD_SAVED_COLUMNS: i64 = UNSCALED_COLUMNS + CLOSER_COLUMNS;
 const SAVED_COLUMNS: i64 = OLD_SAVED_COLUMNS + SCALING_COLUMNS;
+
+/// Between two readings of a GPU for the progress bar.
+const BETWEEN_READS: Duration = Duration::from_secs(1);
 
 /// The features of one step, not recorded for autograd.
 pub struct StepFeatures {
@@ -59,6 +63,8 @@ pub struct Tally {
     vanishing_log_xi: f64,
     /// What stands in a row without loss scaling, `[2]`.
     unscaled: Tensor,
+    /// What [`Tally::latest`] gave, and when.
+    shown: Cell<Option<(Instant, StepReport)>>,
     /// Rows that have been looked at for faults.
     checked: usize,
     /// Steps taken over from before a stop: they count for the means, not for the speed.
@@ -82,6 +88,7 @@ impl Tally {
             closer: Vec::new(),
             vanishing_log_xi: vanishing_log_xi(pretrain.precision),
             unscaled: Tensor::from_slice(&[0.0, f32::NAN]).to_device(device),
+            shown: Cell::new(None),
             checked: 0,
             earlier: 0,
             device,
@@ -172,8 +179,20 @@ impl Tally {
         self.closer.iter().zip(numbers.chunks_exact(4)).map(|((place, _), n)| (*place, look(n))).collect()
     }
 
-    /// The last step's numbers; waits for the device.
+    /// The last step's numbers. On a GPU they are a second old at most: reading waits for it.
     pub fn latest(&self) -> StepReport {
+        if let Some((seen, report)) = self.shown.get()
+            && self.device != Device::Cpu
+            && seen.elapsed() < BETWEEN_READS
+        {
+            return report;
+        }
+        let report = self.read_latest();
+        self.shown.set(Some((Instant::now(), report)));
+        report
+    }
+
+    fn read_latest(&self) -> StepReport {
         let row = self
             .rows
             .last()

@@ -63,6 +63,8 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
         batch_size: flags.fc_batch_size,
         epochs: flags.fc_epochs,
         patience_epochs: flags.patience_epochs.unwrap_or(usual_patience),
+        early_stop_on: flags.early_stop_on,
+        augment: flags.fc_augment,
         standardize: flags.fc_standardize,
         reg_weights: flags.reg_weight.clone(),
         knn: KnnConfig { neighbours: flags.knn_neighbours, temperature: flags.knn_temperature },

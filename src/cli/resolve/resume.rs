@@ -265,6 +265,8 @@ mod tests {
         "fc_standardize",
         "reg_weight",
         "patience_epochs",
+        "early_stop_on",
+        "fc_augment",
         "knn_every",
         "feature_cache",
         "knn_neighbours",
