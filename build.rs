@@ -1,8 +1,9 @@
-//! Writes the directory of libtorch into the binary as an rpath, so that it
-//! runs without `LD_LIBRARY_PATH`; with the feature `distributed`, compiles the
-//! C++ shim over libtorch's c10d.
+//! Compiles the C++ beside the Rust against libtorch's headers (with the feature
+//! `distributed` also the part over its c10d), and writes the directory of
+//! libtorch into the binary as an rpath, so that it runs without
+//! `LD_LIBRARY_PATH`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -16,44 +17,66 @@ fn main() {
     });
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:rustc-env=FLATNCE_LIBTORCH_DIR={}", lib.display());
-    #[cfg(feature = "distributed")]
-    shim(&lib);
+    compile("flatnce_native", &["src/native/libtorch.cpp"], &lib, &[]);
+    if cfg!(feature = "distributed") {
+        distributed(&lib);
+    }
 }
 
-/// Compiles `src/distributed/shim` as torch-sys compiles its own C++, against the same headers.
-#[cfg(feature = "distributed")]
-fn shim(lib: &Path) {
-    const SHIM: &str = "src/distributed/shim";
-    println!("cargo:rerun-if-changed={SHIM}");
-    for name in ["LIBTORCH_CXX11_ABI", "FLATNCE_CUDA_INCLUDE"] {
-        println!("cargo:rerun-if-env-changed={name}");
+/// The part over libtorch's c10d. NCCL's needs CUDA's and NCCL's headers, whose directories FLATNCE_CUDA_INCLUDE names,
+/// with colons between them.
+fn distributed(lib: &Path) {
+    println!("cargo:rerun-if-changed=src/distributed/shim");
+    println!("cargo:rerun-if-env-changed=FLATNCE_CUDA_INCLUDE");
+    let mut files = vec!["src/distributed/shim/group.cpp", "src/distributed/shim/batch_norm.cpp"];
+    let mut more = vec![PathBuf::from("src/distributed/shim")];
+    if cfg!(feature = "nccl") {
+        let directories =
+            std::env::var("FLATNCE_CUDA_INCLUDE").unwrap_or_else(|_| "/usr/local/cuda/include".to_owned());
+        more.extend(directories.split(':').filter(|directory| !directory.is_empty()).map(PathBuf::from));
+        files.push("src/distributed/shim/nccl.cpp");
+        println!("cargo:rustc-link-lib=torch_cuda");
     }
-    let include = lib.with_file_name("include");
-    let header = include.join("torch/csrc/distributed/c10d/ProcessGroupGloo.hpp");
-    assert!(header.exists(), "{} is missing; run ./scripts/setup.sh", header.display());
-    let abi = std::env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
+    compile("flatnce_shim", &files, lib, &more);
+}
+
+/// Compiles C++ files into a static library of the program, as torch-sys compiles its own.
+fn compile(name: &str, files: &[&str], lib: &Path, more_includes: &[PathBuf]) {
+    for file in files {
+        println!("cargo:rerun-if-changed={file}");
+    }
     let mut build = cc::Build::new();
     build
         .cpp(true)
-        .pic(true)
         .std("c++17")
-        .include(SHIM)
-        .flag(format!("-isystem{}", include.display()))
-        .flag(format!("-isystem{}", include.join("torch/csrc/api/include").display()))
-        .flag("-Wno-unused-parameter")
-        .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
-        .define("GLOG_USE_GLOG_EXPORT", None)
-        .file(format!("{SHIM}/group.cpp"))
-        .file(format!("{SHIM}/batch_norm.cpp"));
-    if cfg!(feature = "nccl") {
-        // CUDA's and NCCL's headers: directories between colons.
-        let directories =
-            std::env::var("FLATNCE_CUDA_INCLUDE").unwrap_or_else(|_| "/usr/local/cuda/include".to_owned());
-        for directory in directories.split(':').filter(|directory| !directory.is_empty()) {
-            build.flag(format!("-isystem{directory}"));
-        }
-        build.define("FLATNCE_NCCL", None).file(format!("{SHIM}/nccl.cpp"));
-        println!("cargo:rustc-link-lib=torch_cuda");
+        .warnings(false)
+        .includes(include_directories(lib))
+        .includes(more_includes)
+        .define("_GLIBCXX_USE_CXX11_ABI", cxx11_abi().as_str())
+        .files(files);
+    if cfg!(feature = "distributed") {
+        build.define("GLOG_USE_GLOG_EXPORT", None);
     }
-    build.compile("flatnce_shim");
+    if cfg!(feature = "nccl") {
+        build.define("FLATNCE_NCCL", None);
+    }
+    build.compile(name);
+}
+
+/// Where libtorch's headers are: beside its libraries, or where torch-sys was told to look for them.
+fn include_directories(lib: &Path) -> Vec<PathBuf> {
+    println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
+    let root = std::env::var_os("LIBTORCH_INCLUDE").map(PathBuf::from);
+    let root = root.or_else(|| lib.parent().map(Path::to_owned)).expect("libtorch's lib directory has a parent");
+    let include = root.join("include");
+    if !include.join("ATen/Context.h").exists() {
+        panic!("libtorch's headers are not in {}; run ./scripts/setup.sh, or set LIBTORCH_INCLUDE", include.display());
+    }
+    vec![include.join("torch/csrc/api/include"), include]
+}
+
+/// As torch-sys decides it; libtorch 2.11 is built with the new ABI.
+fn cxx11_abi() -> String {
+    println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
+    std::env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned())
 }

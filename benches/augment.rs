@@ -1,11 +1,12 @@
-//! Views per second of the CPU engine on one thread. Peers: scripts/bench/augment_peer.py.
+//! Views per second of both engines on one thread of the CPU. Peers: scripts/bench/augment_peer.py.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use flatnce::augment::{EvalTransform, Filter, Renderer, draw};
+use flatnce::augment::{EvalTransform, Filter, Renderer, TensorRenderer, draw};
 use flatnce::config::{Augmentation, DatasetName};
 use flatnce::pixels::{RgbImage, RgbRef};
 use flatnce::rng::{Purpose, Stream};
 use std::hint::black_box;
+use tch::{Device, Kind, Tensor};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 
@@ -55,6 +56,35 @@ fn views(criterion: &mut Criterion) {
     two_views(criterion, "imagenet 224 px of 500 x 375", &pictures(16, 500, 375, false), DatasetName::Imagenet, 224);
 }
 
+/// A batch of 64 images, two views of each, by the tensor engine on the CPU.
+fn tensor_views(criterion: &mut Criterion, name: &str, images: &[RgbImage], dataset: DatasetName, size_px: usize) {
+    let recipe = Augmentation::paper(dataset, size_px as u32, false);
+    let (width, height, count) = (images[0].width, images[0].height, images.len());
+    let pixels: Vec<u8> = images.iter().flat_map(|image| image.pixels.iter().copied()).collect();
+    let shape = [count, height, width, 3].map(|length| length as i64);
+    let pixels = Tensor::from_data_size(&pixels, &shape, Kind::Uint8);
+    let rows = Tensor::arange(count as i64, (Kind::Int64, Device::Cpu)).repeat([2]);
+    let renderer = TensorRenderer::new(Device::Cpu, size_px, recipe.blur_kernel_px);
+    let mut epoch = 0;
+    let mut group = criterion.benchmark_group("augment");
+    group.sample_size(20).throughput(Throughput::Elements(2 * count as u64)).bench_function(name, |bencher| {
+        bencher.iter(|| {
+            epoch += 1;
+            let stream = |view| Stream::new(0, Purpose::View, epoch, view as u64, 0);
+            let views: Vec<_> = (0..2 * count).map(|view| draw(&recipe, &mut stream(view), width, height)).collect();
+            black_box(renderer.views(&pixels, &rows, &renderer.planner().views(&views, width, height)));
+        });
+    });
+    group.finish();
+}
+
+fn tensors(criterion: &mut Criterion) {
+    tch::set_num_threads(1);
+    tensor_views(criterion, "tensor engine, cifar10 32 px", &pictures(64, 32, 32, false), DatasetName::Cifar10, 32);
+    let large = pictures(16, 256, 256, false);
+    tensor_views(criterion, "tensor engine, imagenet 224 px of 256 x 256", &large, DatasetName::Imagenet, 224);
+}
+
 fn evaluation(criterion: &mut Criterion) {
     let image = picture(500, 375, 0, false);
     let (mut renderer, mut out) = (Renderer::new(), vec![0; 224 * 224 * 3]);
@@ -91,5 +121,5 @@ fn decode_and_views(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, views, evaluation, decode_and_views);
+criterion_group!(benches, views, tensors, evaluation, decode_and_views);
 criterion_main!(benches);

@@ -4,6 +4,7 @@
 //! ```text
 //! {batch_size, epoch, model, model_state_dict,
 //!  optimizer: {state: {index: {...}}, param_groups}, scheduler: {LambdaLR's},
+//!  scaler: {GradScaler's, with fp16},
 //!  flatnce: {format, config, step, batch_in_epoch, ...}}
 //! ```
 //!
@@ -13,10 +14,11 @@
 mod evaluation;
 mod optimizer;
 mod safetensors_file;
+mod scaler;
 mod tensors;
 mod weights;
 
-pub use evaluation::{Best, EvaluationCheckpoint, read_evaluation, write_evaluation};
+pub use evaluation::{Best, Chosen, EvaluationCheckpoint, read_evaluation, write_evaluation};
 pub use optimizer::{OptimizerState, SavedOptimizer};
 pub use safetensors_file::{Notes, is_safetensors, write_safetensors};
 use tensors::first_not_finite;
@@ -26,7 +28,7 @@ pub use weights::{Weights, WeightsFile, read_weights};
 use crate::config::{KeyPrefix, Pretrain};
 use crate::durable;
 use crate::run_dir;
-use crate::state::StateDict;
+use crate::state::{ScalerState, StateDict};
 use crate::torch_file::{self, Dict, Value};
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
@@ -56,6 +58,8 @@ pub struct Checkpoint {
     pub epoch_rows: Option<Tensor>,
     /// State of a temperature that is steered.
     pub temperature: Option<Vec<f64>>,
+    /// State of the gradient scaler of fp16.
+    pub scaler: Option<ScalerState>,
 }
 
 /// A checkpoint as it goes to disk: a copy of every number, so that training may go on while it is written.
@@ -105,6 +109,9 @@ impl Checkpoint {
         root.insert("model_state_dict", Value::Dict(model));
         root.insert("optimizer", self.optimizer.to_value(&config.optimizer)?);
         root.insert("scheduler", self.optimizer.scheduler_value(&config.optimizer, self.step)?);
+        if let Some(state) = &self.scaler {
+            root.insert("scaler", scaler::to_value(state));
+        }
         root.insert("flatnce", Value::Dict(ours));
         Ok(Value::Dict(root))
     }
@@ -156,6 +163,7 @@ impl Checkpoint {
             batch_size: root.get("batch_size").and_then(Value::as_int).and_then(|n| u32::try_from(n).ok()),
             epoch_rows,
             temperature,
+            scaler: root.get("scaler").map(scaler::from_value).transpose()?.flatten(),
         })
     }
 }

@@ -6,7 +6,7 @@
 
 mod tools;
 
-pub use tools::{Embed, Export, Inspect, Preview, Report, Tool};
+pub use tools::{Doctor, Embed, Export, Inspect, Preview, Report, Tool};
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -189,6 +189,28 @@ choice! {
 }
 
 choice! {
+    /// How the training images of a classifier are drawn.
+    ClassifierAugment {
+        /// As the test images: nothing is random.
+        None = "none",
+        /// A crop of 8 to 100% of the area, resized, and mirrored half of the time.
+        CropFlip = "crop-flip",
+        /// Moved by up to an eighth of the side, and mirrored half of the time.
+        ShiftFlip = "shift-flip",
+    }
+}
+
+choice! {
+    /// Which images decide when the training of a whole network stops.
+    EarlyStopOn {
+        /// A tenth of the training images, kept from training.
+        HeldOut = "held-out",
+        /// The test images, as upstream's fine-tuning does.
+        Test = "test",
+    }
+}
+
+choice! {
     /// Which images are embedded.
     EmbedPart { Train = "train", Test = "test", Unlabelled = "unlabelled" | "unlabeled" }
 }
@@ -215,6 +237,25 @@ choice! {
         Cpu = "cpu",
         /// Tensor operations on the training device.
         Tensor = "tensor",
+    }
+}
+
+choice! {
+    /// Whether a data set lies in the training device's memory, for the tensor engine.
+    DataOnDevice {
+        /// Where it is a block of memory and fits.
+        Auto = "auto",
+        Yes = "yes",
+        /// Batches are made ready by worker threads and copied.
+        No = "no",
+    }
+}
+
+// The macro that makes the choice leaves no place for `#[default]`.
+#[allow(clippy::derivable_impls)]
+impl Default for DataOnDevice {
+    fn default() -> Self {
+        DataOnDevice::Auto
     }
 }
 
@@ -425,6 +466,15 @@ impl Default for CheckpointPolicy {
     }
 }
 
+/// What a GPU may do to float32 and to the order of sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numerics {
+    /// float32 products may be rounded to TF32.
+    pub allow_tf32: bool,
+    /// The same bits every time.
+    pub deterministic: bool,
+}
+
 /// One pre-training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pretrain {
@@ -444,6 +494,11 @@ pub struct Pretrain {
     pub epochs: u32,
     pub seed: u64,
     pub precision: Precision,
+    #[serde(default)]
+    pub numerics: Numerics,
+    /// Parts in which a batch goes through the encoder, one after the other.
+    #[serde(default = "one")]
+    pub grad_cache: u32,
     /// With several processes: BatchNorm's statistics are of the images of all.
     #[serde(default = "yes")]
     pub sync_bn: bool,
@@ -456,6 +511,11 @@ pub struct Pretrain {
     /// `None` = not.
     #[serde(default)]
     pub online_knn: Option<OnlineKnn>,
+}
+
+/// What runs of older versions did.
+fn one() -> u32 {
+    1
 }
 
 /// What runs of older versions did, which knew one process.
@@ -515,8 +575,13 @@ pub struct Evaluate {
     pub schedule: ScheduleConfig,
     pub batch_size: u32,
     pub epochs: u32,
-    /// Stop after so many epochs without a better test top-1 (fine-tuning); 0 = never.
+    /// Stop after so many epochs without a better top-1 on the images of `early_stop_on` (fine-tuning); 0 = never.
     pub patience_epochs: u32,
+    #[serde(default = "stop_by_the_test_images")]
+    pub early_stop_on: EarlyStopOn,
+    /// `None`: as the data set's own protocol has it.
+    #[serde(default)]
+    pub augment: Option<ClassifierAugment>,
     /// Linear evaluation: bring every feature to mean 0 and variance 1 over the training images first.
     #[serde(default)]
     pub standardize: bool,
@@ -528,6 +593,13 @@ pub struct Evaluate {
     pub resume: Option<(PathBuf, String)>,
     pub seed: u64,
     pub precision: Precision,
+    #[serde(default)]
+    pub numerics: Numerics,
+}
+
+/// What evaluations of older versions did.
+fn stop_by_the_test_images() -> EarlyStopOn {
+    EarlyStopOn::Test
 }
 
 /// What to do.
@@ -560,6 +632,8 @@ pub struct Config {
     pub device: DeviceChoice,
     /// Threads that load and augment.
     pub workers: u32,
+    #[serde(default)]
+    pub data_on_device: DataOnDevice,
     /// Results go below this directory.
     pub save_dir: PathBuf,
     /// Processes to start on this machine, where this program is to start them itself.
@@ -577,4 +651,14 @@ pub struct Config {
     pub dry_run: bool,
     /// The command line as typed, word by word, to be repeated.
     pub command: Vec<String>,
+}
+
+impl Config {
+    /// The arithmetic that the job asks of the device.
+    pub fn numerics(&self) -> Numerics {
+        match &self.job {
+            Job::Pretrain(run) => run.numerics,
+            Job::Evaluate(run) => run.numerics,
+        }
+    }
 }

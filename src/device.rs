@@ -5,14 +5,18 @@
 //! CPU part of libtorch only, and `libtorch_cuda.so` is opened at run time,
 //! before libtorch is first asked about CUDA (it remembers the answer).
 
-use crate::config::{DeviceChoice, Precision};
-use anyhow::{Result, bail};
+use crate::config::{DeviceChoice, Numerics, Precision};
+use crate::{memory, native};
+use anyhow::{Context, Result, bail};
 use std::ffi::{CStr, CString};
 use std::sync::OnceLock;
 use tch::{Device, Kind};
 
 /// The directory that libtorch was linked from.
 pub const LIBTORCH_DIRECTORY: &str = env!("FLATNCE_LIBTORCH_DIR");
+
+/// cuBLAS computes in a fixed order only with a workspace of a fixed size.
+const CUBLAS_WORKSPACE: &str = "CUBLAS_WORKSPACE_CONFIG";
 
 /// Opens the CUDA half of libtorch, once per process.
 ///
@@ -105,21 +109,48 @@ pub fn cpu_has_bf16() -> bool {
 
 /// The precision to compute in: what was asked for, or with `None` the fastest that is safe on the device.
 ///
-/// Errors: fp16 on the CPU, which has no gradient scaler's range to offer and no speed to gain.
-pub fn resolve_precision(asked: Option<Precision>, device: Device) -> Result<(Precision, String)> {
+/// The sentence says what was chosen and why.
+pub fn resolve_precision(asked: Option<Precision>, device: Device) -> (Precision, String) {
     match (asked, device) {
-        (Some(Precision::Fp16), Device::Cpu) => {
-            bail!("--precision fp16 needs a GPU; on the CPU use --precision bf16 or fp32")
-        }
-        (Some(precision), _) => Ok((precision, precision.to_string())),
+        (Some(precision), _) => (precision, precision.to_string()),
         (None, Device::Cpu) if cpu_has_bf16() => {
-            Ok((Precision::Bf16, "bf16, chosen automatically: this CPU has AVX-512 bf16".to_owned()))
+            (Precision::Bf16, "bf16, chosen automatically: this CPU has AVX-512 bf16".to_owned())
         }
         (None, Device::Cpu) => {
-            Ok((Precision::Fp32, "fp32, chosen automatically: this CPU has no bf16 arithmetic".to_owned()))
+            (Precision::Fp32, "fp32, chosen automatically: this CPU has no bf16 arithmetic".to_owned())
         }
-        (None, _) => Ok((Precision::Bf16, "bf16, chosen automatically on a GPU".to_owned())),
+        (None, _) => (Precision::Bf16, "bf16, chosen automatically on a GPU".to_owned()),
     }
+}
+
+/// Bytes that this process may still ask for on the device; `None` where nobody tells.
+pub fn free_memory(device: Device) -> Option<u64> {
+    match device {
+        Device::Cpu => memory::bounds().free(),
+        Device::Cuda(index) => {
+            let memory = native::cuda_memory(index).ok()?;
+            // What libtorch holds and does not use is ours.
+            Some(memory.free + memory.reserved.saturating_sub(memory.allocated))
+        }
+        _ => None,
+    }
+}
+
+/// Tells libtorch how its devices are to compute; for the rest of the process, and before the first tensor on a GPU.
+///
+/// Errors: libtorch's message.
+pub fn configure(numerics: Numerics) -> Result<()> {
+    if numerics.deterministic && std::env::var_os(CUBLAS_WORKSPACE).is_none() {
+        // SAFETY: no other thread of ours runs yet; libtorch reads it when cuBLAS starts.
+        unsafe { std::env::set_var(CUBLAS_WORKSPACE, ":4096:8") };
+    }
+    let settings = native::Settings {
+        tf32_matmul: numerics.allow_tf32,
+        tf32_convolution: numerics.allow_tf32,
+        cudnn_benchmark: !numerics.deterministic,
+        deterministic: numerics.deterministic,
+    };
+    native::apply(settings).context("libtorch refuses the settings of its arithmetic")
 }
 
 /// libtorch's name for the encoder's arithmetic.

@@ -4,7 +4,7 @@
 //! Floors; a module uses only floors below its own (`tests/layers.rs`):
 //! `tools`, F3 `train`, F2 `loader`, F1 `data` `augment` `model` `loss` `optim` `monitor`
 //! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `config` `device` `distributed`
-//! `durable` `memory` `pixels` `rng` `vectorise`. `cli` sits on top of all.
+//! `durable` `memory` `native` `pixels` `rng` `vectorise`. `cli` sits on top of all.
 
 #[macro_use]
 mod vectorise;
@@ -22,6 +22,7 @@ pub mod loss;
 pub mod memory;
 pub mod model;
 pub mod monitor;
+pub mod native;
 pub mod optim;
 pub mod pixels;
 pub mod report;
@@ -71,14 +72,12 @@ pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
         cli::dry_run::run(resolved, &console)?;
         return Ok(Outcome::Done);
     }
+    device::configure(config.numerics())?;
     let hello = distributed::hello(&serde_json::to_value(config)?);
     let gpu = matches!(resolved.device, tch::Device::Cuda(_));
     console.note(&format!("device: {}; precision: {}", resolved.device_note, resolved.precision_note));
     match &config.job {
         Job::Pretrain(pretrain) => {
-            if pretrain.engine == config::Engine::Tensor {
-                console.note("--faster-version: its recipe is used; the views are rendered by CPU threads");
-            }
             let stop = stop_on_signals()?;
             let ended = distributed::together(place, &hello, gpu, timeout, |group| {
                 let ranks = Ranks::from(group);

@@ -1,9 +1,13 @@
-//! How this process gets its memory.
+//! How this process gets its memory, and how much there is to get.
 //!
 //! A training step makes and drops the same large tensors over and over. glibc
 //! gives blocks beyond 32 MiB back to the kernel at once and asks for them again,
 //! and the kernel clears every page anew: a fifth of the CPU time of a step at
 //! 32 px. Kept blocks are used again as they are.
+
+mod available;
+
+pub use available::{Bounds, bounds};
 
 /// Keeps freed memory for the next step instead of giving it back, for the rest of the process. Does nothing where
 /// the user has tuned the allocator (`MALLOC_*`, `GLIBC_TUNABLES`), or where it is not glibc's.

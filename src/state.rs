@@ -31,6 +31,18 @@ impl Clone for Parameter {
     }
 }
 
+/// A gradient scaler's state, in the words of `torch.amp.GradScaler.state_dict`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScalerState {
+    pub scale: f64,
+    pub growth_factor: f64,
+    pub backoff_factor: f64,
+    /// Steps in a row without an overflow after which the scale grows.
+    pub growth_interval: i64,
+    /// Steps in a row without an overflow so far.
+    pub growth_tracker: i64,
+}
+
 /// An ordered map from name to tensor.
 #[derive(Debug, Default)]
 pub struct StateDict {

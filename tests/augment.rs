@@ -3,7 +3,7 @@
 
 use flatnce::augment::{CropBox, EvalTransform, Filter, Jitter, JitterOp, Renderer, ViewParameters, draw};
 use flatnce::augment::{blur::Blur, color, hue, recipe::random_resized_crop};
-use flatnce::config::{Augmentation, DatasetName};
+use flatnce::config::{Augmentation, ClassifierAugment, DatasetName};
 use flatnce::pixels::{RgbImage, RgbRef};
 use flatnce::rng::{Purpose, Stream};
 use serde_json::Value;
@@ -157,12 +157,64 @@ fn transforms_follow_the_data_set() {
     let resize = |resize_px| EvalTransform::ResizeCenterCrop { resize_px, crop_px: 224, filter: Filter::Bicubic };
     assert_eq!(EvalTransform::evaluation(DatasetName::Imagenet, 224), resize(256));
     assert_eq!(EvalTransform::evaluation(DatasetName::Flower, 224), resize(224));
-    assert_eq!(EvalTransform::training(DatasetName::Flower, 224), resize(224));
-    assert_eq!(EvalTransform::training(DatasetName::Stl10, 96), EvalTransform::Plain { size_px: 96 });
-    let training = EvalTransform::training(DatasetName::Imagenet, 224);
+    assert_eq!(EvalTransform::training(DatasetName::Flower, 224, None), resize(224));
+    assert_eq!(EvalTransform::training(DatasetName::Stl10, 96, None), EvalTransform::Plain { size_px: 96 });
+    let training = EvalTransform::training(DatasetName::Imagenet, 224, None);
     assert_eq!(training, EvalTransform::RandomCropFlip { size_px: 224, filter: Filter::Bicubic });
     assert!(training.is_random() && !resize(256).is_random());
     assert_eq!([training.size_px(), resize(256).size_px()], [224, 224]);
+    // As asked, whatever the data set.
+    let asked = |dataset, size, augment| EvalTransform::training(dataset, size, Some(augment));
+    assert_eq!(asked(DatasetName::Imagenet, 224, ClassifierAugment::None), resize(256));
+    assert_eq!(asked(DatasetName::Flower, 224, ClassifierAugment::CropFlip), training);
+    let shift = |resize_px, crop_px, filter, margin_px| EvalTransform::RandomShiftFlip {
+        resize_px,
+        crop_px,
+        filter,
+        margin_px,
+    };
+    let shifted = asked(DatasetName::Imagenet, 224, ClassifierAugment::ShiftFlip);
+    assert_eq!(shifted, shift(256, 224, Filter::Bicubic, 28));
+    assert!(shifted.is_random() && shifted.size_px() == 224);
+    assert_eq!(asked(DatasetName::Cifar10, 32, ClassifierAugment::ShiftFlip), shift(32, 32, Filter::Bilinear, 4));
+}
+
+/// torchvision's `RandomCrop(side, padding)` and `RandomHorizontalFlip`, pixel by pixel.
+#[test]
+fn shifted_images_are_the_plain_ones_moved_and_mirrored() {
+    let fixtures = fixtures();
+    let small = image(&fixtures["images"]["small"]);
+    let cifar = EvalTransform::training(DatasetName::Cifar10, 32, Some(ClassifierAugment::ShiftFlip));
+    let other = EvalTransform::training(DatasetName::Flower, 24, Some(ClassifierAugment::ShiftFlip));
+    for (source, side, margin, plain, transform) in [
+        (small, 32, 4, EvalTransform::evaluation(DatasetName::Cifar10, 32), cifar),
+        (photo(), 24, 3, EvalTransform::evaluation(DatasetName::Flower, 24), other),
+    ] {
+        let (mut still, mut moved) = (vec![0; side * side * 3], vec![0; side * side * 3]);
+        plain.apply(&mut Renderer::new(), source, &mut stream(0), &mut still);
+        let shifted = |right: i32, down: i32, flip: bool| -> Vec<u8> {
+            let level = |y: i32, x: i32, channel: usize| {
+                let (y, x) = (y - down, (if flip { side as i32 - 1 - x } else { x }) - right);
+                let inside = (0..side as i32).contains(&y) && (0..side as i32).contains(&x);
+                if inside { still[(y as usize * side + x as usize) * 3 + channel] } else { 0 }
+            };
+            let places = (0..side as i32).flat_map(|y| (0..side as i32).map(move |x| (y, x)));
+            places.flat_map(|(y, x)| [level(y, x, 0), level(y, x, 1), level(y, x, 2)]).collect()
+        };
+        let mut found = std::collections::BTreeMap::new();
+        for draw in 0..2000 {
+            transform.apply(&mut Renderer::new(), source, &mut stream(draw), &mut moved);
+            *found.entry(moved.clone()).or_insert(0) += 1;
+        }
+        let mut possible: Vec<Vec<u8>> = Vec::new();
+        for (right, down) in (-margin..=margin).flat_map(|right| (-margin..=margin).map(move |down| (right, down))) {
+            possible.extend([shifted(right, down, false), shifted(right, down, true)]);
+        }
+        assert!(found.keys().all(|picture| possible.contains(picture)));
+        // 162 or 98 ways, each drawn 12 or 20 times of 2,000 on average.
+        assert!(found.len() + 2 >= possible.len(), "{} of {}", found.len(), possible.len());
+        assert!(found.values().all(|&count| count < 50), "{:?}", found.values());
+    }
 }
 
 /// All 2^24 colours as planes, red slowest.

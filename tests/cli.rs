@@ -184,6 +184,14 @@ fn pretraining_commands_of_the_paper() {
     assert_eq!(run.augmentation.blur_prob, 0.0);
     assert_eq!((run.data.image_size_px, run.model.stem), (32, Stem::Small));
 
+    let run = pretrain("--dataset_name=cifar10 --faster_version --engine=cpu");
+    assert_eq!((run.engine, run.augmentation.blur_prob), (Engine::Cpu, 0.5), "what is asked for counts");
+    let run = pretrain("--dataset_name=cifar10 --engine=tensor");
+    assert_eq!((run.engine, run.augmentation.blur_prob), (Engine::Tensor, 0.0), "the recipe stays");
+    let error = resolve("--dataset_name=cifar10 --data-on-device=yes").unwrap_err().to_string();
+    assert!(error.contains("--engine tensor"), "{error}");
+    assert_eq!(resolve("--engine=tensor --data-on-device=no").unwrap().config.data_on_device, DataOnDevice::No);
+
     let resolved = resolve("--dataset_name=imagenet --clr=simclr").unwrap();
     let Job::Pretrain(run) = resolved.config.job else { panic!("pre-training") };
     let expected = Pretrain {
@@ -218,6 +226,8 @@ fn pretraining_commands_of_the_paper() {
         epochs: 100,
         seed: 42,
         precision: Precision::Fp32,
+        numerics: Numerics::default(),
+        grad_cache: 1,
         sync_bn: true,
         log_every: 50,
         save_every_n_epochs: 2,
@@ -287,6 +297,8 @@ fn evaluation_commands_of_the_paper() {
         batch_size: 4096,
         epochs: 100,
         patience_epochs: 0,
+        early_stop_on: EarlyStopOn::HeldOut,
+        augment: None,
         standardize: false,
         reg_weights: vec![0.0],
         knn: KnnConfig { neighbours: 200, temperature: 0.1 },
@@ -294,6 +306,7 @@ fn evaluation_commands_of_the_paper() {
         resume: None,
         seed: 42,
         precision: Precision::Fp32,
+        numerics: Numerics::default(),
     };
     assert_eq!(run, expected);
     let run = evaluate(&line("finetune"));
@@ -427,6 +440,9 @@ fn every_kind_of_evaluation_resolves() {
         matches!(&run.source, EncoderSource::Scratch(model) if model.depth == Depth::Res18 && model.stem == Stem::Small)
     );
     assert_eq!((run.mode, run.schedule.name, run.patience_epochs), (TransferMode::Finetune, ScheduleName::Cosine, 0));
+    let run = evaluate("--train-mode supervised --early-stop-on=test --fc-augment=shift_flip --patience-epochs 2");
+    assert_eq!((run.early_stop_on, run.patience_epochs), (EarlyStopOn::Test, 2));
+    assert_eq!(run.augment, Some(ClassifierAugment::ShiftFlip));
 
     let run = evaluate(
         "--train-mode eval --checkpoint x --fc-epochs 5 --fc-batch-size 64 --fc-lr 0.1 --fc-optimizer lbfgs \
@@ -453,6 +469,15 @@ fn flags_without_effect_are_named() {
     let [warning] = &warnings("--fc-lr 3")[..] else { panic!("one") };
     assert!(warning.ends_with("ssl: --fc-lr"));
     assert!(warnings("--train-mode supervised --model res18").is_empty());
+    let eval = "--train-mode eval --checkpoint x";
+    assert_eq!(
+        warnings(&format!("{eval} --transfer-mode finetune --reg-weight 1 --knn-neighbours 5 --patience-epochs 3")),
+        ["no effect where the whole network is trained: --reg-weight, --knn-neighbours"]
+    );
+    assert_eq!(
+        warnings(&format!("{eval} --fc-optimizer LBFGS --fc-lr 1 --early-stop-on test --reg-weight 1e-3")),
+        ["no effect on a linear evaluation: --early-stop-on", "no effect with --fc-optimizer LBFGS: --fc-lr"]
+    );
 }
 
 // Errors.
@@ -534,7 +559,10 @@ fn contradictions_name_both_sides() {
     let machine = |line: &str| cli::resolve(&typed(line), &no_checkpoint).unwrap_err().to_string();
     assert!(machine("--disable_cuda --device cuda:1").contains("--device cuda:1 and --disable-cuda"));
     assert!(machine("--fp16_precision --precision bf16").contains("--precision bf16 and --fp16-precision"));
-    assert!(machine("--fp16_precision --device cpu").contains("needs a GPU"));
+    let slow = cli::resolve(&typed("--fp16_precision --device cpu"), &no_checkpoint).unwrap();
+    assert!(slow.warnings.iter().any(|warning| warning.contains("fp16 is slow on the CPU")), "{:?}", slow.warnings);
+    let parts = machine("--batch-size 8 --grad-cache 9");
+    assert!(parts.contains("--grad-cache 9") && parts.contains("--batch-size 8"), "{parts}");
     assert!(refused("--checkpoint x --checkpoint-dir y").contains("cannot be used with"));
     assert!(refused("--resume x --log-dir y").contains("cannot be used with"));
     assert!(refused("--train-from x").contains("--log-dir"));
@@ -712,6 +740,7 @@ fn a_real_checkpoint_gives_its_run_back() {
         model_name: Some("res10".into()),
         epoch_rows: None,
         temperature: None,
+        scaler: None,
         batch_size: Some(64),
     };
     let path = directory.path().join("checkpoint_0001.pth.tar");

@@ -218,9 +218,11 @@ fn one_step(ranks: &Ranks, seed: u64, objective: Objective, compute: Kind, sync_
         encoder: &encoder,
         parameters: &parameters,
         optimizer: &mut Idle,
+        scaler: None,
         objective,
         temperature: 0.1,
         pass: ranks.pass(Pass::train(compute), sync_bn),
+        chunks: 1,
         ranks,
     };
     let taken = step.take(&batch, 0.1).expect("a step");

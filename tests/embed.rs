@@ -169,6 +169,46 @@ fn the_projection_head_is_embedded_on_request() {
     assert!(said(&output).contains("has no projection head"), "{}", said(&output));
 }
 
+/// Features of 2,000 and of 26,000 images: 4 and 53 MB on the disk, and in memory at their peak the same.
+#[test]
+fn memory_does_not_grow_with_the_data() {
+    let place = tempfile::tempdir().expect("a directory");
+    let file = encoder(place.path());
+    let picture = place.path().join("picture.png");
+    image::RgbImage::from_pixel(8, 8, image::Rgb([200, 90, 30])).save(&picture).expect("writes");
+    let peak = |images: usize| -> i64 {
+        let (data, out) = (place.path().join(format!("data_{images}")), place.path().join(format!("out_{images}")));
+        std::fs::create_dir(&data).expect("a directory");
+        for number in 0..images {
+            std::fs::hard_link(&picture, data.join(format!("{number:06}.png"))).expect("links");
+        }
+        let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
+        command.args([
+            "embed",
+            "--image-size=8",
+            "--precision=fp32",
+            "--device=cpu",
+            "--workers=1",
+            "--dataset-name=folder",
+        ]);
+        command.args(["--part=unlabelled", &format!("--data={}", data.display()), &format!("--out={}", out.display())]);
+        command.arg(format!("--checkpoint={}", file.display())).env("OMP_NUM_THREADS", "1");
+        // The list of the folder's names may be kept; it is no part of what is measured.
+        command.env("FLATNCE_INDEX_CACHE", "off").stdout(std::process::Stdio::null());
+        let child = command.spawn().expect("it starts");
+        let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
+        // SAFETY: the child has not been waited for, so its number is still its own; both places are ours.
+        let ended = unsafe { libc::wait4(child.id() as i32, &raw mut status, 0, usage.as_mut_ptr()) };
+        assert_eq!((ended, status), (child.id() as i32, 0), "{images} images");
+        let bytes = std::fs::metadata(out.join("features.npy")).expect("there").len();
+        assert_eq!(bytes, 128 + 4 * 512 * images as u64);
+        // SAFETY: wait4 filled it in.
+        unsafe { usage.assume_init() }.ru_maxrss // KiB
+    };
+    let (few, many) = (peak(2_000), peak(26_000));
+    assert!(many - few < 12 << 10, "{few} KiB for 2,000 images, {many} KiB for 26,000");
+}
+
 #[test]
 fn numpy_and_safetensors_read_the_same_numbers() {
     let Some(python) = support::python("safetensors") else { return };

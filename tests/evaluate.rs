@@ -61,6 +61,8 @@ fn settings() -> Evaluate {
         batch_size: 64,
         epochs: 4,
         patience_epochs: 0,
+        early_stop_on: EarlyStopOn::Test,
+        augment: None,
         standardize: false,
         reg_weights: vec![0.0],
         knn: KnnConfig { neighbours: 50, temperature: 0.1 },
@@ -77,6 +79,7 @@ fn config(run: &Evaluate, save_dir: &Path) -> Config {
         start: Start::Fresh,
         device: DeviceChoice::Cpu,
         workers: 2,
+        data_on_device: DataOnDevice::Auto,
         save_dir: save_dir.to_owned(),
         feature_cache: None,
         talk: Talk::Quiet,
@@ -213,7 +216,9 @@ fn a_linear_evaluation_writes_every_number_with_its_meaning() {
     let results = holder_of(directory.path(), "linear_eval.json");
     assert!(results.starts_with(directory.path().join("fashion_mnist_mini/scratch/64_4_fc")));
     let json = json_in(&results.join("linear_eval.json"));
-    assert_eq!(serde_json::from_value::<Outcome>(json.clone()).unwrap(), outcome);
+    // Times are read back to their last bit but one.
+    let timeless = |outcome: Outcome| Outcome { seconds_features: 0.0, seconds_training: 0.0, ..outcome };
+    assert_eq!(timeless(serde_json::from_value(json.clone()).unwrap()), timeless(outcome.clone()));
     for name in [
         "test_top1_last_epoch",
         "test_top1_best_epoch",
@@ -492,9 +497,79 @@ fn fine_tuning_stops_without_gain_and_when_the_loss_is_lost() {
     let outcome = run_in(directory.path(), &run, &images).unwrap().remove(0);
     assert!(outcome.epochs_trained < 20, "{outcome:?}");
     assert_eq!(outcome.epochs_trained, outcome.best_epoch + 3);
+    assert_eq!((outcome.held_out_images, outcome.chosen), (0, None), "the test images decided");
     run.optimizer = OptimizerConfig { name: OptimizerName::Sgd, lr: 1e30, ..run.optimizer };
     let error = format!("{:#}", run_in(directory.path(), &run, &images).unwrap_err());
     assert!(error.contains("in step 1 ") && error.contains("1.000e30"), "{error}");
+}
+
+/// A tenth of the training images decides when to stop, and is not trained on.
+#[test]
+fn held_out_images_stop_the_training_and_choose_the_epoch() {
+    let (directory, images) = (tempfile::tempdir().unwrap(), images(100, 50));
+    let run = Evaluate { epochs: 20, patience_epochs: 2, early_stop_on: EarlyStopOn::HeldOut, ..finetune() };
+    let outcome = run_in(directory.path(), &run, &images).unwrap().remove(0);
+    let chosen = outcome.chosen.unwrap();
+    let results = holder_of(directory.path(), "supervised.json");
+    let lines: Vec<serde_json::Value> = std::fs::read_to_string(results.join("metrics.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    // By hand from the epochs' lines: the first of the best, then two epochs more.
+    let column = |name: &str| lines.iter().map(|line| line[name].as_f64().unwrap()).collect::<Vec<f64>>();
+    let (held_out, test) = (column("held_out_top1"), column("test_top1"));
+    let best = held_out.iter().copied().fold(0.0, f64::max);
+    let first = held_out.iter().position(|&top1| top1 == best).unwrap();
+    assert_eq!((chosen.chosen_epoch as usize, chosen.held_out_top1), (first, best));
+    assert_eq!(chosen.test_top1_chosen_epoch, test[first]);
+    assert!(lines.len() == 20 || lines.len() == first + 3, "{held_out:?}");
+    assert_eq!((outcome.held_out_images, outcome.train_images), (10, 100));
+    // Percentages of 10 and of 90 images, as many as there are in each part.
+    assert!(held_out.iter().all(|top1| (top1 / 10.0).fract().abs() < 1e-9), "{held_out:?}");
+    let of_90 = |top1: f64| (top1 * 0.9 - (top1 * 0.9).round()).abs() < 1e-6;
+    assert!(column("train_top1").into_iter().all(of_90), "{:?}", column("train_top1"));
+    let json = json_in(&results.join("supervised.json"));
+    assert_eq!(json["test_top1_chosen_epoch"], chosen.test_top1_chosen_epoch);
+    assert!(json["meaning"]["test_top1_chosen_epoch"].as_str().unwrap().contains("held-out"));
+
+    // One image a class: nothing can be held out, and no test image takes its place.
+    let few = Images { train: Arc::new(images.train.subset(&first_of_each_class(&images))), ..images.clone() };
+    let outcome = run_in(directory.path(), &Evaluate { epochs: 4, patience_epochs: 1, ..run }, &few).unwrap().remove(0);
+    assert_eq!((outcome.held_out_images, outcome.chosen, outcome.epochs_trained), (0, None, 4));
+}
+
+fn first_of_each_class(images: &Images) -> Vec<usize> {
+    let labels = images.train.labels.as_ref().unwrap();
+    (0..10).map(|class| labels.iter().position(|&label| label == class).unwrap()).collect()
+}
+
+#[test]
+fn an_early_stop_by_held_out_images_survives_a_stop() {
+    let run = Evaluate { patience_epochs: 3, early_stop_on: EarlyStopOn::HeldOut, ..finetune() };
+    resumed_equals_whole(&run, &images(100, 50), "supervised.json");
+}
+
+#[test]
+fn training_images_are_drawn_as_asked() {
+    let images = images(60, 30);
+    let losses = |augment| {
+        let directory = tempfile::tempdir().unwrap();
+        let mut run = Evaluate { epochs: 2, augment, ..settings() };
+        // At a learning rate of next to nothing only the features can move the loss.
+        run.optimizer.lr = 1e-12;
+        run_in(directory.path(), &run, &images).unwrap();
+        let text = std::fs::read_to_string(holder_of(directory.path(), "metrics.jsonl").join("metrics.jsonl")).unwrap();
+        let loss = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["loss"].as_f64().unwrap();
+        text.lines().map(loss).collect::<Vec<f64>>()
+    };
+    let still = losses(Some(ClassifierAugment::None));
+    assert!((still[0] - still[1]).abs() < 1e-5, "{still:?}");
+    assert_eq!(still, losses(None), "fashion_mnist's own");
+    for augment in [ClassifierAugment::CropFlip, ClassifierAugment::ShiftFlip] {
+        let drawn = losses(Some(augment));
+        assert!((drawn[0] - drawn[1]).abs() > 1e-4 && (drawn[0] - still[0]).abs() > 1e-4, "{augment}: {drawn:?}");
+    }
 }
 
 #[test]

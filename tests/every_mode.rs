@@ -126,14 +126,22 @@ impl Case<'_> {
         assert_eq!(json["test_images"], self.tree.test, "{context}");
         assert_eq!(json["epochs_trained"], 1, "{context}");
         assert_eq!(json["checkpoint"].is_null(), self.encoder.is_empty(), "{context}");
+        // Fine-tuning holds a tenth of a class out, and one image at least where a class has two.
+        let held_out = json["held_out_images"].as_u64().expect("a number") as usize;
+        let fine_tuned = self.protocol == "finetune";
+        assert!(fine_tuned || held_out == 0, "{context}");
+        assert!(!fine_tuned || self.labelled <= self.tree.classes || held_out > 0, "{context}");
         let mut accuracies: Vec<&str> =
             vec!["test_top1_last_epoch", "test_top5_last_epoch", "test_top1_best_epoch", "train_top1"];
+        if held_out > 0 {
+            accuracies.push("test_top1_chosen_epoch");
+        }
         if self.protocol == "linear_eval" {
             accuracies.extend(["knn_weighted_top1", "knn_plain_top1"]);
         }
         for name in accuracies {
             // Whole numbers of images: a count of another set would show.
-            let images = if name == "train_top1" { self.labelled } else { self.tree.test } as f64;
+            let images = if name == "train_top1" { self.labelled - held_out } else { self.tree.test } as f64;
             let percent = json[name].as_f64().unwrap_or_else(|| panic!("{name}: {context}"));
             let correct = percent / 100.0 * images;
             assert!((0.0..=100.0).contains(&percent), "{name}: {context}");

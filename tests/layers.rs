@@ -11,7 +11,19 @@ const FLOORS: &[&[&str]] = &[
     &["train"],
     &["loader"],
     &["data", "augment", "model", "loss", "optim", "monitor", "report", "run_dir", "checkpoint"],
-    &["torch_file", "state", "config", "device", "distributed", "pixels", "rng", "durable", "memory", "vectorise"],
+    &[
+        "torch_file",
+        "state",
+        "config",
+        "device",
+        "distributed",
+        "pixels",
+        "rng",
+        "durable",
+        "memory",
+        "native",
+        "vectorise",
+    ],
 ];
 
 /// An import between two modules of one floor: (from, to, why).
@@ -20,6 +32,8 @@ type Neighbours = [(&'static str, &'static str, &'static str)];
 /// The imports of that kind that are meant.
 const NEIGHBOURS: &Neighbours = &[
     ("device", "config", "which devices and precisions can be asked for is configuration"),
+    ("device", "native", "what a device is told goes through libtorch's C++ interface"),
+    ("device", "memory", "the main memory is the memory of the CPU as a device"),
     ("checkpoint", "run_dir", "the names of checkpoint files are the directory's business: which is the newest"),
 ];
 

@@ -1,12 +1,13 @@
 //! Batches: ordered, reshuffled, whole, and the same whatever the number of workers.
 
 use flatnce::augment::EvalTransform;
-use flatnce::config::{Augmentation, BadImages, DataConfig, DatasetName};
+use flatnce::config::{Augmentation, BadImages, DataConfig, DataOnDevice, DatasetName};
 use flatnce::data::{self, Images, Packed, Part, Split};
-use flatnce::loader::{Loader, Order, PREFETCH, Rendering};
+use flatnce::loader::{Loader, Order, PREFETCH, Rendering, Share};
+use flatnce::rng::{Purpose, Stream};
 use std::collections::HashSet;
 use std::sync::Arc;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// `count` images of 6x6 pixels; every byte of image i is i.
 fn numbered(count: usize) -> Arc<Split> {
@@ -107,6 +108,105 @@ fn evaluation_walks_in_order_with_labels_and_the_remainder() {
     assert_ne!(samples, (0..10).collect::<Vec<_>>());
     samples.sort_unstable();
     assert_eq!(samples, (0..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_shares_of_all_processes_are_the_batch() {
+    let whole = Loader::new(numbered(67), views(), Order::Shuffled, 20, 7, 2).expect("a loader");
+    let one = contents(&whole, 1, 1);
+    let shares: Vec<_> = (0..3)
+        .map(|rank| contents(&whole.clone().with_share(Share::Rows { rank, ranks: 3 }), 1, 1))
+        .inspect(|batches| assert_eq!(batches.len(), one.len()))
+        .collect();
+    for (number, (samples, pixels)) in one.iter().enumerate() {
+        let parts: Vec<_> = shares.iter().map(|batches| &batches[number]).collect();
+        assert!(parts.iter().all(|(samples, _)| (6..=7).contains(&samples.len())));
+        let joined: Vec<usize> = parts.iter().flat_map(|(samples, _)| samples.clone()).collect();
+        assert_eq!(&joined, samples);
+        // View-major within each part.
+        let halves = |view: usize| {
+            parts.iter().flat_map(move |(_, pixels)| {
+                let half = pixels.len() / 2;
+                pixels[view * half..][..half].to_vec()
+            })
+        };
+        assert!(halves(0).chain(halves(1)).eq(pixels.iter().copied()), "batch {number}");
+    }
+    // The last batch of a whole epoch may be smaller than the number of processes.
+    let loader = Loader::new(numbered(9), plain(), Order::Sequential, 4, 0, 1).expect("a loader");
+    let lengths = |rank| -> Vec<usize> {
+        contents(&loader.clone().with_share(Share::Rows { rank, ranks: 2 }), 0, 0)
+            .iter()
+            .map(|(s, _)| s.len())
+            .collect()
+    };
+    assert_eq!((lengths(0), lengths(1)), (vec![2, 2, 0], vec![2, 2, 1]));
+}
+
+/// `count` noisy images, packed.
+fn noisy(count: usize) -> Arc<Split> {
+    let mut noise = Stream::new(4, Purpose::Subset, 0, 0, 0);
+    let pixels = (0..count * 20 * 14 * 3).map(|_| noise.below(256) as u8).collect();
+    let images = Images::Packed(Packed::new(pixels, 20, 14));
+    Arc::new(Split { images, labels: Some((0..count as i64).collect()), classes: Vec::new(), name: "noisy".into() })
+}
+
+/// Jitter and greyscale, no blur: both engines have the same pixels.
+fn without_blur(size_px: usize) -> Rendering {
+    Rendering::Views { recipe: Augmentation::paper(DatasetName::Cifar10, size_px as u32, false), size_px }
+}
+
+#[test]
+fn the_tensor_engine_makes_the_batches_of_the_workers() {
+    let workers = Loader::new(noisy(67), without_blur(12), Order::Shuffled, 20, 7, 2).expect("a loader");
+    let epoch = contents(&workers, 3, 0);
+    assert_eq!(contents(&workers.clone().deliver_to(Device::Cpu), 3, 0), epoch);
+    for wish in [DataOnDevice::Auto, DataOnDevice::Yes, DataOnDevice::No] {
+        let tensors = workers.clone().on_device(Device::Cpu, wish).expect("it fits");
+        assert_eq!(contents(&tensors, 3, 0), epoch, "{wish}");
+        assert_eq!(contents(&tensors, 3, 2), epoch[2..], "{wish}, from the middle");
+        assert_eq!(contents(&tensors, 3, 3), [], "{wish}, from the end");
+        let batch = tensors.epoch(3, 1).next().expect("one").expect("a batch");
+        let labels = Vec::<i64>::try_from(batch.labels.expect("labels")).expect("numbers");
+        assert!(labels.iter().eq(batch.samples.iter().map(|sample| *sample as i64).collect::<Vec<_>>().iter()));
+        let said = tensors.describe();
+        assert_eq!(said.contains("in its memory"), wish != DataOnDevice::No, "{said}");
+        // A process's share of it.
+        let share = Share::Rows { rank: 1, ranks: 3 };
+        let theirs = contents(&workers.clone().with_share(share), 3, 0);
+        assert_eq!(contents(&tensors.with_share(share), 3, 0), theirs, "{wish}, shared");
+    }
+}
+
+/// A directory of `count` photographs of different sizes.
+fn photographs(count: usize) -> (tempfile::TempDir, DataConfig) {
+    let place = tempfile::tempdir().expect("a directory");
+    let mut noise = Stream::new(5, Purpose::Subset, 0, 0, 0);
+    for number in 0..count as u32 {
+        let picture = image::RgbImage::from_fn(9 + number * 3, 40 - number, |_, _| {
+            image::Rgb([0; 3].map(|_: u8| noise.below(256) as u8))
+        });
+        picture.save(place.path().join(format!("{number:02}.png"))).expect("a file");
+    }
+    let root = place.path().to_path_buf();
+    let dataset = DatasetName::Folder;
+    (place, DataConfig { dataset, root, image_size_px: 12, train_images: None, bad_images: BadImages::Fail })
+}
+
+#[test]
+fn files_of_all_sizes_are_cropped_by_workers_and_colored_by_tensors() {
+    let (_place, config) = photographs(14);
+    let split = Arc::new(data::load(&config, Part::Unlabelled).expect("files"));
+    let workers = Loader::new(split, without_blur(12), Order::Shuffled, 5, 7, 2).expect("a loader");
+    let tensors = workers.clone().on_device(Device::Cpu, DataOnDevice::Auto).expect("files are streamed");
+    for epoch in [0, 1] {
+        assert_eq!(contents(&tensors, epoch, 0), contents(&workers, epoch, 0), "epoch {epoch}");
+    }
+    let error = workers.on_device(Device::Cpu, DataOnDevice::Yes).expect_err("files").to_string();
+    assert!(
+        error.contains("--data-on-device yes") && error.contains("image files") && error.contains("auto"),
+        "{error}"
+    );
 }
 
 #[test]

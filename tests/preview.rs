@@ -77,6 +77,31 @@ fn parameters_are_printed_on_request_and_errors_name_the_flag() {
 }
 
 #[test]
+fn the_tensor_engine_shows_its_own_views() {
+    let place = tempfile::tempdir().expect("a directory");
+    let sheet = |engine: &str, more: &[&str]| {
+        let (out, views) = (format!("--out={engine}.png"), format!("--views={engine}.safetensors"));
+        let engine = format!("--engine={engine}");
+        let words = [&["--dataset-name=fashion_mnist_mini", "--images=12", &out, &views, &engine], more].concat();
+        let output = preview(place.path(), &words);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let name = engine.trim_start_matches("--engine=");
+        let read = |kind: &str| std::fs::read(place.path().join(format!("{name}.{kind}"))).expect("a file");
+        let bytes = read("safetensors");
+        let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
+        let notes = header.metadata().clone().expect("notes");
+        assert_eq!(notes["engine"], name);
+        (read("png"), file.tensor("views").expect("views").data().to_vec())
+    };
+    // Without blur the engines have the same pixels, with it they may differ by a level.
+    assert!(sheet("tensor", &[]) == sheet("cpu", &[]));
+    let (_, tensor) = sheet("tensor", &["--blur"]);
+    let (_, cpu) = sheet("cpu", &["--blur"]);
+    assert!(tensor.iter().zip(&cpu).all(|(a, b)| a.abs_diff(*b) <= 1));
+}
+
+#[test]
 fn batches_of_views_are_those_of_training() {
     let place = tempfile::tempdir().expect("a directory");
     let words = ["--dataset-name=fashion_mnist_mini", "--images=5", "--seed=9", "--batches=3", "--views=v.safetensors"];

@@ -104,9 +104,19 @@ fn sgd_in_fp32() {
     two_and_two_are_four("fp32", "sgd", "0.05");
 }
 
-/// SIGTERM in the middle of an epoch, three times over, and still the same bits.
 #[test]
 fn stopping_within_epochs_changes_nothing() {
+    stopping_within_epochs("cpu");
+}
+
+/// Against the run whose views the CPU's threads render: its recipe has no blur, so the engines' pixels are the same.
+#[test]
+fn nor_with_the_tensor_engine_which_trains_as_the_other_does() {
+    stopping_within_epochs("tensor");
+}
+
+/// SIGTERM in the middle of an epoch, three times over, and still the same bits.
+fn stopping_within_epochs(engine: &str) {
     let place = tempfile::tempdir().expect("a directory");
     let (whole, parts) = (place.path().join("whole"), place.path().join("parts"));
     let with = |results: &Path| format!("--save-dir={}", results.display());
@@ -125,7 +135,8 @@ fn stopping_within_epochs_changes_nothing() {
     run(&as_words(&whole_words).split('\u{0}').collect::<Vec<_>>());
     let whole = run_directory(&whole);
 
-    let part_words = settings(&with(&parts));
+    let mut part_words = settings(&with(&parts));
+    part_words.push(format!("--engine={engine}"));
     let mut command = flatnce(&as_words(&part_words).split('\u{0}').collect::<Vec<_>>());
     let mut stops = 0;
     let mut within_epoch = 0;

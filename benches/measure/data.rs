@@ -1,11 +1,12 @@
 //! Indexing and loading.
 
 use super::serve;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use flatnce::cli;
-use flatnce::config::{Augmentation, BadImages, DataConfig, DatasetName};
-use flatnce::data::{self, Part};
+use flatnce::config::{Augmentation, BadImages, DataConfig, DataOnDevice, DatasetName, DeviceChoice};
+use flatnce::data::{self, Images, Packed, Part, Split};
 use flatnce::loader::{Loader, Order, Rendering};
+use flatnce::rng::{Purpose, Stream};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,6 +61,40 @@ pub fn loader(source: &str, workers: usize, images: usize) -> Result<()> {
             "images": total, "order_seconds": order_seconds, "seconds": seconds,
             "images_per_second": 1e6 / microseconds, "microseconds_per_image": microseconds
         }))
+    })
+}
+
+/// The tensor engine alone: batches of views of made-up images in the device's memory, waited for at the end. `shape` is
+/// `32` (CIFAR-10's recipe) or `224` (ImageNet's, from images of 96 pixels).
+pub fn tensors(shape: &str, batch: usize, device: &str, batches: usize) -> Result<()> {
+    let (width, size_px, recipe) = match shape {
+        "32" => (32, 32, Augmentation::paper(DatasetName::Cifar10, 32, false)),
+        "224" => (96, 224, Augmentation::paper(DatasetName::Imagenet, 224, false)),
+        other => bail!("{other} is neither 32 nor 224"),
+    };
+    let choice = DeviceChoice::try_from(device.to_owned()).map_err(|error| anyhow!(error))?;
+    let (device, _) = flatnce::device::resolve(choice)?;
+    let mut noise = Stream::new(0, Purpose::Subset, 0, 0, 0);
+    let pixels = (0..4 * batch * width * width * 3).map(|_| noise.below(256) as u8).collect();
+    let images = Images::Packed(Packed::new(pixels, width, width));
+    let split = Arc::new(Split { images, labels: None, classes: Vec::new(), name: "made up".into() });
+    let loader = Loader::new(split, Rendering::Views { recipe, size_px }, Order::Shuffled, batch, 0, 1)?;
+    let loader = loader.on_device(device, DataOnDevice::Yes)?;
+    let mut epoch = 0;
+    serve(|| {
+        let start = Instant::now();
+        let (mut done, mut last) = (0, None);
+        while done < batches {
+            for batch in loader.epoch(epoch, 0).take(batches - done) {
+                last = Some(batch?.images);
+                done += 1;
+            }
+            epoch += 1;
+        }
+        // Reading waits for all that was asked of the device before.
+        let level = last.context("a batch")?.get(0).max().int64_value(&[]);
+        let seconds = start.elapsed().as_secs_f64() / done as f64;
+        Ok(json!({"seconds": seconds, "views_per_second": 2.0 * batch as f64 / seconds, "level": level}))
     })
 }
 

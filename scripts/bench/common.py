@@ -43,6 +43,8 @@ def target_directory():
 
 
 def binary():
+    if given := os.environ.get("FLATNCE_BINARY"):
+        return given
     path = target_directory() / "release" / "flatnce"
     if not path.exists():
         sys.exit(f"bench: error: {path} is not there; run scripts/bench.sh, or cargo build --release")
@@ -221,7 +223,19 @@ def surroundings():
         facts.setdefault(key.strip(), value.strip())
     flags = facts.get("flags", "").split()
     memory = next(int(line.split()[1]) for line in open("/proc/meminfo") if line.startswith("MemTotal"))
-    told = lambda *command: subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    def told(*command):
+        try:
+            return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        except OSError:
+            return None  # A machine that only measures has no compiler.
+
+    def version(name):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
     return {
         "machine": {
             "cpu": facts.get("model name"),
@@ -238,7 +252,7 @@ def surroundings():
             "flatnce": told(binary(), "--version"),
             "rustc": told("rustc", "--version"),
             "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
+            **{name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},
         },
         "commit": told("git", "describe", "--always", "--dirty", "--abbrev=12"),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

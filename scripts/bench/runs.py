@@ -61,6 +61,26 @@ class Watch:
         return self.peak_mib
 
 
+def epochs_of(command, place, during=None):
+    """Runs a training of ours whose results go below `place`: when each epoch's line reached metrics.jsonl, the lines, and
+    the peak of memory. `during(epochs)` is called again and again with the number of epochs that are done."""
+    child = subprocess.Popen(command, cwd=common.ROOT)
+    watch, arrivals, file = Watch(child.pid), [], None
+    while child.poll() is None:
+        if file is None:
+            file = next(iter(Path(place).rglob("metrics.jsonl")), None)
+        elif (lines := file.read_bytes().count(b"\n")) > len(arrivals):
+            arrivals += [time.time()] * (lines - len(arrivals))
+        if during:
+            during(len(arrivals))
+        time.sleep(0.004)
+    peak = watch.stop()
+    if child.returncode != 0 or file is None:
+        sys.exit(f"bench: error: {' '.join(command)} ended with status {child.returncode}")
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    return arrivals + [time.time()] * (len(rows) - len(arrivals)), rows, peak
+
+
 def ours(model, precision, steps_per_epoch, epochs):
     """Runs the program for whole epochs. Times are those at which the epochs' lines reach metrics.jsonl, so that
     everything between two steps counts, and the end of an epoch too. The first epoch is not in the rate."""
@@ -83,19 +103,7 @@ def ours(model, precision, steps_per_epoch, epochs):
         if precision:
             command.append(f"--precision={precision}")
         begun = time.time()
-        child = subprocess.Popen(command, cwd=common.ROOT)
-        watch, arrivals, file = Watch(child.pid), [], None
-        while child.poll() is None:
-            if file is None:
-                file = next(iter(Path(place).rglob("metrics.jsonl")), None)
-            elif (lines := file.read_bytes().count(b"\n")) > len(arrivals):
-                arrivals += [time.time()] * (lines - len(arrivals))
-            time.sleep(0.004)
-        peak = watch.stop()
-        if child.returncode != 0 or file is None:
-            sys.exit(f"bench: error: {' '.join(command)} ended with status {child.returncode}")
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
-        arrivals += [time.time()] * (len(rows) - len(arrivals))
+        arrivals, rows, peak = epochs_of(command, place)
     result = {"first": arrivals[0] - begun, "peak_mib": peak, "data_wait_share": rows[-1]["data_wait_share"]}
     if epochs > 1:
         result["rate"] = (epochs - 1) * steps_per_epoch * BATCH / (arrivals[-1] - arrivals[0])

@@ -30,7 +30,7 @@ MEAN, STD = 0.5, 0.5
 
 def fashion_home():
     """Where Fashion-MNIST lies (the whole set, else the sample in the repository), and our name for it."""
-    for place in [Path("/usr/share/dataset-fashion-mnist"), ROOT / "datasets/fashion_mnist"]:
+    for place in [Path("/usr/share/datasets/fashion-mnist"), ROOT / "datasets/fashion_mnist"]:
         if (place / "train-images-idx3-ubyte.gz").exists() or (place / "train-images-idx3-ubyte").exists():
             return place, "fashion_mnist"
     return ROOT / "datasets/fashion_mnist_mini", "fashion_mnist_mini"
@@ -85,13 +85,14 @@ def loader(images, batch, workers, stay):
 
 
 class Encoder(nn.Module):
-    """A ResNet for small images with a projection head of two layers; input in [0, 1]."""
+    """A ResNet with a projection head of two layers, its stem that for small images or ImageNet's; input in [0, 1]."""
 
-    def __init__(self, name, dim=128):
+    def __init__(self, name, dim=128, small=True):
         super().__init__()
         trunk = ResNet(*BLOCKS[name])
-        trunk.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        trunk.maxpool = nn.Identity()
+        if small:
+            trunk.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+            trunk.maxpool = nn.Identity()
         width = trunk.fc.in_features
         trunk.fc = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, dim))
         self.trunk = trunk
@@ -102,12 +103,12 @@ class Encoder(nn.Module):
 
 def masked_loss(projected, temperature=0.1):
     """FlatNCE through matrices of all pairs taken apart by boolean masks, with InfoNCE's value for the log."""
-    views = projected.shape[0]
-    number = torch.arange(views // 2).repeat(2)
+    views, device = projected.shape[0], projected.device
+    number = torch.arange(views // 2, device=device).repeat(2)
     same_image = (number[:, None] == number[None, :]).float()
     unit = F.normalize(projected, dim=1)
     similarity = unit @ unit.T
-    off_diagonal = ~torch.eye(views, dtype=torch.bool)
+    off_diagonal = ~torch.eye(views, dtype=torch.bool, device=device)
     same_image = same_image[off_diagonal].view(views, -1)
     similarity = similarity[off_diagonal].view(views, -1)
     positive = similarity[same_image.bool()].view(views, -1)
@@ -115,19 +116,20 @@ def masked_loss(projected, temperature=0.1):
     logits = (negative - positive) / temperature
     v = torch.logsumexp(logits, dim=1, keepdim=True)
     flat = torch.exp(v - v.detach()).mean() - 1
-    with_positive = torch.cat([torch.zeros(views, 1), logits], dim=1)
-    return flat + F.cross_entropy(with_positive, torch.zeros(views, dtype=torch.long)).detach()
+    with_positive = torch.cat([torch.zeros(views, 1, device=device), logits], dim=1)
+    return flat + F.cross_entropy(with_positive, torch.zeros(views, dtype=torch.long, device=device)).detach()
 
 
 def lean_loss(projected, temperature=0.1):
     """The same objective without masks: the diagonal and the positives are set to minus infinity."""
-    views = projected.shape[0]
+    views, device = projected.shape[0], projected.device
     unit = F.normalize(projected.float(), dim=1)
-    row = torch.arange(views)
+    row = torch.arange(views, device=device)
     partner = (row + views // 2) % views
     logits = unit @ unit.T / temperature
     positive = logits[row, partner]
-    logits = logits.index_put((row, row), torch.tensor(-math.inf)).index_put((row, partner), torch.tensor(-math.inf))
+    nothing = torch.tensor(-math.inf, device=device)
+    logits = logits.index_put((row, row), nothing).index_put((row, partner), nothing)
     v = torch.logsumexp(logits, dim=1) - positive
     return torch.exp(v - v.detach()).mean() - 1 + F.softplus(v.detach()).mean()
 
@@ -151,7 +153,7 @@ class LoopLars:
             value, gradient = parameter.data, parameter.grad.data
             gradient += self.decay * value
             size, slope = torch.norm(value), torch.norm(gradient)
-            one = torch.tensor(1.0)
+            one = torch.ones((), device=value.device)
             inner = torch.where(slope.ge(0), self.eeta * size / slope, one)
             trust = torch.where(size.ge(0), inner, one).item()
             buffer = self.buffers.setdefault(index, torch.zeros_like(value))
@@ -180,7 +182,9 @@ class ListLars:
         sizes, slopes = torch._foreach_norm(self.adapted), torch._foreach_norm(gradients)
         trusts = torch.stack(sizes) / torch.stack(slopes) * self.eeta
         trusts = torch.where(torch.isfinite(trusts) & (trusts > 0), trusts, torch.ones_like(trusts))
-        torch._foreach_mul_(gradients, (trusts * self.lr).tolist())
+        scales = trusts * self.lr
+        # Numbers are cheaper on the CPU; on a GPU fetching them would wait for it.
+        torch._foreach_mul_(gradients, list(scales.unbind()) if scales.is_cuda else scales.tolist())
         rest = [p.grad for p in self.plain]
         torch._foreach_mul_(rest, self.lr)
         for parameters, updates in ((self.adapted, gradients), (self.plain, rest)):

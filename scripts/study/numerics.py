@@ -49,13 +49,13 @@ def run(options):
 
 def features(options):
     """Unit features [2B, 128] in float64 of the first batch of views, after a training of a few epochs."""
-    place = options.runs / f"numerics_e{options.search_epochs}_n{options.images}_{options.model}"
+    place = options.runs / f"numerics_e{options.epochs}_n{options.images}_{options.model}"
     words = [
         *options.dataset, "--clr=flatclr", f"--model={options.model}", f"--batch-size={BATCH}", "--optimizer=adam",
         "--lr=1e-3", "--scheduler=constant", f"--train-images={options.images}", f"--device={options.device}",
         "--keep-last=1", "--save-every-n-epochs=1", "--knn-every=0",
     ]
-    directory, _ = program.trained(place, words, options.search_epochs)
+    directory, _ = program.trained(place, words, options.epochs)
     views = place / "views.safetensors"
     program.call("preview", *options.dataset, f"--images={BATCH}", f"--views={views}", f"--out={place / 'views.png'}")
     saved = torch.load(sorted(directory.glob("checkpoint_*.pth.tar"))[-1], weights_only=True, map_location="cpu")

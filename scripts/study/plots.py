@@ -26,7 +26,7 @@ def save(made, path):
     plt.close(made)
 
 
-def batch(results, out):
+def batch(results, before, out):
     made, (accuracy, ness, saturation) = figure(3)
     batches = sorted({r["batch"] for r in results})
     for objective, colour in COLOURS.items():
@@ -43,6 +43,9 @@ def batch(results, out):
             ness.plot(x, [row["ness_mean"] for row in epochs], color=colour, alpha=alpha, label=f"{objective}, {b}")
             share = [row["mi_estimate_nats"] / row["mi_ceiling_nats"] for row in epochs]
             saturation.plot(x, share, color=colour, alpha=alpha, label=f"{objective}, {b}")
+    for key, style in (("linear", "-"), ("knn", "--")):
+        mean = statistics.mean(one[key] for one in before)
+        accuracy.axhline(mean, color="#999999", linestyle=style, label=f"untrained, {'linear' if key == 'linear' else 'kNN'}")
     accuracy.set(xscale="log", xlabel="batch size (images)", ylabel="test top-1 (%)", title="Accuracy over the batch size")
     accuracy.set_xticks(batches, [str(b) for b in batches])
     accuracy.minorticks_off()

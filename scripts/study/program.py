@@ -28,7 +28,8 @@ def binary():
 
 def dataset(data, images):
     """Fashion-MNIST where it is installed, else the sample inside the program."""
-    places = [data / "fashion_mnist", Path("/usr/share/dataset-fashion-mnist")]
+    # Where scripts/get_data.sh puts it, and where Debian's package does.
+    places = [data / "fashion_mnist", data / "fashion-mnist", Path("/usr/share/datasets/fashion-mnist")]
     for place in places:
         if any(place.glob("train-images-idx3-ubyte*")):
             return ["--dataset-name=fashion_mnist", f"--data={place.parent}"]

@@ -48,8 +48,15 @@ fn fill_kernel(half: &mut Vec<f32>, radius: usize, sigma: f64) {
     half.extend((0..=radius).map(weight).take_while(|&w| w >= NEGLIGIBLE).map(|w| (w / total) as f32));
 }
 
+/// The centre and one side of the kernel, up to `radius`; offsets of no consequence are left out.
+pub(super) fn half_kernel(radius: usize, sigma: f32) -> Vec<f32> {
+    let mut half = Vec::new();
+    fill_kernel(&mut half, radius, f64::from(sigma));
+    half
+}
+
 /// Index of the pixel that stands at `index` when the edges of `0..size` are mirrors.
-fn mirrored(index: isize, size: usize) -> usize {
+pub(super) fn mirrored(index: isize, size: usize) -> usize {
     if (0..size as isize).contains(&index) {
         return index as usize;
     }

@@ -3,12 +3,12 @@
 //! Upstream: plain for the CIFAR-like sets; for ImageNet `RandomResizedCrop` with
 //! bicubic interpolation and a flip in training, `Resize(256, bicubic)` and
 //! `CenterCrop(224)` in validation; `Resize(224, bicubic)` and `CenterCrop(224)`
-//! for the transfer sets.
+//! for the transfer sets. `--fc-augment` chooses another one for the training.
 
 use super::cpu::{Renderer, Resize};
 use super::filter::{Filter, Span};
 use super::recipe::{CropBox, random_resized_crop};
-use crate::config::DatasetName;
+use crate::config::{ClassifierAugment, DatasetName};
 use crate::pixels::RgbRef;
 use crate::rng::Stream;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,9 @@ pub enum EvalTransform {
     ResizeCenterCrop { resize_px: usize, crop_px: usize, filter: Filter },
     /// A box of 8 to 100% of the area and ratio 3/4 to 4/3, resized, and mirrored half of the time.
     RandomCropFlip { size_px: usize, filter: Filter },
+    /// As `ResizeCenterCrop`, then moved by up to `margin_px` in each direction, black where nothing was, and mirrored
+    /// half of the time: padding and a random crop, as small images are usually trained on.
+    RandomShiftFlip { resize_px: usize, crop_px: usize, filter: Filter, margin_px: usize },
 }
 
 impl EvalTransform {
@@ -46,26 +49,43 @@ impl EvalTransform {
         }
     }
 
-    /// What upstream trains a classifier on `dataset` with: random for ImageNet, else as [`Self::evaluation`].
-    pub fn training(dataset: DatasetName, image_size_px: usize) -> Self {
-        match dataset {
-            DatasetName::Imagenet | DatasetName::Folder => {
+    /// What a classifier on `dataset` is trained with: as `asked`, else as upstream does, random for ImageNet and as
+    /// [`Self::evaluation`] for the others.
+    pub fn training(dataset: DatasetName, image_size_px: usize, asked: Option<ClassifierAugment>) -> Self {
+        let plain = Self::evaluation(dataset, image_size_px);
+        let (resize_px, filter) = match plain {
+            EvalTransform::ResizeCenterCrop { resize_px, filter, .. } => (resize_px, filter),
+            // Images of another size than their set's own are resized as for the test.
+            _ => (image_size_px, Filter::Bilinear),
+        };
+        let usual = match dataset {
+            DatasetName::Imagenet | DatasetName::Folder => ClassifierAugment::CropFlip,
+            _ => ClassifierAugment::None,
+        };
+        match asked.unwrap_or(usual) {
+            ClassifierAugment::None => plain,
+            ClassifierAugment::CropFlip => {
                 EvalTransform::RandomCropFlip { size_px: image_size_px, filter: Filter::Bicubic }
             }
-            _ => Self::evaluation(dataset, image_size_px),
+            ClassifierAugment::ShiftFlip => EvalTransform::RandomShiftFlip {
+                resize_px,
+                crop_px: image_size_px,
+                filter,
+                margin_px: image_size_px / 8,
+            },
         }
     }
 
     /// Whether two calls may differ; if not, features need computing once only.
     pub fn is_random(self) -> bool {
-        matches!(self, EvalTransform::RandomCropFlip { .. })
+        matches!(self, EvalTransform::RandomCropFlip { .. } | EvalTransform::RandomShiftFlip { .. })
     }
 
     /// Side of the square that comes out.
     pub fn size_px(self) -> usize {
         match self {
             EvalTransform::Plain { size_px } | EvalTransform::RandomCropFlip { size_px, .. } => size_px,
-            EvalTransform::ResizeCenterCrop { crop_px, .. } => crop_px,
+            EvalTransform::ResizeCenterCrop { crop_px, .. } | EvalTransform::RandomShiftFlip { crop_px, .. } => crop_px,
         }
     }
 
@@ -95,6 +115,34 @@ impl EvalTransform {
                     flip: stream.chance(0.5),
                 };
                 renderer.resize_into(source, &resize, out);
+            }
+            EvalTransform::RandomShiftFlip { resize_px, crop_px, filter, margin_px } => {
+                let mut shift = || stream.below(2 * margin_px as u64 + 1) as isize - margin_px as isize;
+                let (right, down) = (shift(), shift());
+                let flip = stream.chance(0.5);
+                let mut still = vec![0; out.len()];
+                let plain = EvalTransform::ResizeCenterCrop { resize_px, crop_px, filter };
+                if source.width == crop_px && source.height == crop_px && resize_px == crop_px {
+                    still.copy_from_slice(source.pixels);
+                } else {
+                    plain.apply(renderer, source, stream, &mut still);
+                }
+                shift_into(&still, crop_px, (right, down), flip, out);
+            }
+        }
+    }
+}
+
+/// Moves a square picture to the right and down, black where nothing was; mirrors the result.
+fn shift_into(still: &[u8], side: usize, (right, down): (isize, isize), flip: bool, out: &mut [u8]) {
+    let within = |place: usize, shift: isize| place.checked_add_signed(-shift).filter(|&from| from < side);
+    for y in 0..side {
+        for x in 0..side {
+            let column = if flip { side - 1 - x } else { x };
+            let pixel = &mut out[(y * side + x) * 3..][..3];
+            match within(y, down).zip(within(column, right)) {
+                Some((row, column)) => pixel.copy_from_slice(&still[(row * side + column) * 3..][..3]),
+                None => pixel.fill(0),
             }
         }
     }

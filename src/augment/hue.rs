@@ -44,13 +44,33 @@ fn to_hsv(r: u8, g: u8, b: u8) -> (i32, i32, i32) {
     } else {
         5.0 - step
     };
+    // SAFETY: `step` is a quotient of levels in 0..=1, so `sixths` is in -1..=5.
+    let hue = unsafe { hue_of(sixths) };
+    let saturation = i32::from(truncate((max - min) as f32 / top * 255.0));
+    (hue, saturation, max)
+}
+
+/// The 8-bit hue at so many sixths of a turn from red.
+///
+/// # Safety
+/// `sixths` is in -1..=5.
+#[inline(always)]
+unsafe fn hue_of(sixths: f32) -> i32 {
     // float64 as in Pillow: it rounds once to float32, and in float32 the product could reach the next level.
     let turns = f64::from(sixths) * (1.0 / 6.0) + 1.0;
     let turns = if turns >= 1.0 { turns - 1.0 } else { turns } as f32;
-    // SAFETY: `step` is a quotient of levels in 0..=1, so `sixths` is in -1..=5 and `turns` in 0..=1.
-    let hue = unsafe { (f64::from(turns) * 255.0).to_int_unchecked::<i32>() };
-    let saturation = i32::from(truncate((max - min) as f32 / top * 255.0));
-    (hue, saturation, max)
+    // SAFETY: `turns` is in 0..=1.
+    unsafe { (f64::from(turns) * 255.0).to_int_unchecked::<i32>() }
+}
+
+/// [`hue_of`] for tables.
+///
+/// # Panics
+/// Outside of -1..=5 sixths.
+pub(super) fn hue_level(sixths: f32) -> i32 {
+    assert!((-1.0..=5.0).contains(&sixths), "{sixths} sixths of a turn");
+    // SAFETY: checked in the line above.
+    unsafe { hue_of(sixths) }
 }
 
 /// Pillow's `hsv2rgb`.

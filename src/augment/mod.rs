@@ -2,6 +2,7 @@
 //!
 //! `recipe` draws the parameters of one view from torchvision's distributions;
 //! `cpu` renders them with torchvision's semantics on PIL images, op by op;
+//! `tensor` renders batches of them with tensor operations on any device;
 //! `eval` holds the transforms of evaluation and supervised training. The rest
 //! are the operations: `resample` over `filter`'s weights, `color`, `hue`, `blur`.
 //!
@@ -18,8 +19,10 @@ pub mod recipe;
 mod resample;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod same_bits;
+pub mod tensor;
 
 pub use cpu::Renderer;
 pub use eval::EvalTransform;
 pub use filter::Filter;
 pub use recipe::{CropBox, Jitter, JitterOp, ViewParameters, draw};
+pub use tensor::{Plan, Planner, TensorRenderer, upload};

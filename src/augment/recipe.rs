@@ -67,6 +67,11 @@ impl ViewParameters {
     pub fn crop_only(crop: CropBox) -> Self {
         ViewParameters { crop, flip: false, jitter: None, grayscale: false, blur_sigma: None }
     }
+
+    /// The same crop and flip, colours as they are.
+    pub fn without_colors(self) -> Self {
+        ViewParameters { flip: self.flip, ..ViewParameters::crop_only(self.crop) }
+    }
 }
 
 /// Draws the parameters of one view of a `width` x `height` image.

@@ -9,11 +9,12 @@
 
 use super::optimizer::SavedOptimizer;
 use super::tensors::from_tensor;
-use super::{model_state, write_value};
+use super::{model_state, scaler, write_value};
 use crate::config::{Evaluate, TransferMode};
-use crate::state::StateDict;
+use crate::state::{ScalerState, StateDict};
 use crate::torch_file::{self, Dict, Value};
 use anyhow::{Context, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// The layout of the `flatnce_evaluation` entry; a reader refuses newer ones.
@@ -28,6 +29,17 @@ pub struct Best {
     pub epoch: u32,
 }
 
+/// The epoch that held-out training images like best so far, and what the test images say of it. Accuracies are percent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Chosen {
+    /// Counted from 0.
+    pub chosen_epoch: u32,
+    /// Of the held-out images.
+    pub held_out_top1: f64,
+    pub test_top1_chosen_epoch: f64,
+    pub test_top5_chosen_epoch: f64,
+}
+
 /// Everything saved of an evaluation.
 #[derive(Debug)]
 pub struct EvaluationCheckpoint {
@@ -38,7 +50,11 @@ pub struct EvaluationCheckpoint {
     /// Of the classifier, or of the whole network.
     pub state: StateDict,
     pub optimizer: SavedOptimizer,
+    /// Of fine-tuning in fp16.
+    pub scaler: Option<ScalerState>,
     pub best: Best,
+    /// Where held-out images decide when to stop.
+    pub chosen: Option<Chosen>,
     /// The penalty that was chosen.
     pub reg_weight: f64,
     /// Of the encoder that the evaluation began with.
@@ -68,12 +84,18 @@ impl EvaluationCheckpoint {
         ours.insert("step", i64::try_from(self.step)?);
         ours.insert("reg_weight", self.reg_weight);
         ours.insert("trunk_hash", self.trunk_hash.as_str());
+        if let Some(chosen) = &self.chosen {
+            ours.insert("chosen", serde_json::to_string(chosen)?);
+        }
 
         let mut root = Dict::new();
         root.insert("epoch", i64::from(self.epochs_done.saturating_sub(1)));
         root.insert(state, Value::Dict(tensors));
         root.insert(optimizer, self.optimizer.to_value(&self.run.optimizer)?);
         root.insert(scheduler, self.optimizer.scheduler_value(&self.run.optimizer, self.step)?);
+        if let Some(state) = &self.scaler {
+            root.insert("scaler", scaler::to_value(state));
+        }
         root.insert("best_top1_acc", self.best.top1);
         root.insert("best_top5_acc", self.best.top5);
         root.insert("best_epoch", i64::from(self.best.epoch));
@@ -94,17 +116,20 @@ impl EvaluationCheckpoint {
             bail!("its format {format} is newer than this program's {FORMAT}; use a newer flatnce");
         }
         let run: Evaluate = serde_json::from_str(text("config")?).context("its settings cannot be understood")?;
+        let chosen = ours.get("chosen").and_then(Value::as_str).map(serde_json::from_str).transpose();
         let [state, optimizer, _] = entry_names(run.mode);
         Ok(EvaluationCheckpoint {
             epochs_done: int(ours, "epochs_done")?.try_into()?,
             step: int(ours, "step")?.try_into()?,
             state: model_state(value.get(state).ok_or_else(|| missing(state))?)?,
             optimizer: SavedOptimizer::from_value(value.get(optimizer))?,
+            scaler: value.get("scaler").map(scaler::from_value).transpose()?.flatten(),
             best: Best {
                 top1: float(value, "best_top1_acc")?,
                 top5: float(value, "best_top5_acc")?,
                 epoch: int(value, "best_epoch")?.try_into()?,
             },
+            chosen: chosen.context("its entry chosen cannot be understood")?,
             reg_weight: float(ours, "reg_weight")?,
             trunk_hash: text("trunk_hash")?.to_owned(),
             run,

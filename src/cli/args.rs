@@ -8,6 +8,7 @@
 
 mod augmentation;
 mod data;
+mod doctor;
 mod embed;
 mod evaluation;
 mod export;
@@ -23,6 +24,7 @@ mod tools;
 
 pub use augmentation::AugmentationArgs;
 pub use data::DataArgs;
+pub use doctor::DoctorArgs;
 pub use embed::EmbedArgs;
 pub use evaluation::EvaluationArgs;
 pub use export::ExportArgs;

@@ -2,13 +2,13 @@
 //! Looks at data and checkpoints, trains nothing, creates nothing.
 
 mod evaluate;
-pub mod memory;
 mod pretrain;
 
 use super::Resolved;
 use crate::config::{DataConfig, Job, OptimizerConfig, OptimizerName, ScheduleConfig, ScheduleName};
 use crate::data::{self, Part, Split, grouped};
-use crate::model::Encoder;
+use crate::device;
+use crate::model::{Encoder, footprint};
 use crate::optim::Schedule;
 use crate::report::{Console, short};
 use anyhow::Result;
@@ -128,11 +128,12 @@ fn parameters(encoder: &Encoder) -> usize {
     encoder.parameters().iter().map(|p| p.tensor.numel()).sum()
 }
 
-fn memory_line(estimate: memory::Estimate, device: tch::Device) -> String {
+fn memory_line(estimate: footprint::Estimate, device: tch::Device) -> String {
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
     let place = if device == tch::Device::Cpu { "in main memory" } else { "on the GPU" };
+    let free = device::free_memory(device).map_or(String::new(), |free| format!(", {} are free", gib(free)));
     format!(
-        "about {} {place}, an estimate:\n{} weights and optimiser, {} activations",
+        "about {} {place}{free}, an estimate:\n{} weights and optimiser, {} activations",
         gib(estimate.total()),
         gib(estimate.model),
         gib(estimate.activations)

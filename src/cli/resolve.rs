@@ -9,7 +9,9 @@ mod resume;
 pub use resume::{Origin, ReadSaved, Saved, read_saved};
 
 use super::{MachineArgs, Typed, flag_name};
-use crate::config::{CheckpointPolicy, Config, DeviceChoice, Job, Precision, Start, Talk, TrainMode};
+use crate::config::{
+    CheckpointPolicy, Config, DataOnDevice, DeviceChoice, Engine, Job, Precision, Start, Talk, TrainMode,
+};
 use crate::device;
 use crate::distributed::{self, Placement};
 use anyhow::{Result, bail};
@@ -37,7 +39,7 @@ pub struct Resolved {
 pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let args = &typed.args;
     modes::refuse(typed)?;
-    let mut warnings: Vec<String> = modes::without_effect(typed).into_iter().collect();
+    let mut warnings = modes::without_effect(typed);
     let placement = placement(&args.machine)?;
     let choice = own_device(device_choice(&args.machine)?, placement.as_ref());
     let (device, device_note) = device::resolve(choice)?;
@@ -47,7 +49,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         let run = origin.map(|origin| saved(&origin, &mut |text| warnings.push(text))).transpose()?;
         // A continued run keeps its precision unless another one is asked for.
         let kept = run.as_ref().and_then(|run| run.config.as_ref()).map(|config| config.precision);
-        let (precision, mut note) = device::resolve_precision(asked.or(kept), device)?;
+        let (precision, mut note) = device::resolve_precision(asked.or(kept), device);
         if asked.is_none() && kept.is_some() {
             note.push_str(", as the run began");
         }
@@ -58,16 +60,23 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         if let CheckpointPolicy { keep_every: Some(every), keep_last: None, .. } = pretrain.checkpoints {
             bail!("--keep-every {every} spares checkpoints that --keep-last N removes; give --keep-last as well");
         }
+        if pretrain.engine == Engine::Cpu && args.machine.data_on_device == DataOnDevice::Yes {
+            bail!("--data-on-device yes goes with --engine tensor: worker threads render from main memory");
+        }
         (Job::Pretrain(Box::new(pretrain)), start, note)
     } else {
-        let (precision, note) = device::resolve_precision(asked, device)?;
+        let (precision, note) = device::resolve_precision(asked, device);
         (Job::Evaluate(Box::new(evaluate::from_flags(typed, precision)?)), Start::Fresh, note)
     };
+    if device == tch::Device::Cpu && (asked == Some(Precision::Fp16) || precision_note.starts_with("fp16")) {
+        warnings.push("fp16 is slow on the CPU and meant for tests there; bf16 and fp32 are faster".to_owned());
+    }
     let config = Config {
         job,
         start,
         device: device_choice(&args.machine)?,
         workers: workers(&args.machine, placement.as_ref()),
+        data_on_device: args.machine.data_on_device,
         nproc: placement.is_none().then_some(args.machine.nproc).flatten().filter(|count| *count > 1),
         distributed_timeout_seconds: args.machine.distributed_timeout,
         save_dir: args.results.save_dir.clone(),

@@ -1,10 +1,10 @@
 //! From a subcommand as typed to what it means.
 
 use super::args::ToolArgs;
-use super::args::{EmbedArgs, ExportArgs, InspectArgs, PreviewArgs, ReportArgs};
-use super::resolve::pretrain::{augmentation, data_config};
+use super::args::{DoctorArgs, EmbedArgs, ExportArgs, InspectArgs, PreviewArgs, ReportArgs};
+use super::resolve::pretrain::{augmentation, data_config, engine, numerics};
 use super::resolve::{device_choice, own_device, placement, precision_asked, workers};
-use crate::config::{Embed, EncoderSource, Export, Inspect, Preview, Report, Tool};
+use crate::config::{Doctor, Embed, EncoderSource, Export, Inspect, Preview, Report, Tool};
 use anyhow::Result;
 
 /// Resolves a subcommand.
@@ -12,12 +12,18 @@ use anyhow::Result;
 /// Errors: flags that contradict each other, a device that this machine does not have.
 pub fn resolve_tool(args: &ToolArgs) -> Result<Tool> {
     match args {
+        ToolArgs::Doctor(args) => doctor(args).map(Tool::Doctor),
         ToolArgs::Export(args) => export(args).map(Tool::Export),
         ToolArgs::Inspect(args) => inspect(args).map(Tool::Inspect),
         ToolArgs::Embed(args) => embed(args).map(Tool::Embed),
         ToolArgs::Preview(args) => preview(args).map(Tool::Preview),
         ToolArgs::Report(args) => report(args).map(Tool::Report),
     }
+}
+
+fn doctor(args: &DoctorArgs) -> Result<Doctor> {
+    let DoctorArgs { device, bench, json } = *args;
+    Ok(Doctor { device, bench, json })
 }
 
 fn export(args: &ExportArgs) -> Result<Export> {
@@ -50,6 +56,7 @@ fn embed(args: &EmbedArgs) -> Result<Embed> {
         distributed_timeout_seconds: args.machine.distributed_timeout,
         device: own_device(device_choice(&args.machine)?, place.as_ref()),
         precision: precision_asked(&args.machine)?,
+        numerics: numerics(&args.machine),
         workers: workers(&args.machine, place.as_ref()),
     })
 }
@@ -64,6 +71,7 @@ fn preview(args: &PreviewArgs) -> Result<Preview> {
     let augmentation = augmentation(&args.augmentation, &data)?;
     let PreviewArgs { seed, epoch, images, out, parameters, .. } = args;
     let (seed, epoch, images, parameters) = (*seed, *epoch, *images, *parameters);
+    let engine = engine(&args.augmentation);
     let views = args.views.clone().map(|file| (file, args.batches));
-    Ok(Preview { data, augmentation, seed, epoch, images, out: out.clone(), parameters, views })
+    Ok(Preview { data, augmentation, engine, seed, epoch, images, out: out.clone(), parameters, views })
 }

@@ -1,19 +1,30 @@
 //! What the subcommands do, each resolved.
 
 use super::{
-    Augmentation, DataConfig, DeviceChoice, EmbedFormat, EmbedPart, EncoderSource, ExportFormat, Precision,
-    ReportFormat,
+    Augmentation, DataConfig, DeviceChoice, EmbedFormat, EmbedPart, EncoderSource, Engine, ExportFormat, Numerics,
+    Precision, ReportFormat,
 };
 use std::path::PathBuf;
 
 /// A subcommand.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tool {
+    Doctor(Doctor),
     Export(Export),
     Inspect(Inspect),
     Embed(Embed),
     Report(Report),
     Preview(Preview),
+}
+
+/// Say whether this machine is fit, and what mends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doctor {
+    /// The device that is to work.
+    pub device: DeviceChoice,
+    pub bench: bool,
+    /// JSON instead of a table.
+    pub json: bool,
 }
 
 /// Write the encoder of a checkpoint for another program.
@@ -50,6 +61,7 @@ pub struct Embed {
     pub device: DeviceChoice,
     /// `None`: the fastest that is safe.
     pub precision: Option<Precision>,
+    pub numerics: Numerics,
     pub workers: u32,
     /// Processes to start on this machine, where this program is to start them itself.
     pub nproc: Option<u32>,
@@ -76,6 +88,8 @@ pub struct Report {
 pub struct Preview {
     pub data: DataConfig,
     pub augmentation: Augmentation,
+    /// On the CPU, whichever it is.
+    pub engine: Engine,
     pub seed: u64,
     /// Counted from 0.
     pub epoch: u32,

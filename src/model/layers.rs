@@ -16,8 +16,10 @@ use tch::{Device, Kind, Tensor};
 /// How a forward pass runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass<'a> {
-    /// BatchNorm normalises with the batch's statistics and updates its own.
+    /// BatchNorm normalises with the batch's statistics.
     pub train: bool,
+    /// In training: BatchNorm updates its running statistics.
+    pub tracks: bool,
     /// Arithmetic of convolutions and activations.
     pub compute: Kind,
     /// Whose images BatchNorm's statistics are of in training; `None` = this process's alone.
@@ -26,16 +28,23 @@ pub struct Pass<'a> {
 
 impl Pass<'static> {
     pub fn train(compute: Kind) -> Self {
-        Pass { train: true, compute, group: None }
+        Pass { train: true, tracks: true, compute, group: None }
     }
 
     pub fn eval(compute: Kind) -> Self {
-        Pass { train: false, compute, group: None }
+        Pass { train: false, tracks: false, compute, group: None }
     }
 
     /// The same pass with BatchNorm's statistics over all ranks of a group.
     pub fn over(self, group: &Group) -> Pass<'_> {
         Pass { group: Some(group), ..self }
+    }
+}
+
+impl Pass<'_> {
+    /// The same pass, and every running statistic stays as it is.
+    pub fn untracked(self) -> Self {
+        Pass { tracks: false, ..self }
     }
 }
 
@@ -274,8 +283,10 @@ impl BatchNorm {
     const EPSILON: f64 = 1e-5;
 
     pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
-        if pass.train {
+        let updates = pass.train && pass.tracks;
+        if updates {
             self.batches_tracked.fetch_add(1, Ordering::Relaxed);
+            // No pass over a group is untracked: `Ranks::allow` refuses chunks.
             if let Some(group) = pass.group {
                 let parameters = [&self.weight, &self.bias, &self.running_mean, &self.running_var];
                 return group.batch_norm(x, parameters, Self::MOMENTUM, Self::EPSILON);
@@ -284,8 +295,9 @@ impl BatchNorm {
         x.batch_norm(
             Some(&self.weight),
             Some(&self.bias),
-            Some(&self.running_mean),
-            Some(&self.running_var),
+            // A training pass without them uses the batch's statistics and leaves no trace.
+            (updates || !pass.train).then_some(&self.running_mean),
+            (updates || !pass.train).then_some(&self.running_var),
             pass.train,
             Self::MOMENTUM,
             Self::EPSILON,

@@ -10,7 +10,7 @@
 //! adaptation: trust 1 and wd 0.
 
 use super::fused::{self, Rule, Work};
-use super::{Optimizer, StateEntry, load_slots, slot_entries};
+use super::{Optimizer, StateEntry, become_unless, load_slots, slot_entries};
 use crate::config::OptimizerConfig;
 use crate::state::{Parameter, Role};
 use anyhow::Result;
@@ -45,7 +45,7 @@ impl Lars {
 }
 
 /// The step of one parameter wherever it lies; no operation waits for a norm.
-fn on_tensors(value: &mut Tensor, gradient: Tensor, buffer: &mut Tensor, rule: Rule) {
+fn on_tensors(value: &mut Tensor, gradient: Tensor, buffer: &mut Tensor, rule: Rule, left_out: Option<&Tensor>) {
     let update = match rule.eeta {
         Some(eeta) => {
             let decayed = gradient + &*value * rule.decay;
@@ -58,12 +58,19 @@ fn on_tensors(value: &mut Tensor, gradient: Tensor, buffer: &mut Tensor, rule: R
         }
         None => gradient * rule.rate,
     };
-    let m = buffer.g_mul_scalar_(rule.momentum).g_add_(&update);
-    let _ = value.g_sub_(&m);
+    if left_out.is_none() {
+        let m = buffer.g_mul_scalar_(rule.momentum).g_add_(&update);
+        let _ = value.g_sub_(&m);
+        return;
+    }
+    let m = &*buffer * rule.momentum + update;
+    let next = &*value - &m;
+    become_unless(left_out, buffer, &m);
+    become_unless(left_out, value, &next);
 }
 
-impl Optimizer for Lars {
-    fn step(&mut self, lr: f64) {
+impl Lars {
+    fn run(&mut self, lr: f64, left_out: Option<&Tensor>) {
         let _guard = tch::no_grad_guard();
         let mut values: Vec<Tensor> = self.parameters.iter().map(|parameter| parameter.tensor.detach()).collect();
         let mut work = Vec::with_capacity(values.len());
@@ -77,13 +84,23 @@ impl Optimizer for Lars {
             let (decay, eeta) = if adapted { (self.weight_decay, Some(EETA)) } else { (0.0, None) };
             let rule = Rule { decay, momentum: self.momentum, rate: lr, step: 1.0, eeta };
             let buffer = buffer.get_or_insert_with(|| value.zeros_like());
-            if Work::fits(value, &gradient, buffer) {
+            if left_out.is_none() && Work::fits(value, &gradient, buffer) {
                 work.push(Work::of(value, gradient, buffer, rule));
             } else {
-                on_tensors(value, gradient, buffer, rule);
+                on_tensors(value, gradient, buffer, rule, left_out);
             }
         }
         fused::run(work);
+    }
+}
+
+impl Optimizer for Lars {
+    fn step(&mut self, lr: f64) {
+        self.run(lr, None);
+    }
+
+    fn step_unless(&mut self, left_out: &Tensor, lr: f64) {
+        self.run(lr, Some(left_out));
     }
 
     fn state(&self) -> Vec<StateEntry> {

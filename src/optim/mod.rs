@@ -6,12 +6,14 @@ mod adam;
 mod fused;
 mod lars;
 mod lbfgs;
+mod scaler;
 mod schedule;
 mod sgd;
 
 pub use adam::Adam;
 pub use lars::Lars;
 pub use lbfgs::Lbfgs;
+pub use scaler::Scaler;
 pub use schedule::{Schedule, scaled_lr};
 pub use sgd::Sgd;
 
@@ -27,6 +29,10 @@ pub type StateEntry = (usize, &'static str, Tensor);
 pub trait Optimizer {
     /// Updates every parameter that has a gradient, with this step's learning rate, and clears nothing.
     fn step(&mut self, lr: f64);
+
+    /// As [`Optimizer::step`], but where `left_out`, `[]` bool on the parameters' device, is true, no parameter and no
+    /// state changes. The device decides: nothing waits for it.
+    fn step_unless(&mut self, left_out: &Tensor, lr: f64);
 
     /// The state to save; the tensors are live.
     fn state(&self) -> Vec<StateEntry>;
@@ -68,6 +74,15 @@ pub fn gradient_norm(parameters: &[Parameter]) -> Tensor {
         return Tensor::zeros([], (Kind::Float, tch::Device::Cpu));
     }
     Tensor::stack(&norms, 0).norm()
+}
+
+/// Makes `target` what `next` is, but where `left_out`, `[]` bool, is true it stays.
+fn become_unless(left_out: Option<&Tensor>, target: &mut Tensor, next: &Tensor) {
+    match left_out {
+        None => target.copy_(next),
+        // Chosen, not multiplied: what is left out may not be finite.
+        Some(left_out) => target.copy_(&target.where_self(left_out, next)),
+    }
 }
 
 /// Reads one saved tensor per parameter into `slots`.

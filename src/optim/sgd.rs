@@ -5,7 +5,7 @@
 //! ```
 
 use super::fused::{self, Rule, Work};
-use super::{Optimizer, StateEntry, load_slots, slot_entries};
+use super::{Optimizer, StateEntry, become_unless, load_slots, slot_entries};
 use crate::config::OptimizerConfig;
 use crate::state::Parameter;
 use anyhow::Result;
@@ -26,8 +26,8 @@ impl Sgd {
     }
 }
 
-impl Optimizer for Sgd {
-    fn step(&mut self, lr: f64) {
+impl Sgd {
+    fn run(&mut self, lr: f64, left_out: Option<&Tensor>) {
         let _guard = tch::no_grad_guard();
         let mut values: Vec<Tensor> = self.parameters.iter().map(|parameter| parameter.tensor.detach()).collect();
         let mut work = Vec::with_capacity(values.len());
@@ -39,12 +39,19 @@ impl Optimizer for Sgd {
             }
             if self.momentum == 0.0 {
                 // No buffer, as PyTorch has none then.
-                let _ = value.g_sub_(&((gradient + &*value * self.weight_decay) * lr));
+                let update = (gradient + &*value * self.weight_decay) * lr;
+                let next = &*value - update;
+                become_unless(left_out, value, &next);
                 continue;
             }
             // Zeros at first make m = g.
             let buffer = buffer.get_or_insert_with(|| value.zeros_like());
-            if Work::fits(value, &gradient, buffer) {
+            if left_out.is_some() {
+                let m = &*buffer * rule.momentum + (gradient + &*value * rule.decay);
+                let next = &*value - &m * rule.step;
+                become_unless(left_out, buffer, &m);
+                become_unless(left_out, value, &next);
+            } else if Work::fits(value, &gradient, buffer) {
                 work.push(Work::of(value, gradient, buffer, rule));
             } else {
                 let m = buffer.g_mul_scalar_(rule.momentum).g_add_(&(gradient + &*value * rule.decay));
@@ -52,6 +59,16 @@ impl Optimizer for Sgd {
             }
         }
         fused::run(work);
+    }
+}
+
+impl Optimizer for Sgd {
+    fn step(&mut self, lr: f64) {
+        self.run(lr, None);
+    }
+
+    fn step_unless(&mut self, left_out: &Tensor, lr: f64) {
+        self.run(lr, Some(left_out));
     }
 
     fn state(&self) -> Vec<StateEntry> {

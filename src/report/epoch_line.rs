@@ -37,6 +37,8 @@ pub(super) fn epoch_line(report: &EpochReport, epochs: u64, eta: Option<Duration
     parts.extend(report.ness_mean.map(|ness| format!("NESS {ness:.3}")));
     parts.push(format!("lr {}", short(report.lr)));
     parts.push(format!("{} img/s", short(report.images_per_second)));
+    let overflows = report.extra.get("overflow_steps").and_then(|count| count.as_u64()).filter(|&count| count > 0);
+    parts.extend(overflows.map(|count| format!("overflows {count}")));
     parts.extend(report.knn_top1.map(|top1| format!("kNN {top1:.1}%")));
     parts.extend(eta.filter(|_| report.epoch + 1 < epochs).map(|eta| format!("ETA {}", duration(eta))));
     let wide = parts.join("  ");

@@ -26,6 +26,6 @@ pub use format::{duration, short};
 pub use json_lines::read_json_lines;
 pub use numbers::{CloserLook, EpochReport, EvalRecord, StepRecord, StepReport};
 pub use png::{encode_png, save_png};
-pub use progress::Progress;
+pub use progress::{Progress, Waiting};
 pub use run_log::{Plan, RunLog};
 pub use table::Table;

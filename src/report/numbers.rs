@@ -146,6 +146,9 @@ pub struct EvalRecord {
     pub test_top1: f64,
     #[serde(deserialize_with = "null_is_nan")]
     pub test_top5: f64,
+    /// Of the training images that are kept from training to decide when to stop.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "null_is_some_nan")]
+    pub held_out_top1: Option<f64>,
     /// Learning rate of the epoch's last step.
     #[serde(deserialize_with = "null_is_nan")]
     pub lr: f64,
@@ -154,10 +157,11 @@ pub struct EvalRecord {
 }
 
 impl EvalRecord {
-    /// `epoch   3/100  loss 0.431  train 85.2%  test 83.1%  top-5 99.0%  lr 0.6`
+    /// `epoch   3/100  loss 0.431  train 85.2%  held out 84.0%  test 83.1%  top-5 99.0%  lr 0.6`
     pub(super) fn line(&self, epochs: u64) -> String {
+        let held_out = self.held_out_top1.map_or(String::new(), |top1| format!("held out {top1:.2}%  "));
         format!(
-            "epoch {:>width$}/{epochs}  loss {:.3}  train {:.2}%  test {:.2}%  top-5 {:.2}%  lr {}",
+            "epoch {:>width$}/{epochs}  loss {:.3}  train {:.2}%  {held_out}test {:.2}%  top-5 {:.2}%  lr {}",
             self.epoch + 1,
             self.loss,
             self.train_top1,

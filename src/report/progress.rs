@@ -138,6 +138,34 @@ impl Drop for Progress {
     }
 }
 
+/// Work of unknown length, on a terminal: its title and the time so far. Gone when dropped.
+pub struct Waiting {
+    console: Console,
+    bar: Option<ProgressBar>,
+}
+
+impl Waiting {
+    pub(super) fn new(console: Console, title: &str) -> Self {
+        let bar = (!console.bars().is_hidden()).then(|| {
+            let style = ProgressStyle::with_template("{prefix} {elapsed}").expect("the template is ours");
+            let bar = console.bars().add(ProgressBar::new_spinner().with_style(style).with_prefix(title.to_owned()));
+            // A thread of indicatif's draws; what is done sooner is never seen.
+            bar.enable_steady_tick(4 * REDRAW);
+            bar
+        });
+        Waiting { console, bar }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+            self.console.bars().remove(bar);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,5 +226,18 @@ mod tests {
         drop(progress);
         let shown = terminal.0.lock().unwrap().clone();
         assert!(shown.contains("epoch 3/100   0% ") && shown.contains("loss of step 0"), "{shown:?}");
+    }
+
+    #[test]
+    fn waiting_is_shown_where_it_lasts() {
+        let terminal = Terminal::default();
+        let console = Console::drawing_on(ProgressDrawTarget::term_like(Box::new(terminal.clone())));
+        let shown = || terminal.0.lock().unwrap().clone();
+        let (waiting, started) = (console.waiting("reading imagenet"), Instant::now());
+        while !shown().contains("reading imagenet 1s") && started.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        drop(waiting);
+        assert!(shown().contains("reading imagenet 1s"), "{:?}", shown());
     }
 }

@@ -32,7 +32,8 @@ use tch::{Device, Kind};
 /// be written, features that are not finite. No half-written file is left.
 pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
     let (device, device_note) = device::resolve(embed.device)?;
-    let (precision, precision_note) = device::resolve_precision(embed.precision, device)?;
+    let (precision, precision_note) = device::resolve_precision(embed.precision, device);
+    device::configure(embed.numerics)?;
     console.note(&format!("device: {device_note}; precision: {precision_note}"));
     if ranks.writes() {
         refuse_to_overwrite(embed)?;

@@ -1,5 +1,6 @@
 //! The subcommands: what is done with checkpoints and results beside training.
 
+mod doctor;
 mod embed;
 mod export;
 mod inspect;
@@ -16,6 +17,7 @@ use anyhow::Result;
 /// Errors: whatever stops it, with its causes.
 pub fn run(tool: &Tool, console: &Console) -> Result<()> {
     match tool {
+        Tool::Doctor(doctor) => doctor::run(doctor, console),
         Tool::Export(export) => export::run(export, console),
         Tool::Inspect(inspect) => inspect::run(inspect, console),
         Tool::Embed(embed) => embed::run(embed, console, &Ranks::alone()),

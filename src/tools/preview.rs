@@ -3,7 +3,7 @@
 
 use crate::augment::draw;
 use crate::checkpoint::{Notes, write_safetensors};
-use crate::config::Preview;
+use crate::config::{DataOnDevice, Engine, Preview};
 use crate::data::{Part, Split};
 use crate::loader::{Loader, Order, Rendering};
 use crate::pixels::{RgbImage, RgbRef};
@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use image::imageops::{self, FilterType};
 use std::path::Path;
 use std::sync::Arc;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 /// Small tiles are enlarged to about this side.
 const TILE_PX: usize = 96;
@@ -36,6 +36,10 @@ pub fn run(preview: &Preview, console: &Console) -> Result<()> {
     let rendering = Rendering::Views { recipe: preview.augmentation.clone(), size_px: size };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let loader = Loader::new(Arc::clone(&split), rendering, Order::Shuffled, images, preview.seed, workers)?;
+    let loader = match preview.engine {
+        Engine::Cpu => loader,
+        Engine::Tensor => loader.on_device(Device::Cpu, DataOnDevice::Auto)?,
+    };
     let epoch = u64::from(preview.epoch);
     let batch = loader.epoch(epoch, 0).next().context("the loader has no batch")??;
     let pixels = Vec::<u8>::try_from(batch.images.contiguous().view(-1))?;
@@ -92,6 +96,7 @@ fn export(
     notes.insert("dataset".into(), preview.data.dataset.name().into());
     notes.insert("seed".into(), preview.seed.to_string());
     notes.insert("epoch".into(), epoch.to_string());
+    notes.insert("engine".into(), preview.engine.name().into());
     notes.insert("augmentation".into(), serde_json::to_string(&preview.augmentation)?);
     let bytes = write_safetensors(file, &state, &notes)?;
     console.note(&format!("{batches} batches of views, {:.1} MiB: {}", bytes as f64 / 1048576.0, file.display()));

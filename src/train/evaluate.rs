@@ -7,6 +7,7 @@ use super::ranks::Ranks;
 use super::trial::{self, Images, Trial};
 use super::{finetune, linear_eval, sweep};
 use crate::config::{Config, Evaluate, TransferMode};
+use crate::native::{self, NativeError};
 use crate::report::Console;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
@@ -105,6 +106,18 @@ pub fn run_on(
     Ok(outcomes)
 }
 
+/// An evaluation that libtorch stopped, in words.
+fn libtorch_failed(evaluate: &Evaluate, device: Device, error: NativeError) -> anyhow::Error {
+    let text = if error.is_out_of_memory() {
+        let place = if device == Device::Cpu { "in main memory" } else { "on the GPU" };
+        let (batch, precision) = (evaluate.batch_size, evaluate.precision);
+        format!("out of memory {place} with --fc-batch-size {batch} in {precision}: try half as many images")
+    } else {
+        "libtorch failed in the evaluation".to_owned()
+    };
+    anyhow::Error::new(error).context(text)
+}
+
 fn evaluate_one(
     config: &Config,
     evaluate: &Evaluate,
@@ -115,10 +128,11 @@ fn evaluate_one(
     ranks: &Ranks,
 ) -> Result<Outcome> {
     let mut trial = Trial::open(config, evaluate, images, source, device, console, ranks)?;
-    let outcome = match evaluate.mode {
+    let outcome = native::caught(|| match evaluate.mode {
         TransferMode::LinearEval => linear_eval::evaluate(&mut trial, source),
         TransferMode::Finetune => finetune::train(&mut trial, source),
-    };
+    })
+    .unwrap_or_else(|error| Err(libtorch_failed(evaluate, device, error)));
     match outcome {
         Ok(outcome) => {
             trial.finish(&outcome)?;

@@ -104,7 +104,7 @@ impl Extractor<'_> {
             self.seed,
             self.workers,
         )?
-        .shared(self.ranks.share_of_batches());
+        .with_share(self.ranks.share_of_batches());
         let mut bar = self.console.progress(&format!("features of {}", split.name), split.len() as u64, "images");
         let mut batches = loader.epoch(epoch, 0);
         if self.ranks.count() > 1 {

@@ -5,25 +5,25 @@
 //!
 //! A new linear classifier sits on the trunk; every parameter learns at the same
 //! rate. A last batch of a single image is left out, because BatchNorm would
-//! normalise it by itself alone. Early stopping looks at the test images, as
-//! upstream's does: quote results without it where that matters.
+//! normalise it by itself alone. When to stop is [`early_stop`]'s part.
 
 use super::accuracy::{Accuracy, Hits};
+use super::early_stop;
 use super::encoder_source::Source;
 use super::features::{BATCH_IMAGES, trunk_hash};
 use super::fit::batch_size;
 use super::losses::Losses;
 use super::outcome::Outcome;
 use super::trial::{self, Trial};
-use crate::checkpoint::{Best, EvaluationCheckpoint, SavedOptimizer};
-use crate::config::{Evaluate, Precision};
+use crate::checkpoint::{Best, Chosen, EvaluationCheckpoint, SavedOptimizer};
+use crate::config::{EarlyStopOn, Evaluate, Precision};
 use crate::device;
 use crate::loader::{Loader, Order, Rendering};
 use crate::model::{Encoder, Pass};
-use crate::optim::{self, Optimizer, Schedule};
+use crate::optim::{self, Optimizer, Scaler, Schedule};
 use crate::report::EvalRecord;
 use crate::state::Parameter;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use std::sync::Arc;
 use std::time::Instant;
 use tch::{Kind, Reduction, Tensor};
@@ -32,21 +32,23 @@ use tch::{Kind, Reduction, Tensor};
 ///
 /// Errors: images that cannot be read, a loss that is not finite, files that cannot be written.
 pub fn train(trial: &mut Trial, source: &Source) -> Result<Outcome> {
-    if trial.run.precision == Precision::Fp16 {
-        bail!("--precision fp16 would need its losses scaled to train; use bf16 or fp32 for fine-tuning");
-    }
     let mut network = Network::open(trial, source)?;
     let mut outcome = trial.outcome(source, network.trunk_hash.clone(), network.batch);
+    outcome.held_out_images = network.held_out.as_ref().map_or(0, |images| images.split().len());
     let (first, epochs, started) = (trial.first_epoch(), trial.run.epochs, Instant::now());
-    let mut best = trial.best_so_far();
+    let (mut best, mut chosen) = (trial.best_so_far(), trial.chosen_so_far());
     for epoch in first..epochs {
         let epoch_started = Instant::now();
         let (loss, on_train) = network.train_epoch(trial, epoch)?;
-        let on_test = network.test(trial)?;
+        let on_test = network.judge(trial, &network.testing, "test")?;
+        let on_held_out = network.held_out.as_ref().map(|images| network.judge(trial, images, "held-out images"));
+        let on_held_out = on_held_out.transpose()?;
         let now_best = trial::better(best, Best { top1: on_test.top1, top5: on_test.top5, epoch });
         best = Some(now_best);
+        chosen = on_held_out.map(|held_out| early_stop::better(chosen, held_out, on_test, epoch));
         outcome.set_last(on_test);
         outcome.set_best(now_best);
+        outcome.chosen = chosen;
         outcome.train_top1 = on_train.top1;
         outcome.epochs_trained = epoch + 1;
         let record = EvalRecord {
@@ -55,16 +57,21 @@ pub fn train(trial: &mut Trial, source: &Source) -> Result<Outcome> {
             train_top1: on_train.top1,
             test_top1: on_test.top1,
             test_top5: on_test.top5,
+            held_out_top1: on_held_out.map(|held_out| held_out.top1),
             lr: network.schedule.lr(network.step.saturating_sub(1)),
             epoch_seconds: epoch_started.elapsed().as_secs_f64(),
         };
         trial.log.epoch(&record, u64::from(epochs));
-        let tired = trial.run.patience_epochs > 0 && epoch - now_best.epoch >= trial.run.patience_epochs;
-        let last = tired || epoch + 1 == epochs;
         let run = trial.run;
-        trial.save(last, || network.checkpoint(run, epoch, now_best), epoch)?;
+        let gained = chosen.map_or(now_best.epoch, |chosen| chosen.chosen_epoch);
+        let tired = network.stops_early && epoch - gained >= run.patience_epochs;
+        let last = tired || epoch + 1 == epochs;
+        trial.save(last, || network.checkpoint(run, epoch, now_best, chosen), epoch)?;
         if tired && epoch + 1 < epochs {
-            trial.log.note(&format!("stopped early: no better top-1 since epoch {}", now_best.epoch + 1));
+            let images = if chosen.is_some() { "held-out" } else { "test" };
+            trial
+                .log
+                .note(&format!("stopped early: no better top-1 on the {images} images since epoch {}", gained + 1));
             break;
         }
     }
@@ -77,14 +84,31 @@ struct Network {
     encoder: Encoder,
     parameters: Vec<Parameter>,
     optimizer: Box<dyn Optimizer>,
+    /// With fp16 only.
+    scaler: Option<Scaler>,
     schedule: Schedule,
     training: Loader,
     testing: Loader,
+    /// Training images that decide when to stop.
+    held_out: Option<Loader>,
+    stops_early: bool,
     step: u64,
     batch: usize,
     /// Of the weights that training begins with.
     trunk_hash: String,
     compute: Kind,
+}
+
+/// What a step leaves, on the device.
+struct Stepped {
+    /// `[]`.
+    loss: Tensor,
+    /// `[B, C]`.
+    logits: Tensor,
+    /// `[B]`.
+    labels: Tensor,
+    /// What [`Scaler::step`] gave.
+    scaling: Option<Tensor>,
 }
 
 impl Network {
@@ -93,25 +117,46 @@ impl Network {
         let encoder = source.build(trial.head(), trial.device, run.seed)?;
         let trunk_hash = trunk_hash(&encoder)?;
         trial.check_same_encoder(&trunk_hash)?;
-        trial::note_clamped_batch(&mut trial.log, run.batch_size, images.train.len());
-        let batch = batch_size(run, images.train.len());
+        let (train, held_out) = early_stop::parts(run, &images.train, &mut trial.log);
+        trial::note_clamped_batch(&mut trial.log, run.batch_size, train.len());
+        let batch = batch_size(run, train.len());
         let loader = |split, transform, order, batch| {
             Loader::new(Arc::clone(split), Rendering::Single(transform), order, batch, run.seed, trial.workers)
         };
-        let training = loader(&images.train, trial.training_transform(), Order::ShuffledWhole, batch)?;
-        let testing = loader(&images.test, trial.test_transform(), Order::Sequential, BATCH_IMAGES)?;
+        let training = loader(&train, trial.training_transform(), Order::ShuffledWhole, batch)?;
+        let judging = |split| loader(split, trial.test_transform(), Order::Sequential, BATCH_IMAGES);
+        let (testing, held_out) = (judging(&images.test)?, held_out.as_ref().map(judging).transpose()?);
+        let stops_early = run.patience_epochs > 0 && (held_out.is_some() || run.early_stop_on == EarlyStopOn::Test);
         let parameters = encoder.parameters();
         let mut optimizer = optim::build(&run.optimizer, parameters.clone())?;
         let steps_per_epoch = training.batches() as u64;
         let schedule = Schedule::new(run.schedule, run.optimizer.lr, steps_per_epoch, u64::from(run.epochs));
+        let mut scaler = (run.precision == Precision::Fp16).then(|| Scaler::new(trial.device));
         let mut step = 0;
         if let Some(saved) = &trial.resumed {
+            if let (Some(scaler), Some(state)) = (&mut scaler, saved.scaler) {
+                scaler.restore(state)?;
+            }
             encoder.load(&saved.state)?;
             optimizer.load(&|index, name| saved.optimizer.get(index, name))?;
             step = saved.step;
         }
         let compute = device::compute_kind(run.precision);
-        Ok(Network { encoder, parameters, optimizer, schedule, training, testing, step, batch, trunk_hash, compute })
+        Ok(Network {
+            encoder,
+            parameters,
+            optimizer,
+            scaler,
+            schedule,
+            training,
+            testing,
+            held_out,
+            stops_early,
+            step,
+            batch,
+            trunk_hash,
+            compute,
+        })
     }
 
     /// One pass over the training images: mean loss, and accuracy on the images as they were trained on.
@@ -125,32 +170,45 @@ impl Network {
                 continue;
             }
             let lr = self.schedule.lr(self.step);
-            let (loss, logits, labels) = self.train_step(&batch.images, batch.labels.as_ref(), lr);
-            losses.push(&loss, lr)?;
-            hits.add(&logits, &labels);
+            let stepped = self.train_step(&batch.images, batch.labels.as_ref(), lr);
+            match stepped.scaling {
+                Some(scaling) => losses.push_scaled(&stepped.loss, scaling, lr)?,
+                None => losses.push(&stepped.loss, lr)?,
+            }
+            hits.add(&stepped.logits, &stepped.labels);
             self.step += 1;
             bar.advance(1);
         }
         Ok((losses.mean()?, hits.accuracy()))
     }
 
-    /// One optimiser step: loss, logits `[B, C]`, and labels `[B]` on the device.
-    fn train_step(&mut self, images: &Tensor, labels: Option<&Tensor>, lr: f64) -> (Tensor, Tensor, Tensor) {
+    /// One optimiser step.
+    fn train_step(&mut self, images: &Tensor, labels: Option<&Tensor>, lr: f64) -> Stepped {
         let images = self.encoder.prepare(images);
         let labels = labels.expect("unlabelled data were refused before").to_device(images.device());
         let logits = self.encoder.forward(&images, Pass::train(self.compute)).projected;
         let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0);
         optim::zero_gradients(&self.parameters);
-        loss.backward();
-        self.optimizer.step(lr);
-        (loss.detach(), logits.detach(), labels)
+        let scaling = match &mut self.scaler {
+            Some(scaler) => {
+                (&loss * scaler.scale()).backward();
+                Some(scaler.step(self.optimizer.as_mut(), &self.parameters, lr))
+            }
+            None => {
+                loss.backward();
+                self.optimizer.step(lr);
+                None
+            }
+        };
+        Stepped { loss: loss.detach(), logits: logits.detach(), labels, scaling }
     }
 
-    fn test(&self, trial: &Trial) -> Result<Accuracy> {
+    /// Accuracy on images that are not trained on, in evaluation mode.
+    fn judge(&self, trial: &Trial, images: &Loader, title: &str) -> Result<Accuracy> {
         let _guard = tch::no_grad_guard();
         let mut hits = Hits::none(trial.device);
-        let mut bar = trial.log.console().progress("test", self.testing.batches() as u64, "batches");
-        for batch in self.testing.epoch(0, 0) {
+        let mut bar = trial.log.console().progress(title, images.batches() as u64, "batches");
+        for batch in images.epoch(0, 0) {
             let batch = batch?;
             let labels = batch.labels.as_ref().expect("unlabelled data were refused before").to_device(trial.device);
             let images = self.encoder.prepare(&batch.images);
@@ -160,15 +218,17 @@ impl Network {
         Ok(hits.accuracy())
     }
 
-    fn checkpoint(&self, run: &Evaluate, epoch: u32, best: Best) -> EvaluationCheckpoint {
+    fn checkpoint(&self, run: &Evaluate, epoch: u32, best: Best, chosen: Option<Chosen>) -> EvaluationCheckpoint {
         let state = self.optimizer.state().into_iter().map(|(i, name, t)| (i, name.to_owned(), t.copy())).collect();
         EvaluationCheckpoint {
             run: run.clone(),
             epochs_done: epoch + 1,
             step: self.step,
             state: self.encoder.state_dict().snapshot(),
+            scaler: self.scaler.as_ref().map(Scaler::state),
             optimizer: SavedOptimizer { state, parameters: self.parameters.len(), lr: self.schedule.lr(self.step) },
             best,
+            chosen,
             reg_weight: 0.0,
             trunk_hash: self.trunk_hash.clone(),
         }

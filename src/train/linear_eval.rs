@@ -123,6 +123,7 @@ fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcom
                 train_top1: on_train.top1,
                 test_top1: on_test.top1,
                 test_top5: on_test.top5,
+                held_out_top1: None,
                 lr: fitted.lr,
                 epoch_seconds: started.elapsed().as_secs_f64(),
             },
@@ -146,12 +147,14 @@ fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcom
 fn checkpoint(run: &Evaluate, fit: &Fit, epoch: u32, best: Option<Best>, outcome: &Outcome) -> EvaluationCheckpoint {
     let (optimizer, step) = fit.saved().unwrap_or_default();
     EvaluationCheckpoint {
+        scaler: None,
         run: run.clone(),
         epochs_done: epoch + 1,
         step,
         state: fit.classifier.state_dict().snapshot(),
         optimizer,
         best: best.unwrap_or_default(),
+        chosen: None,
         reg_weight: outcome.reg_weight,
         trunk_hash: outcome.trunk_hash.clone(),
     }

@@ -3,6 +3,7 @@
 pub mod accuracy;
 mod architecture;
 pub mod classifier;
+pub mod early_stop;
 pub mod encoder_source;
 pub mod evaluate;
 pub mod feature_cache;
@@ -12,6 +13,7 @@ pub mod fit;
 pub mod linear_eval;
 mod losses;
 mod online_knn;
+mod out_of_memory;
 pub mod outcome;
 pub mod penalty;
 pub mod pretrain;

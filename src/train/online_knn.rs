@@ -9,7 +9,7 @@ use super::ranks::Ranks;
 use super::readable;
 use crate::augment::EvalTransform;
 use crate::config::{DataConfig, OnlineKnn};
-use crate::data::{Part, Split, some_of};
+use crate::data::{Part, Split, grouped, some_of};
 use crate::model::Encoder;
 use crate::monitor::knn::{Bank, PLAIN_NEIGHBOURS, Vote};
 use crate::report::Console;
@@ -57,12 +57,12 @@ impl Judge {
 
     /// One line about the images.
     pub fn describe(&self) -> String {
-        format!(
-            "kNN every {} epochs: {} labelled images vote on {} test images",
-            self.settings.every_epochs,
-            self.bank.len(),
-            self.test.len()
-        )
+        let every = match self.settings.every_epochs {
+            1 => "every epoch".to_owned(),
+            epochs => format!("every {epochs} epochs"),
+        };
+        let (bank, test) = (grouped(self.bank.len()), grouped(self.test.len()));
+        format!("kNN {every}: {bank} labelled images vote on {test} test images")
     }
 
     /// Judges the trunk as it is now.

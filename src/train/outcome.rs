@@ -2,7 +2,7 @@
 //! `supervised.json`, and for the table on the terminal.
 
 use super::accuracy::Accuracy;
-use crate::checkpoint::Best;
+use crate::checkpoint::{Best, Chosen};
 use crate::durable;
 use crate::report::Table;
 use anyhow::Result;
@@ -50,6 +50,9 @@ pub struct Outcome {
     /// Of the pre-training, as the checkpoint's name has it.
     pub checkpoint_epoch: u32,
     pub train_images: usize,
+    /// Of these, kept from training to decide when to stop.
+    #[serde(default)]
+    pub held_out_images: usize,
     pub test_images: usize,
     /// Broken files of either part, under `--bad-images skip`.
     #[serde(default)]
@@ -62,6 +65,9 @@ pub struct Outcome {
     pub test_top5_best_epoch: f64,
     /// Counted from 0.
     pub best_epoch: u32,
+    /// Where images are held out.
+    #[serde(flatten)]
+    pub chosen: Option<Chosen>,
     pub train_top1: f64,
     pub epochs_trained: u32,
     /// Images in a batch, after clamping to the number of images.
@@ -96,7 +102,7 @@ pub struct Outcome {
 }
 
 /// What each number says.
-const MEANINGS: [(&str, &str); 17] = [
+const MEANINGS: [(&str, &str); 20] = [
     (
         "test_top1_last_epoch",
         "percent of the test images classified correctly after the last epoch: the number to quote",
@@ -111,6 +117,11 @@ const MEANINGS: [(&str, &str); 17] = [
     ),
     ("test_top5_best_epoch", "top-5 in the epoch of the best top-1"),
     ("best_epoch", "the epoch of the best top-1, counted from 0"),
+    (
+        "test_top1_chosen_epoch",
+        "percent of the test images classified correctly after the epoch that the held-out training images liked best: the number to quote where training stops early",
+    ),
+    ("chosen_epoch", "the epoch of the best top-1 on the held-out training images, counted from 0"),
     ("train_top1", "percent of the training images classified correctly in the last epoch"),
     ("reg_weight", "lambda of the penalty lambda / 2 |W|^2; of several, chosen on a fifth of the training images"),
     ("knn_weighted_top1", "percent, cosine neighbours voting with exp(similarity / temperature)"),
@@ -128,6 +139,7 @@ const MEANINGS: [(&str, &str); 17] = [
         "splits whose features had been made by an earlier evaluation of the same trunk and images",
     ),
     ("train_images", "labelled training images used"),
+    ("held_out_images", "of these, kept from training to decide when to stop"),
     ("label_ratio", "share of the training labels that was asked for"),
     ("checkpoint_epoch", "epoch of the pre-training, as the checkpoint's name has it"),
     ("seconds_features", "making the features and counting the neighbours"),
@@ -177,6 +189,11 @@ impl Outcome {
         table.row(["test top-1, last epoch".to_owned(), percent(self.test_top1_last_epoch)]);
         table.row(["test top-5, last epoch".to_owned(), percent(self.test_top5_last_epoch)]);
         table.row([format!("test top-1, best epoch ({})", self.best_epoch + 1), percent(self.test_top1_best_epoch)]);
+        if let Some(chosen) = &self.chosen {
+            let epoch = chosen.chosen_epoch + 1;
+            let name = format!("test top-1, epoch {epoch}, chosen by {} held-out images", self.held_out_images);
+            table.row([name, percent(chosen.test_top1_chosen_epoch)]);
+        }
         table.row(["train top-1".to_owned(), percent(self.train_top1)]);
         if let Some(knn) = &self.knn {
             let weighted = format!("kNN, {} weighted", knn.knn_weighted_neighbours);

@@ -46,7 +46,13 @@ pub fn choose(trial: &mut Trial, training: &TrainingFeatures) -> Result<f64> {
         _ => {}
     }
     let labels = trial.images.train.labels.clone().unwrap_or_default();
-    let accuracies = held_out_accuracies(run, &labels, trial.images.classes() as i64, &|epoch| training.at(epoch))?;
+    let console = trial.log.console().clone();
+    let mut bar = console.progress("choosing --reg-weight", u64::from(run.epochs), "epochs");
+    let accuracies = held_out_accuracies(run, &labels, trial.images.classes() as i64, &mut |epoch| {
+        bar.advance(u64::from(epoch > 0));
+        training.at(epoch)
+    })?;
+    bar.finish();
     let mut table = Table::new(["reg-weight", "held-out top-1 (%)"]);
     for (weight, accuracy) in run.reg_weights.iter().zip(&accuracies) {
         table.row([short(*weight), format!("{accuracy:.2}")]);
@@ -67,7 +73,7 @@ pub fn held_out_accuracies(
     run: &Evaluate,
     labels: &[i64],
     classes: i64,
-    features_at: &dyn Fn(u64) -> Result<Features>,
+    features_at: &mut dyn FnMut(u64) -> Result<Features>,
 ) -> Result<Vec<f64>> {
     let (kept, held_out) = split(labels, run.seed);
     if held_out.is_empty() {

@@ -14,6 +14,7 @@ use crate::config::{Config, Pretrain};
 use crate::device;
 use crate::loader::Batch;
 use crate::model::Pass;
+use crate::native;
 use crate::report::Console;
 use anyhow::{Result, bail};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +30,8 @@ pub enum Ended {
 
 /// Trains to the end, or until `stop` is set: then the state is saved after the step under way.
 ///
-/// Errors: unusable data, a checkpoint that does not fit or cannot be written, a loss that is not finite.
+/// Errors: unusable data, a checkpoint that does not fit or cannot be written, a loss that is not finite, too little
+/// memory.
 pub fn run(
     config: &Config,
     pretrain: &Pretrain,
@@ -39,7 +41,9 @@ pub fn run(
     ranks: &Ranks,
 ) -> Result<Ended> {
     let mut session = Session::open(config, pretrain, device, console, ranks)?;
-    match train(&mut session, stop) {
+    let ended = native::caught(|| train(&mut session, stop))
+        .unwrap_or_else(|error| Err(session.room.explain(error, &session.parameters, session.at.step + 1)));
+    match ended {
         Ok(Ended::Finished) => session.finish().map(|()| Ended::Finished),
         Ok(Ended::Stopped) => Ok(Ended::Stopped),
         Err(error) => {
@@ -52,6 +56,10 @@ pub fn run(
 }
 
 /// Epochs of batches of steps.
+///
+/// A GPU is waited for in these places alone: for the words of the bar, at most once a second; in [`verify`], every 50
+/// steps and before a save; with `--ess-target` for the temperature, every 10 steps; for checkpoints, the first views,
+/// and at an epoch's end. `tests/precision.rs` reads what a step runs through for others.
 fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
     let mut first_of_process = true;
     while session.at.epoch < u64::from(session.pretrain.epochs) {
@@ -69,8 +77,8 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
             if std::mem::take(&mut first_of_process) {
                 session.show_views(&batch.images)?;
             }
-            let Taken { contrast, features } = step(session, &batch, lr)?;
-            tally.add(&contrast, lr);
+            let Taken { contrast, features, scaling } = step(session, &batch, lr)?;
+            tally.add(&contrast, scaling.as_ref(), lr);
             session.at.step += 1;
             session.at.batch += 1;
             let ends_epoch = session.at.batch == session.loader.batches() as u64;
@@ -117,17 +125,19 @@ fn step(session: &mut Session, batch: &Batch, lr: f64) -> Result<Taken> {
         encoder: &session.encoder,
         parameters: &session.parameters,
         optimizer: session.optimizer.as_mut(),
+        scaler: session.scaler.as_mut(),
         objective: session.pretrain.objective,
         temperature: session.temperature.value(),
         pass: session.ranks.pass(pass, session.pretrain.sync_bn),
         ranks: &session.ranks,
+        chunks: i64::from(session.pretrain.grad_cache),
     };
     step.take(&batch.images, lr)
 }
 
-/// Stops a run whose loss is no longer finite, before anything of it is saved. Waits for the device.
+/// Stops a run that has diverged, before anything of it is saved. Waits for the device.
 fn verify(session: &mut Session, tally: &mut Tally, lr: f64) -> Result<()> {
-    let Some(fault) = tally.not_finite() else { return Ok(()) };
+    let Some(fault) = tally.fault() else { return Ok(()) };
     session.wait_for_save()?;
     let last = match &session.last_saved {
         Some(path) => format!("the last good checkpoint is {}", path.display()),

@@ -54,6 +54,18 @@ impl Ranks {
         self.rank() == 0
     }
 
+    /// Errors: a setting that several ranks cannot have.
+    pub fn allow(&self, pretrain: &Pretrain) -> Result<()> {
+        if self.count() > 1 && pretrain.grad_cache > 1 {
+            bail!(
+                "--grad-cache {} works in one process; of {} ranks each has a part of the batch in its memory already",
+                pretrain.grad_cache,
+                self.count()
+            );
+        }
+        Ok(())
+    }
+
     /// This rank's rows of every training batch.
     ///
     /// Errors: the batch cannot be divided by the number of ranks.

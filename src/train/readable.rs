@@ -32,7 +32,10 @@ pub struct Readable {
 ///
 /// Errors: those of [`data::load`]; more broken images than one in a hundred.
 pub fn load(config: &DataConfig, part: Part, console: &Console) -> Result<Readable> {
+    // Trees of a million files take a while to list, compressed archives to unpack.
+    let waiting = console.waiting(&format!("reading {}", config.dataset));
     let split = data::load(config, part)?;
+    drop(waiting);
     let files = matches!(split.images, Images::Files(_));
     if config.bad_images == BadImages::Fail || !files {
         return Ok(Readable { split, left_out: Vec::new() });

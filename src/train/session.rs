@@ -2,6 +2,7 @@
 //! checkpoint, saved into checkpoints, finished into a results directory.
 
 use super::online_knn::Judge;
+use super::out_of_memory::Room;
 use super::ranks::Ranks;
 use super::readable::{self, Readable};
 use super::restore::{Counters, load_weights, restore};
@@ -11,18 +12,18 @@ use super::tally::{StepFeatures, Tally};
 use super::temperature::Temperature;
 use super::warnings::{Setting, Watch};
 use crate::checkpoint::{self, Checkpoint, SavedOptimizer};
-use crate::config::{Config, Precision, Pretrain, Start};
+use crate::config::{Config, Engine, Precision, Pretrain, Start};
 use crate::data::Part;
 use crate::device;
 use crate::loader::{Loader, Order, Rendering};
 use crate::model::{Encoder, HeadKind};
 use crate::monitor::geometry;
-use crate::optim::{self, Optimizer, Schedule};
+use crate::optim::{self, Optimizer, Scaler, Schedule};
 use crate::pixels::RgbImage;
 use crate::report::{Console, EpochReport, Plan, RunLog, contact_sheet, duration, enlarged, plots, read_json_lines};
 use crate::run_dir::{self, CheckpointKind, CheckpointName};
 use crate::state::Parameter;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,12 +40,15 @@ pub struct Session {
     pub encoder: Encoder,
     pub parameters: Vec<Parameter>,
     pub optimizer: Box<dyn Optimizer>,
+    /// With fp16 only.
+    pub scaler: Option<Scaler>,
     pub schedule: Schedule,
     pub loader: Loader,
     pub ranks: Ranks,
     pub temperature: Temperature,
     pub log: RunLog,
     pub at: Counters,
+    pub room: Room,
     /// The newest checkpoint known to be on the disk.
     pub last_saved: Option<PathBuf>,
     /// Statistics of the steps of the epoch under way that were trained before this process began.
@@ -74,11 +78,7 @@ impl Session {
         console: &Console,
         ranks: &Ranks,
     ) -> Result<Session> {
-        if pretrain.precision == Precision::Fp16 {
-            bail!(
-                "--precision fp16 would need its gradients scaled to train; use bf16, which has the same speed, or fp32"
-            );
-        }
+        ranks.allow(pretrain)?;
         let Readable { split, left_out } = readable::load(&pretrain.data, Part::Unlabelled, console)?;
         let split = Arc::new(split);
         console.note(&split.describe());
@@ -86,12 +86,20 @@ impl Session {
             Rendering::Views { recipe: pretrain.augmentation.clone(), size_px: pretrain.data.image_size_px as usize };
         let (batch, workers) = (pretrain.batch_size as usize, config.workers as usize);
         let share = ranks.share_of_batch(pretrain.batch_size)?;
-        let loader = Loader::new(split, rendering, Order::Shuffled, batch, pretrain.seed, workers)?.shared(share);
+        let loader = Loader::new(split, rendering, Order::Shuffled, batch, pretrain.seed, workers)?.with_share(share);
+        let loader = match pretrain.engine {
+            Engine::Cpu => loader.deliver_to(device),
+            Engine::Tensor => loader.on_device(device, config.data_on_device)?,
+        };
+        console.note(&loader.describe());
         let steps_per_epoch = loader.batches() as u64;
 
+        let mut room = Room::before(pretrain, device);
         let encoder = Encoder::new(&pretrain.model, HeadKind::Projection, device, pretrain.seed);
         let parameters = encoder.parameters();
+        let short_of_memory = room.foresee(&parameters);
         let mut optimizer = optim::build(&pretrain.optimizer, parameters.clone())?;
+        let mut scaler = (pretrain.precision == Precision::Fp16).then(|| Scaler::new(device));
         let schedule =
             Schedule::new(pretrain.schedule, pretrain.optimizer.lr, steps_per_epoch, u64::from(pretrain.epochs));
 
@@ -108,6 +116,9 @@ impl Session {
                 let at = restore(&saved, &encoder, optimizer.as_mut(), steps_per_epoch)
                     .with_context(|| format!("cannot continue from {}", path.display()))?;
                 (earlier_rows, ours) = (saved.epoch_rows, saved.config.is_some());
+                if let (Some(scaler), Some(state)) = (&mut scaler, saved.scaler) {
+                    scaler.restore(state).with_context(|| format!("cannot continue from {}", path.display()))?;
+                }
                 if let Some(state) = &saved.temperature {
                     temperature.restore(state);
                 }
@@ -155,6 +166,9 @@ impl Session {
         if let Some(text) = ranks.describe(&pretrain) {
             log.note(&text);
         }
+        if let Some(warning) = short_of_memory {
+            log.warn(&warning);
+        }
         let settings = run_dir::to_yaml(&serde_json::to_value(config)?);
         let step = at.epoch * steps_per_epoch + at.batch;
         log.events().text("configuration", step, &format!("```\n{settings}\n```"));
@@ -178,6 +192,7 @@ impl Session {
             encoder,
             parameters,
             optimizer,
+            scaler,
             schedule,
             loader,
             ranks: ranks.clone(),
@@ -197,6 +212,7 @@ impl Session {
             device,
             first_step: at.step,
             started,
+            room,
         })
     }
 
@@ -218,6 +234,8 @@ impl Session {
     /// Reports a finished epoch, `last` being the features of its last step, and saves when it is due.
     pub fn finish_epoch(&mut self, tally: Tally, last: Option<&StepFeatures>, waited: Duration) -> Result<()> {
         let finished = self.at.epoch;
+        // After an overflow of fp16 the last step has no features to speak of.
+        let last = last.filter(|features| features.unit.isfinite().all().int64_value(&[]) != 0);
         self.at.epoch += 1;
         self.at.batch = 0;
         self.log.record_steps(&tally.records());
@@ -380,6 +398,7 @@ impl Session {
             batch_size: Some(self.pretrain.batch_size),
             epoch_rows: tally.map(Tally::rows),
             temperature: self.temperature.state(),
+            scaler: self.scaler.as_ref().map(Scaler::state),
         };
         let before = self.saver.begin(name, &checkpoint)?;
         self.last_begun = Some(name);

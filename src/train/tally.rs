@@ -4,10 +4,12 @@ use super::pretrain::read_scalars;
 use crate::config::{Precision, Pretrain};
 use crate::loss::Contrast;
 use crate::monitor::geometry;
-use crate::optim::{self, Schedule};
+use crate::native;
+use crate::optim::{self, Scaler, Schedule};
 use crate::report::{CloserLook, EpochReport, StepRecord, StepReport};
 use crate::state::Parameter;
 use anyhow::{Result, anyhow, bail};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
@@ -20,10 +22,20 @@ const NESS: usize = 3;
 const POSITIVE: usize = 4;
 const NEGATIVE: usize = 5;
 const VANISHED: usize = 6;
-const COLUMNS: usize = 7;
+const OVERFLOW: usize = 7;
+const LOSS_SCALE: usize = 8;
+const COLUMNS: usize = 9;
+/// The last two, of loss scaling; checkpoints of older versions lack them.
+const SCALING_COLUMNS: i64 = 2;
 /// Numbers of a [`CloserLook`].
 const CLOSER_COLUMNS: i64 = 4;
-const SAVED_COLUMNS: i64 = COLUMNS as i64 + CLOSER_COLUMNS;
+/// A saved row: the first seven statistics, the close look, the scaling.
+const UNSCALED_COLUMNS: i64 = COLUMNS as i64 - SCALING_COLUMNS;
+const OLD_SAVED_COLUMNS: i64 = UNSCALED_COLUMNS + CLOSER_COLUMNS;
+const SAVED_COLUMNS: i64 = OLD_SAVED_COLUMNS + SCALING_COLUMNS;
+
+/// Between two readings of a GPU for the progress bar.
+const BETWEEN_READS: Duration = Duration::from_secs(1);
 
 /// The features of one step, not recorded for autograd.
 pub struct StepFeatures {
@@ -49,7 +61,11 @@ pub struct Tally {
     closer: Vec<(usize, Tensor)>,
     /// The log of the largest xi that is lost beside 1 in the run's precision.
     vanishing_log_xi: f64,
-    /// Rows whose loss is known to be finite.
+    /// What stands in a row without loss scaling, `[2]`.
+    unscaled: Tensor,
+    /// What [`Tally::latest`] gave, and when.
+    shown: Cell<Option<(Instant, StepReport)>>,
+    /// Rows that have been looked at for faults.
     checked: usize,
     /// Steps taken over from before a stop: they count for the means, not for the speed.
     earlier: u64,
@@ -71,6 +87,8 @@ impl Tally {
             lrs: Vec::new(),
             closer: Vec::new(),
             vanishing_log_xi: vanishing_log_xi(pretrain.precision),
+            unscaled: Tensor::from_slice(&[0.0, f32::NAN]).to_device(device),
+            shown: Cell::new(None),
             checked: 0,
             earlier: 0,
             device,
@@ -83,7 +101,7 @@ impl Tally {
     /// Errors: rows of another number than the steps that have been trained of the epoch.
     pub fn continue_from(&mut self, rows: &Tensor, schedule: &Schedule) -> Result<()> {
         let [steps, columns] = rows.size()[..] else { bail!("the statistics of its steps are {:?}", rows.size()) };
-        if columns != SAVED_COLUMNS {
+        if columns != SAVED_COLUMNS && columns != OLD_SAVED_COLUMNS {
             bail!("the statistics of its steps have {columns} columns instead of {SAVED_COLUMNS}");
         }
         self.first_step = self
@@ -91,8 +109,13 @@ impl Tally {
             .checked_sub(steps as u64)
             .ok_or_else(|| anyhow!("it has statistics of {steps} steps and was saved after {}", self.first_step))?;
         let rows = rows.to_device(self.device);
-        self.rows = rows.narrow(1, 0, COLUMNS as i64).unbind(0);
-        let closer = rows.narrow(1, COLUMNS as i64, CLOSER_COLUMNS).unbind(0);
+        let scaling = if columns == SAVED_COLUMNS {
+            rows.narrow(1, OLD_SAVED_COLUMNS, SCALING_COLUMNS)
+        } else {
+            self.unscaled.expand([steps, SCALING_COLUMNS], false)
+        };
+        self.rows = Tensor::cat(&[rows.narrow(1, 0, UNSCALED_COLUMNS), scaling], 1).unbind(0);
+        let closer = rows.narrow(1, UNSCALED_COLUMNS, CLOSER_COLUMNS).unbind(0);
         let seen = |row: &Tensor| row.isnan().all().int64_value(&[]) == 0;
         self.closer = closer.into_iter().enumerate().filter(|(_, row)| seen(row)).collect();
         self.lrs = (0..steps as u64).map(|step| schedule.lr(self.first_step + step)).collect();
@@ -101,7 +124,7 @@ impl Tally {
         Ok(())
     }
 
-    /// Statistics of every step so far, `[steps, 7 + 4]`; those of a close look are NaN where there was none.
+    /// Statistics of every step so far, `[steps, 7 + 4 + 2]`; those of a close look are NaN where there was none.
     pub fn rows(&self) -> Tensor {
         let _guard = tch::no_grad_guard();
         let rows = Tensor::stack(&self.rows, 0);
@@ -109,16 +132,18 @@ impl Tally {
         for (place, numbers) in &self.closer {
             closer.get(*place as i64).copy_(numbers);
         }
-        Tensor::cat(&[rows, closer], 1)
+        let [plain, scaling] = [(0, UNSCALED_COLUMNS), (UNSCALED_COLUMNS, SCALING_COLUMNS)]
+            .map(|(first, columns)| rows.narrow(1, first, columns));
+        Tensor::cat(&[plain, closer, scaling], 1)
     }
 
-    /// Takes a step's statistics without waiting for them.
-    pub fn add(&mut self, contrast: &Contrast, lr: f64) {
+    /// Takes a step's statistics without waiting for them; `scaling` is [`Taken`](super::step::Taken)'s.
+    pub fn add(&mut self, contrast: &Contrast, scaling: Option<&Tensor>, lr: f64) {
         let _guard = tch::no_grad_guard();
         let a = &contrast.anchors;
         let mean = |t: &Tensor| t.mean(Kind::Float);
         let vanished = a.log_xi.le(self.vanishing_log_xi).to_kind(Kind::Float);
-        let row: [Tensor; COLUMNS] = [
+        let row: [Tensor; COLUMNS - 2] = [
             contrast.value(),
             a.top(1) * 100.0,
             a.top(5) * 100.0,
@@ -127,7 +152,8 @@ impl Tally {
             mean(&a.negative),
             mean(&vanished),
         ];
-        self.rows.push(Tensor::stack(&row, 0));
+        let row = Tensor::stack(&row, 0);
+        self.rows.push(Tensor::cat(&[&row, scaling.unwrap_or(&self.unscaled)], 0));
         self.last_ness = Some(a.ness.shallow_clone());
         self.lrs.push(lr);
     }
@@ -153,8 +179,20 @@ impl Tally {
         self.closer.iter().zip(numbers.chunks_exact(4)).map(|((place, _), n)| (*place, look(n))).collect()
     }
 
-    /// The last step's numbers; waits for the device.
+    /// The last step's numbers. On a GPU they are a second old at most: reading waits for it.
     pub fn latest(&self) -> StepReport {
+        if let Some((seen, report)) = self.shown.get()
+            && self.device != Device::Cpu
+            && seen.elapsed() < BETWEEN_READS
+        {
+            return report;
+        }
+        let report = self.read_latest();
+        self.shown.set(Some((Instant::now(), report)));
+        report
+    }
+
+    fn read_latest(&self) -> StepReport {
         let row = self
             .rows
             .last()
@@ -168,14 +206,24 @@ impl Tally {
         }
     }
 
-    /// The first step since the last call whose loss is not finite, in words; waits for the device.
-    pub fn not_finite(&mut self) -> Option<String> {
+    /// The first step since the last call that shows that training has come to its end, in words: a loss that is not
+    /// finite though no scaled gradient overflowed, or a loss scale that has no floor. Waits for the device.
+    pub fn fault(&mut self) -> Option<String> {
         let first = std::mem::replace(&mut self.checked, self.rows.len());
         let rows = read_scalars(&self.rows[first..]);
-        let losses: Vec<f64> = rows.chunks_exact(COLUMNS).map(|row| row[LOSS]).collect();
-        let at = losses.iter().position(|loss| !loss.is_finite())?;
-        let step = self.first_step + (first + at) as u64 + 1;
-        Some(format!("the loss is {} at step {step} (epoch {})", losses[at], self.epoch + 1))
+        let (at, row) = rows.chunks_exact(COLUMNS).enumerate().find(|(_, row)| {
+            let diverged = !row[LOSS].is_finite() && row[OVERFLOW] == 0.0;
+            diverged || row[LOSS_SCALE] < Scaler::FLOOR
+        })?;
+        let at = format!("at step {} (epoch {})", self.first_step + (first + at) as u64 + 1, self.epoch + 1);
+        Some(if row[LOSS_SCALE] < Scaler::FLOOR {
+            format!(
+                "the loss scale has fallen to {:.1e} {at}: whatever the scale, numbers overflow in fp16",
+                row[LOSS_SCALE]
+            )
+        } else {
+            format!("the loss is {} {at}", row[LOSS])
+        })
     }
 
     /// One statistic of every step so far.
@@ -189,7 +237,11 @@ impl Tally {
     /// Every step's numbers.
     pub fn records(&self) -> Vec<StepRecord> {
         let (loss, top1, ness) = (self.column(LOSS), self.column(TOP1), self.column(NESS));
-        let closer: HashMap<usize, CloserLook> = self.closer_looks().into_iter().collect();
+        let overflow = self.column(OVERFLOW);
+        // The gradients of a step that overflowed are not those of a step.
+        let mut looks = self.closer_looks();
+        looks.retain(|(place, _)| overflow[*place] == 0.0);
+        let closer: HashMap<usize, CloserLook> = looks.into_iter().collect();
         (0..loss.len())
             .map(|i| StepRecord {
                 epoch: self.epoch,
@@ -205,14 +257,25 @@ impl Tally {
 
     /// The epoch's numbers: means over its steps, quantiles over the anchors of its last step.
     pub fn report(&self, waited: Duration) -> EpochReport {
+        let overflowed: Vec<bool> = self.column(OVERFLOW).into_iter().map(|flag| flag > 0.0).collect();
+        // A step that overflowed has said nothing where it is not finite.
         let mean = |column: usize| {
             let values = self.column(column);
-            values.iter().sum::<f64>() / values.len().max(1) as f64
+            let values =
+                values.iter().zip(&overflowed).filter(|(value, overflowed)| value.is_finite() || !**overflowed);
+            let (sum, count) = values.fold((0.0, 0_u64), |(sum, count), (value, _)| (sum + value, count + 1));
+            if count == 0 && !overflowed.is_empty() { f64::NAN } else { sum / count.max(1) as f64 }
         };
         let quantile = |q: f64| {
             self.last_ness.as_ref().map(|ness| ness.quantile_scalar(q, 0i64, false, "linear").double_value(&[]))
         };
-        let closer = self.closer_looks();
+        let mut closer = self.closer_looks();
+        closer.retain(|(place, _)| !overflowed.get(*place).copied().unwrap_or(false));
+        let mut extra = serde_json::Map::new();
+        if let Some(scale) = self.column(LOSS_SCALE).last().filter(|scale| !scale.is_nan()) {
+            extra.insert("overflow_steps".into(), overflowed.iter().filter(|flag| **flag).count().into());
+            extra.insert("loss_scale".into(), (*scale).into());
+        }
         let seen = |number: fn(&CloserLook) -> f64| {
             (!closer.is_empty()).then(|| closer.iter().map(|(_, look)| number(look)).sum::<f64>() / closer.len() as f64)
         };
@@ -243,14 +306,18 @@ impl Tally {
             images_per_second: ((steps - self.earlier) * self.images_per_step) as f64 / seconds.max(1e-9),
             data_wait_share: (waited.as_secs_f64() / seconds.max(1e-9)).min(1.0),
             epoch_seconds: seconds,
-            memory_peak_mib: peak_memory_mib(),
+            memory_peak_mib: peak_memory_mib(self.device),
+            extra,
             ..EpochReport::default()
         }
     }
 }
 
-/// The process's largest resident memory so far, where the system tells.
-fn peak_memory_mib() -> Option<f64> {
+/// The largest memory so far, of the device or, on the CPU, of the process; where somebody tells.
+fn peak_memory_mib(device: Device) -> Option<f64> {
+    if let Device::Cuda(index) = device {
+        return Some(native::cuda_memory(index).ok()?.reserved_peak as f64 / 1_048_576.0);
+    }
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? / 1024.0)

@@ -7,7 +7,7 @@ use super::outcome::{Outcome, Protocol};
 use super::ranks::Ranks;
 use super::readable;
 use crate::augment::EvalTransform;
-use crate::checkpoint::{self, Best, EvaluationCheckpoint};
+use crate::checkpoint::{self, Best, Chosen, EvaluationCheckpoint};
 use crate::config::{Config, DatasetName, EncoderSource, Evaluate, Objective, OptimizerName, TransferMode};
 use crate::data::{self, BadImage, Part, Split};
 use crate::model::HeadKind;
@@ -156,8 +156,13 @@ impl<'a> Trial<'a> {
         self.resumed.as_ref().filter(|saved| saved.epochs_done > 0).map(|saved| saved.best)
     }
 
+    /// The epoch that held-out images liked best in the earlier part.
+    pub fn chosen_so_far(&self) -> Option<Chosen> {
+        self.resumed.as_ref().and_then(|saved| saved.chosen)
+    }
+
     pub fn training_transform(&self) -> EvalTransform {
-        EvalTransform::training(self.run.data.dataset, self.run.data.image_size_px as usize)
+        EvalTransform::training(self.run.data.dataset, self.run.data.image_size_px as usize, self.run.augment)
     }
 
     pub fn test_transform(&self) -> EvalTransform {
@@ -201,6 +206,7 @@ impl<'a> Trial<'a> {
             checkpoint: source.path.clone(),
             checkpoint_epoch: source.epoch,
             train_images: self.images.train.len(),
+            held_out_images: 0,
             test_images: self.images.test.len(),
             bad_images_left_out: self.images.left_out.len(),
             classes: self.images.classes(),
@@ -210,6 +216,7 @@ impl<'a> Trial<'a> {
             test_top1_best_epoch: 0.0,
             test_top5_best_epoch: 0.0,
             best_epoch: 0,
+            chosen: None,
             train_top1: 0.0,
             epochs_trained: 0,
             batch_size,

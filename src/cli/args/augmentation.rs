@@ -1,14 +1,20 @@
 //! The distribution of the views. Every default is the paper's for the data set.
 
-use crate::cli::values::{above_zero, jitter_strength, odd, probability, share, switch};
+use crate::cli::values::{above_zero, jitter_strength, odd, one_of, probability, share, switch};
+use crate::config::Engine;
 use clap::ArgAction::Set;
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Augmentation")]
 pub struct AugmentationArgs {
-    /// The recipe of main.py's faster version, which blurs CIFAR-10 too
+    /// What renders the views: worker threads (cpu), or the training device (tensor)
     ///
-    /// The views are rendered by the CPU's worker threads either way.
+    /// Default: cpu, with --faster-version tensor. Both have the same pixels,
+    /// but for blur, where a level may differ by 1.
+    #[arg(long, value_name = "NAME", value_parser = one_of!(Engine))]
+    #[arg(help = "What renders the views: worker threads (cpu), or the training device (tensor) [default: cpu]")]
+    pub engine: Option<Engine>,
+    /// The recipe of main.py's faster version, which blurs CIFAR-10 too, and --engine tensor
     #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true)]
     #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
     pub faster_version: bool,

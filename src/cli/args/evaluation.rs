@@ -1,7 +1,9 @@
 //! What is done with a trained encoder.
 
 use crate::cli::values::{above_zero, checkpoint_choice, count, momentum, not_negative, one_of, share, switch};
-use crate::config::{CheckpointChoice, DatasetName, OptimizerName, ScheduleName, TrainMode, TransferMode};
+use crate::config::{
+    CheckpointChoice, ClassifierAugment, DatasetName, EarlyStopOn, OptimizerName, ScheduleName, TrainMode, TransferMode,
+};
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -68,11 +70,24 @@ pub struct EvaluationArgs {
     #[arg(long, value_name = "FACTORS", default_value = "0", hide_short_help = true)]
     #[arg(value_delimiter = ',', value_parser = not_negative)]
     pub reg_weight: Vec<f64>,
-    /// Stop after so many epochs without a better test accuracy; 0 is never
+    /// Random crops or shifts of the classifier's training images: none, crop-flip or shift-flip
+    ///
+    /// crop-flip: 8 to 100% of the area, resized. shift-flip: moved by up to an
+    /// eighth of the side, black beyond. Both are mirrored half of the time.
+    /// Default: crop-flip for imagenet and folder, none for the others.
+    #[arg(long, value_name = "NAME", value_parser = one_of!(ClassifierAugment), hide_short_help = true)]
+    pub fc_augment: Option<ClassifierAugment>,
+    /// End the training of a whole network after so many epochs without gain; 0 is never
     ///
     /// Default: 5 for fine-tuning, 0 otherwise.
     #[arg(long, value_name = "N", hide_short_help = true, value_parser = count::<0>)]
     pub patience_epochs: Option<u32>,
+    /// What --patience-epochs looks at: a tenth of the training images, or the test images
+    ///
+    /// held-out keeps a tenth of every class from training. test is what main.py
+    /// does: the test images then choose when to stop, which flatters the result.
+    #[arg(long, value_name = "IMAGES", default_value = "held-out", value_parser = one_of!(EarlyStopOn), hide_short_help = true)]
+    pub early_stop_on: EarlyStopOn,
     /// Neighbours that vote in the kNN evaluation
     #[arg(long, value_name = "K", default_value = "200", hide_short_help = true)]
     #[arg(value_parser = count::<1>)]

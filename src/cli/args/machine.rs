@@ -1,7 +1,7 @@
 //! What computes.
 
 use crate::cli::values::{PrecisionAsked, between, device, one_of, switch};
-use crate::config::DeviceChoice;
+use crate::config::{DataOnDevice, DeviceChoice};
 use clap::ArgAction::Set;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -19,13 +19,37 @@ pub struct MachineArgs {
     pub disable_cuda: bool,
     /// Arithmetic of the encoder; loss and statistics are float32 always
     ///
-    /// auto takes bf16 where the device computes with it, else fp32.
+    /// auto takes bf16 where the device computes with it, else fp32. fp16
+    /// trains with a scaled loss; steps that overflow are left out and counted.
+    /// On the CPU it is slow and meant for tests.
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = one_of!(PrecisionAsked))]
     pub precision: PrecisionAsked,
     /// The same as --precision fp16
     #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true)]
     #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
     pub fp16_precision: bool,
+    /// float32 products of a GPU may be rounded to TF32
+    ///
+    /// Faster with --precision fp32; 10 bits behind the point instead of 23.
+    #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
+    pub allow_tf32: bool,
+    /// The same command gives the same bits on a GPU too
+    ///
+    /// Costs speed: cuDNN may not try its algorithms for the fastest, and sums
+    /// are taken in a fixed order. An operation that has no such order stops the
+    /// run with its name. The CPU always gives the same bits.
+    #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
+    pub deterministic: bool,
+    /// With --engine tensor: keep the data set in the training device's memory
+    ///
+    /// auto does so with data sets that are read whole, on a GPU if they take
+    /// at most a third of its free memory. Otherwise worker threads decode and
+    /// crop, and the device does the colours. yes is an error where the images
+    /// are files, or do not fit.
+    #[arg(long, value_name = "RULE", default_value = "auto", value_parser = one_of!(DataOnDevice), hide_short_help = true)]
+    pub data_on_device: DataOnDevice,
     /// Threads that load and augment images (default: the number of cores)
     ///
     /// Of several processes on a machine, each has its part of the cores.

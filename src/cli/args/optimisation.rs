@@ -13,6 +13,15 @@ pub struct OptimisationArgs {
     #[arg(long, value_name = "IMAGES", default_value = "512")]
     #[arg(value_parser = count::<2>)]
     pub batch_size: u32,
+    /// Parts in which a batch goes through the encoder, one after the other
+    ///
+    /// For batches that do not fit into memory: it holds one part's activations
+    /// at a time. Each image goes through twice forward and once back, so a step
+    /// takes a third longer. The contrast is that of the whole batch; BatchNorm
+    /// normalises each part by its own statistics, so the result is not that of
+    /// an undivided batch, nor are the running statistics.
+    #[arg(long, value_name = "PARTS", default_value = "1", hide_short_help = true, value_parser = count::<1>)]
+    pub grad_cache: u32,
     /// Passes over the images
     ///
     /// 0 trains nothing and saves the initial weights: the baseline of an

@@ -1,6 +1,6 @@
 //! The subcommands.
 
-use super::{EmbedArgs, ExportArgs, InspectArgs, PreviewArgs, ReportArgs};
+use super::{DoctorArgs, EmbedArgs, ExportArgs, InspectArgs, PreviewArgs, ReportArgs};
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum ToolArgs {
@@ -12,6 +12,8 @@ pub enum ToolArgs {
     Preview(Box<PreviewArgs>),
     /// Write the features of a data set
     Embed(EmbedArgs),
+    /// Say whether this machine is fit for training, and what mends it
+    Doctor(DoctorArgs),
     /// Gather runs and their evaluations into one table
     Report(ReportArgs),
 }

@@ -1,11 +1,14 @@
 //! The facts of an evaluation.
 
-use super::{Facts, memory, memory_line, optimizer_line, parameters, schedule_line};
+use super::{Facts, memory_line, optimizer_line, parameters, schedule_line};
+use crate::augment::EvalTransform;
 use crate::checkpoint::{self, Checkpoint};
 use crate::cli::Resolved;
-use crate::config::{CheckpointChoice, EncoderSource, Evaluate, ModelConfig, OptimizerName, Pretrain, TransferMode};
+use crate::config::{
+    CheckpointChoice, EarlyStopOn, EncoderSource, Evaluate, ModelConfig, OptimizerName, Pretrain, TransferMode,
+};
 use crate::data::{Part, grouped};
-use crate::model::{Encoder, HeadKind, feature_dim};
+use crate::model::{Encoder, HeadKind, feature_dim, footprint};
 use crate::report::short;
 use crate::run_dir::{self, CheckpointName};
 use anyhow::{Context, Result};
@@ -41,8 +44,16 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Evaluate) {
     }
     facts.say("optimiser", optimizer_line(&run.optimizer));
     facts.say("schedule", schedule_line(run.schedule, run.optimizer.lr, per_epoch, run.epochs));
-    if run.patience_epochs > 0 {
-        facts.say("stop", format!("after {} epochs without a better test accuracy", run.patience_epochs));
+    facts.say(
+        "training images",
+        drawn(EvalTransform::training(run.data.dataset, run.data.image_size_px as usize, run.augment)),
+    );
+    if run.patience_epochs > 0 && !linear {
+        let judges = match run.early_stop_on {
+            EarlyStopOn::HeldOut => "a tenth of the training images, which are not trained on",
+            EarlyStopOn::Test => "the test images, which flatters the result",
+        };
+        facts.say("stop", format!("after {} epochs without a better top-1 on {judges}", run.patience_epochs));
     }
     if linear {
         let weights: Vec<String> = run.reg_weights.iter().map(|&weight| short(weight)).collect();
@@ -60,14 +71,14 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Evaluate) {
             format!("{}, {} stem, features of width {width}, {weights} weights", model.depth, model.stem),
         );
         if !linear {
-            let step = memory::Step {
+            let step = footprint::StepSize {
                 stem: model.stem,
                 image_size_px: run.data.image_size_px,
                 views: batch,
                 precision: run.precision,
                 optimizer: run.optimizer.name,
             };
-            facts.say("memory", memory_line(memory::estimate(&encoder.parameters(), step), resolved.device));
+            facts.say("memory", memory_line(footprint::estimate(&encoder.parameters(), step), resolved.device));
         }
     }
     if let Some((pretrain, epoch)) = name {
@@ -75,6 +86,15 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Evaluate) {
         let parent =
             run_dir::evaluation_parent(save_dir, dataset, pretrain.objective, pretrain.batch_size, epoch, run.mode);
         facts.say("results", parent.join("{dd-mm-YYYY-HH-MM-SS}").display().to_string());
+    }
+}
+
+/// How training images are drawn, in words.
+fn drawn(transform: EvalTransform) -> &'static str {
+    match transform {
+        EvalTransform::Plain { .. } | EvalTransform::ResizeCenterCrop { .. } => "as the test images, nothing random",
+        EvalTransform::RandomCropFlip { .. } => "random crops of 8 to 100% of the area, mirrored half of the time",
+        EvalTransform::RandomShiftFlip { .. } => "moved by up to an eighth of the side, mirrored half of the time",
     }
 }
 

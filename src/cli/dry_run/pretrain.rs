@@ -1,10 +1,11 @@
 //! The facts of a pre-training run.
 
-use super::{Facts, memory, memory_line, optimizer_line, parameters, schedule_line};
+use super::{Facts, memory_line, optimizer_line, parameters, schedule_line};
 use crate::cli::Resolved;
-use crate::config::{Augmentation, HeadMode, LearningRateScaling, Objective, Pretrain, Start};
+use crate::config::{Augmentation, DataOnDevice, Engine, HeadMode, LearningRateScaling, Objective, Pretrain, Start};
 use crate::data::{Part, grouped};
-use crate::model::{Encoder, HeadKind, feature_dim};
+use crate::loader::packed;
+use crate::model::{Encoder, HeadKind, feature_dim, footprint};
 use crate::optim::scaled_lr;
 use crate::report::short;
 use crate::run_dir;
@@ -28,8 +29,20 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Pretrain) {
     let views = u64::from(run.batch_size) * 2;
     let side = run.data.image_size_px;
     facts.say("batch", format!("{} images, views [{views}, 3, {side}, {side}]", grouped(run.batch_size as usize)));
+    if run.grad_cache > 1 {
+        facts.say("batch", format!("through the encoder in {} parts", run.grad_cache));
+    }
     facts.say("views", views_line(&run.augmentation));
-    facts.say("views", format!("rendered by CPU threads, seed {}", run.seed));
+    let renderer = match run.engine {
+        Engine::Cpu => "CPU threads",
+        Engine::Tensor => "the training device",
+    };
+    facts.say("views", format!("rendered by {renderer}, seed {}", run.seed));
+    if let (Some(split), DataOnDevice::Yes) = (&split, resolved.config.data_on_device)
+        && let Err(error) = packed(split)
+    {
+        facts.hinder(error);
+    }
 
     let encoder = Encoder::new(&run.model, HeadKind::Projection, Device::Cpu, run.seed);
     let weights = grouped(parameters(&encoder));
@@ -59,14 +72,14 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Pretrain) {
     facts.say("optimiser", optimizer_line(&run.optimizer));
     facts.say("learning rate", lr_line(run));
     facts.say("schedule", schedule_line(run.schedule, run.optimizer.lr, per_epoch, run.epochs));
-    let step = memory::Step {
+    let step = footprint::StepSize {
         stem: run.model.stem,
         image_size_px: side,
-        views,
+        views: 2 * u64::from(run.batch_size.div_ceil(run.grad_cache)),
         precision: run.precision,
         optimizer: run.optimizer.name,
     };
-    facts.say("memory", memory_line(memory::estimate(&encoder.parameters(), step), resolved.device));
+    facts.say("memory", memory_line(footprint::estimate(&encoder.parameters(), step), resolved.device));
     facts.say("results", results_line(resolved, run));
     facts.say("checkpoints", checkpoints_line(run));
 }

@@ -11,7 +11,7 @@
 //! Upstream's `eval` and `semi` know ImageNet only, and its `supervised` reads
 //! `--transfer-dataset-name`; here all three take the data set that the command names.
 
-use super::pretrain::{data_config, model};
+use super::pretrain::{data_config, model, numerics};
 use crate::cli::Typed;
 use crate::config::{
     EncoderSource, Evaluate, KnnConfig, OptimizerConfig, OptimizerName, Precision, ScheduleConfig, ScheduleName,
@@ -63,6 +63,8 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
         batch_size: flags.fc_batch_size,
         epochs: flags.fc_epochs,
         patience_epochs: flags.patience_epochs.unwrap_or(usual_patience),
+        early_stop_on: flags.early_stop_on,
+        augment: flags.fc_augment,
         standardize: flags.fc_standardize,
         reg_weights: flags.reg_weight.clone(),
         knn: KnnConfig { neighbours: flags.knn_neighbours, temperature: flags.knn_temperature },
@@ -70,6 +72,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
         resume: flags.fc_log_dir.clone().zip(flags.fc_train_from.clone()),
         seed: args.optimisation.seed,
         precision,
+        numerics: numerics(&args.machine),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Which flags go with which `--train-mode`.
 
 use crate::cli::{Typed, flag_name};
-use crate::config::TrainMode;
+use crate::config::{OptimizerName, TrainMode, TransferMode};
 use anyhow::{Result, bail};
 
 /// Refuses the flags that another `--train-mode` reads, where leaving them unread would give another result than
@@ -53,6 +53,7 @@ const PRETRAINING_ONLY: &[&str] = &[
     "num_proj_layers",
     "proj_out_dim",
     "batch_size",
+    "grad_cache",
     "epochs",
     "lr",
     "learning_rate_scaling",
@@ -63,7 +64,9 @@ const PRETRAINING_ONLY: &[&str] = &[
     "use_scheduler",
     "warmup_epochs",
     "sync_bn",
+    "engine",
     "faster_version",
+    "data_on_device",
     "crop_scale_min",
     "crop_scale_max",
     "crop_ratio_min",
@@ -102,19 +105,49 @@ const EVALUATION_ONLY: &[&str] = &[
     "fc_standardize",
     "reg_weight",
     "patience_epochs",
+    "early_stop_on",
+    "fc_augment",
     "feature_cache",
 ];
 
-/// A warning for typed flags that change nothing in this `--train-mode`, as upstream's scripts often carry them.
-pub fn without_effect(typed: &Typed) -> Option<String> {
-    let mode = typed.args.evaluation.train_mode;
+/// What a classifier on frozen features reads, and the training of a whole network does not.
+const LINEAR_ONLY: &[&str] = &["fc_standardize", "reg_weight", "feature_cache", "knn_neighbours", "knn_temperature"];
+
+/// The other way round.
+const WHOLE_NETWORK_ONLY: &[&str] = &["patience_epochs", "early_stop_on"];
+
+/// LBFGS takes all images at once and searches its own step.
+const NOT_FOR_LBFGS: &[&str] = &["fc_batch_size", "fc_lr", "fc_scheduler", "fc_weight_decay", "fc_momentum"];
+
+/// A warning for typed flags that change nothing in what this command does, as upstream's scripts often carry them.
+pub fn without_effect(typed: &Typed) -> Vec<String> {
+    let flags = &typed.args.evaluation;
+    let mode = flags.train_mode;
     let idle: Vec<&[&str]> = match mode {
         TrainMode::Ssl => vec![EVALUATION_ONLY],
         TrainMode::Supervised => vec![PRETRAINING_ONLY],
         TrainMode::Eval | TrainMode::Transfer | TrainMode::Semi => vec![PRETRAINING_ONLY, MODEL],
     };
-    let names: Vec<String> = idle.concat().into_iter().filter(|id| typed.has(id)).map(flag_name).collect();
-    (!names.is_empty()).then(|| format!("no effect with --train-mode {mode}: {}", names.join(", ")))
+    let mut found = vec![named(typed, &format!("with --train-mode {mode}"), &idle.concat())];
+    let whole = match mode {
+        TrainMode::Ssl => return found.into_iter().flatten().collect(),
+        TrainMode::Semi | TrainMode::Supervised => true,
+        TrainMode::Eval | TrainMode::Transfer => flags.transfer_mode == TransferMode::Finetune,
+    };
+    if whole {
+        found.push(named(typed, "where the whole network is trained", LINEAR_ONLY));
+    } else {
+        found.push(named(typed, "on a linear evaluation", WHOLE_NETWORK_ONLY));
+    }
+    if flags.fc_optimizer == OptimizerName::Lbfgs {
+        found.push(named(typed, "with --fc-optimizer LBFGS", NOT_FOR_LBFGS));
+    }
+    found.into_iter().flatten().collect()
+}
+
+fn named(typed: &Typed, circumstance: &str, ids: &[&'static str]) -> Option<String> {
+    let names: Vec<String> = ids.iter().copied().filter(|id| typed.has(id)).map(flag_name).collect();
+    (!names.is_empty()).then(|| format!("no effect {circumstance}: {}", names.join(", ")))
 }
 
 #[cfg(test)]
@@ -124,7 +157,7 @@ mod tests {
     #[test]
     fn the_lists_name_flags_that_exist() {
         let command = crate::cli::command();
-        for id in [PRETRAINING_ONLY, MODEL, EVALUATION_ONLY].concat() {
+        for id in [PRETRAINING_ONLY, MODEL, EVALUATION_ONLY, LINEAR_ONLY, WHOLE_NETWORK_ONLY, NOT_FOR_LBFGS].concat() {
             assert!(command.get_arguments().any(|arg| arg.get_id() == id), "{id}");
         }
     }

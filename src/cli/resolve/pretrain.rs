@@ -1,10 +1,10 @@
 //! A new pre-training run from flags.
 
 use super::ordered;
-use crate::cli::{Args, AugmentationArgs, DataArgs, EvaluationArgs, ResultsArgs, Typed};
+use crate::cli::{Args, AugmentationArgs, DataArgs, EvaluationArgs, MachineArgs, ResultsArgs, Typed};
 use crate::config::{
     Augmentation, CheckpointPolicy, DataConfig, DatasetName, Engine, HeadConfig, KnnConfig, ModelConfig, Normalisation,
-    OnlineKnn, OptimizerConfig, Precision, Pretrain, ScheduleConfig, ScheduleName, Stem,
+    Numerics, OnlineKnn, OptimizerConfig, Precision, Pretrain, ScheduleConfig, ScheduleName, Stem,
 };
 use crate::data::native_size_px;
 use crate::optim::scaled_lr;
@@ -18,7 +18,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
     let data = data_config(data, data.dataset_name);
     Ok(Pretrain {
         augmentation: augmentation(&typed.args.augmentation, &data)?,
-        engine: engine(&typed.args),
+        engine: engine(&typed.args.augmentation),
         objective: objective.clr,
         temperature: objective.temperature,
         ess_target: objective.ess_target,
@@ -38,6 +38,8 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
         epochs: optimisation.epochs,
         seed: optimisation.seed,
         precision,
+        numerics: numerics(&typed.args.machine),
+        grad_cache: grad_cache(optimisation.grad_cache, optimisation.batch_size)?,
         sync_bn: optimisation.sync_bn,
         online_knn: online_knn(&typed.args.evaluation),
         log_every: typed.args.output.log_every,
@@ -45,6 +47,17 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
         checkpoints: checkpoints(&typed.args.results),
         data,
     })
+}
+
+pub fn numerics(flags: &MachineArgs) -> Numerics {
+    Numerics { allow_tf32: flags.allow_tf32, deterministic: flags.deterministic }
+}
+
+fn grad_cache(parts: u32, batch_size: u32) -> Result<u32> {
+    if parts > batch_size {
+        bail!("--grad-cache {parts} are more parts than --batch-size {batch_size} has images");
+    }
+    Ok(parts)
 }
 
 fn online_knn(flags: &EvaluationArgs) -> Option<OnlineKnn> {
@@ -87,8 +100,10 @@ pub fn model(args: &Args, data: &DataConfig) -> ModelConfig {
     }
 }
 
-fn engine(args: &Args) -> Engine {
-    if args.augmentation.faster_version { Engine::Tensor } else { Engine::Cpu }
+/// What was asked for, or what the recipe brings along.
+pub fn engine(flags: &AugmentationArgs) -> Engine {
+    let usual = if flags.faster_version { Engine::Tensor } else { Engine::Cpu };
+    flags.engine.unwrap_or(usual)
 }
 
 fn schedule(typed: &Typed) -> Result<ScheduleName> {

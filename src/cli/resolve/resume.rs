@@ -73,6 +73,9 @@ pub fn continued(
     if !typed.has("batch_size") {
         filled.args.optimisation.batch_size = config.batch_size;
     }
+    if !typed.has("grad_cache") {
+        filled.args.optimisation.grad_cache = config.grad_cache;
+    }
     if !typed.has("dataset_name") {
         filled.args.data.dataset_name = config.data.dataset;
     }
@@ -113,6 +116,20 @@ pub fn continued(
     if typed.has("checkpoint_prefix") {
         kept.prefix = asked.prefix;
     }
+    let before = config.numerics;
+    if typed.has("allow_tf32") {
+        config.numerics.allow_tf32 = wanted.numerics.allow_tf32;
+    }
+    if typed.has("deterministic") {
+        config.numerics.deterministic = wanted.numerics.deterministic;
+    }
+    if config.numerics != before {
+        warnings.push(
+            "--allow-tf32 or --deterministic is not as the run began: on a GPU its numbers will differ from those of an \
+             uninterrupted run"
+                .to_owned(),
+        );
+    }
     if config.precision != precision {
         warnings.push(format!(
             "the run began in {} and goes on in {precision}: its numbers will differ from those of an uninterrupted run",
@@ -141,6 +158,7 @@ const IDENTITY: &[(&str, Setting)] = &[
     ("num_proj_layers", |c| c.model.head.layers.to_string()),
     ("proj_out_dim", |c| c.model.head.out_dim.to_string()),
     ("batch_size", |c| c.batch_size.to_string()),
+    ("grad_cache", |c| c.grad_cache.to_string()),
     ("lr", |c| c.optimizer.lr.to_string()),
     ("optimizer", |c| c.optimizer.name.to_string()),
     ("weight_decay", |c| c.optimizer.weight_decay.to_string()),
@@ -151,6 +169,7 @@ const IDENTITY: &[(&str, Setting)] = &[
     ("warmup_epochs", |c| c.schedule.warmup_epochs.to_string()),
     ("seed", |c| c.seed.to_string()),
     ("sync_bn", |c| c.sync_bn.to_string()),
+    ("engine", |c| c.engine.to_string()),
     ("faster_version", |c| c.engine.to_string()),
     ("crop_scale_min", |c| c.augmentation.crop_scale_min.to_string()),
     ("crop_scale_max", |c| c.augmentation.crop_scale_max.to_string()),
@@ -247,6 +266,8 @@ mod tests {
         "fc_standardize",
         "reg_weight",
         "patience_epochs",
+        "early_stop_on",
+        "fc_augment",
         "knn_every",
         "feature_cache",
         "knn_neighbours",
@@ -265,7 +286,10 @@ mod tests {
         "disable_cuda",
         "precision",
         "fp16_precision",
+        "allow_tf32",
+        "deterministic",
         "workers",
+        "data_on_device",
         "nproc",
         "distributed_timeout",
         "dry_run",

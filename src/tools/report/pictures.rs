@@ -92,10 +92,13 @@ fn neighbours(split: &Split, features: &Tensor, name: &str) -> Result<RgbImage> 
         }
         let words = class(split, query).map_or_else(|| format!("image {query}"), str::to_owned);
         let farthest = others.last().map_or(f32::NAN, |last| last.1);
-        sheet.push(Row { words: format!("{}  (to {farthest:.2})", shortened(&words, 14)), tiles });
+        sheet.push(Row { words: format!("{}  ({farthest:.2})", shortened(&words, 14)), tiles });
     }
     let frames = if split.labels.is_some() { "; blue: same class, orange: another" } else { "" };
-    neighbour_sheet(&format!("{name}: a query and its nearest by cosine{frames}"), &sheet)
+    neighbour_sheet(
+        &format!("{name}: queries and their nearest by cosine (of the last one in brackets){frames}"),
+        &sheet,
+    )
 }
 
 /// One query a class in turn where there are labels, else evenly.

@@ -1,0 +1,38 @@
+//! Weights of Pillow's antialiased triangle, from crop boxes, on the device: `filter` with tensors for loops.
+//!
+//! The same float64 operations in the same order as there, so the same fixed-point weights.
+
+use super::plan::AXIS;
+use crate::augment::filter::WEIGHT_BITS;
+use tch::{Kind, Tensor};
+
+/// Matrices that resample one axis: f64 `[R, S, length]`, row o of matrix r holding the weights, in units of 2^-22, that
+/// output o of axis r has in an image's axis of `length` pixels; 0 outside the crop.
+///
+/// `axes` is f64 `[R, AXIS]` (`plan::axis`), no window is longer than `taps`.
+pub(super) fn matrices(axes: &Tensor, outputs: i64, taps: i64, length: i64) -> Tensor {
+    let (count, options) = (axes.size()[0], (Kind::Double, axes.device()));
+    let axes = axes.view([count, AXIS as i64, 1, 1]);
+    let number = |place: i64| axes.select(1, place); // [R, 1, 1]
+    let (first, step, offset, input) = (number(0), number(1), number(2), number(3));
+    let (scale, support, inverse, own_taps) = (number(4), number(5), number(6), number(7));
+
+    let output = Tensor::arange(outputs, options).view([1, outputs, 1]) * step + first; // [R, S, 1]
+    let center = (output + 0.5) * scale;
+    // Truncation of what is not negative is the floor.
+    let begin = (&center - &support + 0.5).clamp_min(0.0).floor_();
+    let end = (&center + &support + 0.5).floor_().minimum(&input).minimum(&(&begin + own_taps));
+    let position = Tensor::arange(taps, options) + &begin; // [R, S, taps]
+    let distance = (&position - &center + 0.5) * inverse;
+    let inside = position.lt_tensor(&end);
+    let exact = (distance.abs().neg_() + 1.0).clamp_min_(0.0) * inside;
+    // One by one, as the CPU adds: three and more summands depend on their order.
+    let mut total = exact.narrow(2, 0, 1).copy();
+    for tap in 1..taps {
+        let _ = total.g_add_(&exact.narrow(2, tap, 1));
+    }
+    let fixed = (exact / total * f64::from(1 << WEIGHT_BITS) + 0.5).floor_();
+    // Windows may reach beyond the axis with weights of 0: the columns added for them are left out again.
+    let index = (position + offset).to_kind(Kind::Int64);
+    Tensor::zeros([count, outputs, length + taps], options).scatter_(2, &index, &fixed).narrow(2, 0, length)
+}

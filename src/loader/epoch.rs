@@ -1,0 +1,123 @@
+//! The batches of one epoch, in order, whoever makes them.
+
+use super::pieces::{Gathered, Pieces};
+use super::placement::Making;
+use super::resident::ResidentBatches;
+use super::{Batch, Loader};
+use crate::augment::upload;
+use crate::data::Split;
+use anyhow::Result;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tch::{Device, Tensor};
+
+/// Where batches come from.
+enum Source {
+    Pieces(Pieces),
+    Resident(ResidentBatches),
+}
+
+/// The batches of one epoch, in order. Dropping it ends its workers.
+pub struct Epoch {
+    split: Arc<Split>,
+    making: Making,
+    source: Source,
+    /// Batches yet to come, a staged one among them.
+    left: usize,
+    /// The next batch, when its pieces were there before it was asked for: on its way to the device already.
+    staged: Option<Result<Batch>>,
+    waited: Duration,
+    failed: bool,
+}
+
+impl Epoch {
+    pub(super) fn start(loader: &Loader, epoch: u64, first_batch: usize) -> Epoch {
+        let making = loader.making.clone();
+        let source = match &making {
+            Making::Workers(_) | Making::Colors(_) => Source::Pieces(Pieces::start(loader, epoch, first_batch)),
+            Making::Resident(renderer, resident) => {
+                Source::Resident(ResidentBatches::start(loader, renderer, resident, epoch, first_batch))
+            }
+        };
+        Epoch {
+            split: Arc::clone(&loader.split),
+            making,
+            source,
+            left: loader.share.batches(loader.batches()).saturating_sub(first_batch),
+            staged: None,
+            waited: Duration::ZERO,
+            failed: false,
+        }
+    }
+
+    /// Time spent waiting for batches so far.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// The next batch, waited for.
+    fn make(&mut self) -> Result<Option<Batch>> {
+        let start = Instant::now();
+        let made = match &mut self.source {
+            Source::Resident(batches) => {
+                batches.next(self.left > 0)?.map(|(images, samples)| self.batch(images, samples))
+            }
+            Source::Pieces(pieces) => {
+                let gathered = pieces.next()?;
+                self.waited += start.elapsed();
+                return Ok(gathered.map(|gathered| self.finish(gathered)));
+            }
+        };
+        // Rendering is the trainer's wait too, as far as it is the CPU's work.
+        self.waited += start.elapsed();
+        Ok(made)
+    }
+
+    /// Sends a batch to the device, and colours it there if that is for the device to do.
+    fn finish(&self, Gathered { images, drawn, samples }: Gathered) -> Batch {
+        let images = upload(&images, self.making.device());
+        let images = match &self.making {
+            Making::Colors(renderer) => renderer.colors(&images, &renderer.planner().colors(&drawn)),
+            Making::Workers(_) | Making::Resident(..) => images,
+        };
+        self.batch(images, samples)
+    }
+
+    fn batch(&self, images: Tensor, samples: Vec<usize>) -> Batch {
+        let of =
+            |labels: &Vec<i64>| Tensor::from_slice(&samples.iter().map(|&sample| labels[sample]).collect::<Vec<i64>>());
+        let labels = self.split.labels.as_ref().map(of);
+        Batch { images, samples, labels }
+    }
+
+    /// Begins the next batch's way to the device if it is there: its copy is then before this step's work in the device's
+    /// queue, and the host's part of it while the device works. On the CPU there is no way to go.
+    fn stage(&mut self) {
+        let Source::Pieces(pieces) = &mut self.source else { return };
+        if self.making.device() == Device::Cpu || self.left == 0 {
+            return;
+        }
+        match pieces.is_ready() {
+            Ok(false) => {}
+            Ok(true) => self.staged = self.make().transpose(),
+            Err(error) => self.staged = Some(Err(error)),
+        }
+    }
+}
+
+impl Iterator for Epoch {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let item = self.staged.take().or_else(|| self.make().transpose());
+        self.failed = matches!(item, Some(Err(_)));
+        self.left = self.left.saturating_sub(1);
+        if !self.failed {
+            self.stage();
+        }
+        item
+    }
+}

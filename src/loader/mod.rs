@@ -1,0 +1,156 @@
+//! Where a data set meets an augmentation: ordered batches, prefetched.
+//!
+//! Three ways lead to a batch, with the same order and (blur aside) the same
+//! pixels: worker threads render its views; they crop and resize, and the device
+//! colours; or the device does all of it, from the data set in its memory.
+//!
+//! A batch is cut into small tasks that the workers share, so that the first
+//! batch is there soon and no worker idles at its end. Every view is drawn from
+//! a stream keyed by (seed, epoch, sample, view): which thread renders it, and
+//! how many there are, changes nothing. At most [`PREFETCH`] batches exist at
+//! once.
+
+mod epoch;
+mod pieces;
+mod placement;
+mod resident;
+mod share;
+mod worker;
+
+pub use epoch::Epoch;
+pub use placement::packed;
+pub use share::Share;
+
+use crate::augment::EvalTransform;
+use crate::config::Augmentation;
+use crate::data::Split;
+use crate::rng::{Purpose, Stream};
+use anyhow::{Result, bail};
+use placement::Making;
+use std::sync::Arc;
+use tch::{Device, Tensor};
+
+/// Batches being made or waiting, at most, besides the one in use.
+pub const PREFETCH: usize = 3;
+
+/// What becomes of an image.
+#[derive(Clone, Debug)]
+pub enum Rendering {
+    /// Two random views for contrastive training.
+    Views { recipe: Augmentation, size_px: usize },
+    /// One image for a classifier.
+    Single(EvalTransform),
+}
+
+impl Rendering {
+    fn size_px(&self) -> usize {
+        match self {
+            Rendering::Views { size_px, .. } => *size_px,
+            Rendering::Single(transform) => transform.size_px(),
+        }
+    }
+
+    fn views(&self) -> usize {
+        match self {
+            Rendering::Views { .. } => 2,
+            Rendering::Single(_) => 1,
+        }
+    }
+}
+
+/// In which order an epoch visits the samples, and what happens to the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// A new permutation every epoch; a last batch that is not full is left out.
+    Shuffled,
+    /// A new permutation every epoch; the last batch may be smaller.
+    ShuffledWhole,
+    /// As stored; the last batch may be smaller.
+    Sequential,
+}
+
+/// A batch of B samples, or a process's share of one.
+#[derive(Debug)]
+pub struct Batch {
+    /// u8 `[V * B, S, S, 3]` where the loader delivers, view-major: first views, then second views in the same order.
+    pub images: Tensor,
+    /// Index of each sample in its split, `[B]`.
+    pub samples: Vec<usize>,
+    /// i64 `[B]`, when the split has labels.
+    pub labels: Option<Tensor>,
+}
+
+/// Makes the batches of every epoch of a run.
+#[derive(Clone, Debug)]
+pub struct Loader {
+    split: Arc<Split>,
+    rendering: Arc<Rendering>,
+    order: Order,
+    batch_size: usize,
+    seed: u64,
+    workers: usize,
+    share: Share,
+    making: Making,
+}
+
+impl Loader {
+    /// Errors: no whole batch is in the split although only whole ones are asked for.
+    pub fn new(
+        split: Arc<Split>,
+        rendering: Rendering,
+        order: Order,
+        batch_size: usize,
+        seed: u64,
+        workers: usize,
+    ) -> Result<Loader> {
+        let loader = Loader {
+            split,
+            rendering: Arc::new(rendering),
+            order,
+            batch_size: batch_size.max(1),
+            seed,
+            workers: workers.max(1),
+            share: Share::Whole,
+            making: Making::Workers(Device::Cpu),
+        };
+        if loader.batches() == 0 {
+            bail!(
+                "{} has {} images, fewer than one batch of {batch_size}; choose a smaller --batch-size",
+                loader.split.name,
+                loader.split.len()
+            );
+        }
+        Ok(loader)
+    }
+
+    /// The same loader, making this part of an epoch only.
+    pub fn with_share(self, share: Share) -> Loader {
+        Loader { share, ..self }
+    }
+
+    /// Batches in an epoch, of all processes together.
+    pub fn batches(&self) -> usize {
+        match self.order {
+            Order::Shuffled => self.split.len() / self.batch_size,
+            Order::ShuffledWhole | Order::Sequential => self.split.len().div_ceil(self.batch_size),
+        }
+    }
+
+    pub fn split(&self) -> &Split {
+        &self.split
+    }
+
+    /// The samples of an epoch in their order.
+    pub fn order(&self, epoch: u64) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.split.len()).collect();
+        if self.order != Order::Sequential {
+            Stream::new(self.seed, Purpose::Shuffle, epoch, 0, 0).shuffle(&mut order);
+        }
+        order
+    }
+
+    /// The batches of an epoch from `first_batch` on.
+    pub fn epoch(&self, epoch: u64, first_batch: usize) -> Epoch {
+        Epoch::start(self, epoch, first_batch)
+    }
+}

@@ -1,0 +1,95 @@
+//! What the loader's threads do: render the samples of a task.
+
+use super::Rendering;
+use crate::augment::{Renderer, ViewParameters, draw};
+use crate::data::Split;
+use crate::pixels::RgbImage;
+use crate::rng::{Purpose, Stream};
+use anyhow::{Context, Result, anyhow};
+use crossbeam_channel::{Receiver, Sender};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use tch::{Kind, Tensor};
+
+/// Samples `first..last` of the epoch's order: part `part` of batch `batch`.
+pub struct Task {
+    pub batch: usize,
+    pub part: usize,
+    pub first: usize,
+    pub last: usize,
+}
+
+/// What became of a task.
+pub struct Piece {
+    pub batch: usize,
+    pub part: usize,
+    pub rendered: Result<Rendered>,
+}
+
+/// The samples of a task, each list by view.
+pub struct Rendered {
+    /// u8 `[n, S, S, 3]` a view.
+    pub images: Vec<Tensor>,
+    /// What was drawn for each; empty where nothing is.
+    pub drawn: Vec<Vec<ViewParameters>>,
+}
+
+/// What a thread needs to know.
+#[derive(Clone)]
+pub struct Worker {
+    pub split: Arc<Split>,
+    pub rendering: Arc<Rendering>,
+    /// Whether views are finished here, or end with crop, size and flip.
+    pub colors: bool,
+    pub order: Arc<Vec<usize>>,
+    pub seed: u64,
+    pub epoch: u64,
+}
+
+impl Worker {
+    /// Renders tasks until there are no more, or nobody takes the pieces.
+    pub fn run(&self, tasks: &Receiver<Task>, pieces: &Sender<Piece>) {
+        let mut renderer = Renderer::new();
+        let mut scratch = RgbImage::default();
+        for Task { batch, part, first, last } in tasks {
+            // A panic here would leave the trainer waiting for this piece for ever.
+            let attempt = AssertUnwindSafe(|| self.render(&mut renderer, &mut scratch, &self.order[first..last]));
+            let rendered =
+                catch_unwind(attempt).unwrap_or_else(|_| Err(anyhow!("a loader thread panicked (see above)")));
+            if pieces.send(Piece { batch, part, rendered }).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn render(&self, renderer: &mut Renderer, scratch: &mut RgbImage, samples: &[usize]) -> Result<Rendered> {
+        let size = self.rendering.size_px();
+        let stride = size * size * 3;
+        let mut buffers = vec![vec![0u8; samples.len() * stride]; self.rendering.views()];
+        let mut drawn = vec![Vec::with_capacity(samples.len()); self.rendering.views()];
+        for (i, &sample) in samples.iter().enumerate() {
+            let image = self.split.image(sample, scratch)?;
+            for (view, buffer) in buffers.iter_mut().enumerate() {
+                let out = &mut buffer[i * stride..(i + 1) * stride];
+                let stream = |purpose| Stream::new(self.seed, purpose, self.epoch, sample as u64, view as u32);
+                match &*self.rendering {
+                    Rendering::Views { recipe, size_px } => {
+                        let parameters = draw(recipe, &mut stream(Purpose::View), image.width, image.height);
+                        drawn[view].push(parameters);
+                        let here = if self.colors { parameters } else { parameters.without_colors() };
+                        renderer.view(image, &here, recipe.blur_kernel_px, *size_px, out);
+                    }
+                    Rendering::Single(transform) => {
+                        transform.apply(renderer, image, &mut stream(Purpose::Evaluation), out);
+                    }
+                }
+            }
+        }
+        let shape = [samples.len() as i64, size as i64, size as i64, 3];
+        let images: Result<Vec<Tensor>> = buffers
+            .iter()
+            .map(|bytes| Tensor::f_from_data_size(bytes, &shape, Kind::Uint8).context("no memory for a batch"))
+            .collect();
+        Ok(Rendered { images: images?, drawn })
+    }
+}

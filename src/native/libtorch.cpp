@@ -1,0 +1,100 @@
+// What libtorch can be told and asked in C++ only: tch binds none of it. No CUDA
+// header is needed; everything goes through interfaces of the CPU library, which
+// the CUDA library fills when it is loaded.
+//
+// Every function returns null, or a message that the caller frees: no exception
+// leaves this file.
+
+#include <ATen/Context.h>
+#include <ATen/Version.h>
+#include <c10/core/CachingDeviceAllocator.h>
+
+#include <cstdint>
+#include <cstring>
+#include <exception>
+
+namespace {
+
+template <typename Work>
+char* guarded(Work&& work) noexcept {
+  try {
+    work();
+    return nullptr;
+  } catch (const c10::Error& error) {
+    return strdup(error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    return strdup(error.what());
+  } catch (...) {
+    return strdup("an exception of unknown type");
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+// Mirrored in mod.rs.
+struct FlatnceSettings {
+  uint8_t tf32_matmul;
+  uint8_t tf32_convolution;
+  uint8_t cudnn_benchmark;
+  uint8_t deterministic;
+};
+
+struct FlatnceCudaMemory {
+  uint64_t allocated;
+  uint64_t allocated_peak;
+  uint64_t reserved;
+  uint64_t reserved_peak;
+  uint64_t free;
+  uint64_t total;
+};
+
+char* flatnce_apply(const FlatnceSettings* wanted) noexcept {
+  return guarded([&] {
+    at::Context& context = at::globalContext();
+    context.setAllowTF32CuBLAS(wanted->tf32_matmul);
+    context.setAllowTF32CuDNN(wanted->tf32_convolution);
+    context.setBenchmarkCuDNN(wanted->cudnn_benchmark);
+    context.setDeterministicCuDNN(wanted->deterministic);
+    // Not a warning only: an operation without a deterministic kernel is an error that names it.
+    context.setDeterministicAlgorithms(wanted->deterministic, /*warn_only=*/false);
+    // It would write NaN into every new tensor before use.
+    context.setDeterministicFillUninitializedMemory(false);
+  });
+}
+
+char* flatnce_settings(FlatnceSettings* now) noexcept {
+  return guarded([&] {
+    at::Context& context = at::globalContext();
+    now->tf32_matmul = context.allowTF32CuBLAS();
+    now->tf32_convolution = context.allowTF32CuDNN();
+    now->cudnn_benchmark = context.benchmarkCuDNN();
+    now->deterministic = context.deterministicAlgorithms() && context.deterministicCuDNN();
+  });
+}
+
+// `text` is freed by the caller.
+char* flatnce_build(char** text) noexcept {
+  return guarded([&] { *text = strdup(at::show_config().c_str()); });
+}
+
+char* flatnce_cuda_memory(int device, FlatnceCudaMemory* memory) noexcept {
+  return guarded([&] {
+    TORCH_CHECK(at::hasCUDA(), "libtorch's CUDA library is not loaded");
+    at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
+    auto* allocator = c10::getDeviceAllocator(c10::DeviceType::CUDA);
+    const auto index = static_cast<c10::DeviceIndex>(device);
+    const auto stats = allocator->getDeviceStats(index);
+    const auto all = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    memory->allocated = stats.allocated_bytes[all].current;
+    memory->allocated_peak = stats.allocated_bytes[all].peak;
+    memory->reserved = stats.reserved_bytes[all].current;
+    memory->reserved_peak = stats.reserved_bytes[all].peak;
+    const auto [free, total] = allocator->getMemoryInfo(index);
+    memory->free = free;
+    memory->total = total;
+  });
+}
+
+}  // extern "C"

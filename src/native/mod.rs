@@ -1,0 +1,169 @@
+//! The part of libtorch that tch does not bind, through a C++ file of our own
+//! (`libtorch.cpp`): process-wide settings of its arithmetic, what it was built
+//! as, and the memory of CUDA devices.
+
+mod caught;
+mod driver;
+
+pub use caught::{caught, is_out_of_memory};
+pub use driver::{Driver, Gpu, driver};
+
+use std::ffi::{CStr, c_char, c_int};
+use thiserror::Error;
+
+/// What libtorch said instead of doing it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct NativeError(String);
+
+/// Settings of the whole process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// float32 matrix products of CUDA may be rounded to TF32, 10 bits behind the point instead of 23.
+    pub tf32_matmul: bool,
+    /// The same of cuDNN's convolutions.
+    pub tf32_convolution: bool,
+    /// cuDNN tries its algorithms on the first batch and keeps the fastest.
+    pub cudnn_benchmark: bool,
+    /// Every operation gives the same bits each time; one that cannot is an error.
+    pub deterministic: bool,
+}
+
+/// Bytes of a CUDA device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct CudaMemory {
+    /// In this process's tensors.
+    pub allocated: u64,
+    pub allocated_peak: u64,
+    /// Taken from the driver by this process.
+    pub reserved: u64,
+    pub reserved_peak: u64,
+    /// Of the device, by anybody.
+    pub free: u64,
+    pub total: u64,
+}
+
+/// [`Settings`] as C++ has them.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+struct RawSettings {
+    tf32_matmul: u8,
+    tf32_convolution: u8,
+    cudnn_benchmark: u8,
+    deterministic: u8,
+}
+
+unsafe extern "C" {
+    fn flatnce_apply(wanted: *const RawSettings) -> *mut c_char;
+    fn flatnce_settings(now: *mut RawSettings) -> *mut c_char;
+    fn flatnce_build(text: *mut *mut c_char) -> *mut c_char;
+    fn flatnce_cuda_memory(device: c_int, memory: *mut CudaMemory) -> *mut c_char;
+}
+
+/// Sets everything; before the first tensor on a device, because cuBLAS and cuDNN read it as they start.
+///
+/// Errors: libtorch's message.
+pub fn apply(settings: Settings) -> Result<(), NativeError> {
+    let raw = RawSettings {
+        tf32_matmul: settings.tf32_matmul.into(),
+        tf32_convolution: settings.tf32_convolution.into(),
+        cudnn_benchmark: settings.cudnn_benchmark.into(),
+        deterministic: settings.deterministic.into(),
+    };
+    // SAFETY: `raw` outlives the call.
+    outcome(unsafe { flatnce_apply(&raw) })
+}
+
+/// What is set now.
+///
+/// Errors: libtorch's message.
+pub fn settings() -> Result<Settings, NativeError> {
+    let mut raw = RawSettings::default();
+    // SAFETY: `raw` outlives the call and has the layout that C++ writes.
+    outcome(unsafe { flatnce_settings(&mut raw) })?;
+    Ok(Settings {
+        tf32_matmul: raw.tf32_matmul != 0,
+        tf32_convolution: raw.tf32_convolution != 0,
+        cudnn_benchmark: raw.cudnn_benchmark != 0,
+        deterministic: raw.deterministic != 0,
+    })
+}
+
+/// libtorch's description of its own build: compilers, libraries, options.
+///
+/// Errors: libtorch's message.
+pub fn build() -> Result<String, NativeError> {
+    let mut text = std::ptr::null_mut();
+    // SAFETY: `text` outlives the call, which writes null's successor or fails.
+    outcome(unsafe { flatnce_build(&mut text) })?;
+    Ok(take(text))
+}
+
+/// The version that the loaded libtorch says it has, such as `2.11.0`; `None` if it does not say.
+pub fn version() -> Option<String> {
+    let build = build().ok()?;
+    let after = build.split("TORCH_VERSION=").nth(1)?;
+    Some(after.chars().take_while(|c| !c.is_whitespace() && *c != ',').collect())
+}
+
+/// Memory of the CUDA device `index`; starts CUDA there.
+///
+/// Errors: no CUDA library, no such device, and whatever the driver says.
+pub fn cuda_memory(index: usize) -> Result<CudaMemory, NativeError> {
+    let index = c_int::try_from(index).map_err(|_| NativeError(format!("there is no CUDA device {index}")))?;
+    let mut memory = CudaMemory::default();
+    // SAFETY: `memory` outlives the call and has the layout that C++ writes.
+    outcome(unsafe { flatnce_cuda_memory(index, &mut memory) })?;
+    Ok(memory)
+}
+
+/// Null is success, anything else a message.
+fn outcome(message: *mut c_char) -> Result<(), NativeError> {
+    if message.is_null() { Ok(()) } else { Err(NativeError(take(message))) }
+}
+
+/// A C string of C++'s as ours; its memory is freed.
+fn take(text: *mut c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: `text` came from strdup, is used by nobody else and not again after this.
+    unsafe {
+        let owned = CStr::from_ptr(text).to_string_lossy().into_owned();
+        libc::free(text.cast());
+        owned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_back() {
+        let before = settings().unwrap();
+        for (tf32, deterministic) in [(true, false), (false, true), (false, false)] {
+            let wanted =
+                Settings { tf32_matmul: tf32, tf32_convolution: tf32, cudnn_benchmark: !deterministic, deterministic };
+            apply(wanted).unwrap();
+            assert_eq!(settings().unwrap(), wanted);
+        }
+        apply(before).unwrap();
+    }
+
+    #[test]
+    fn the_library_says_which_version_it_is() {
+        assert_eq!(version().as_deref(), Some("2.11.0"));
+        assert!(build().unwrap().contains("PyTorch built with"));
+    }
+
+    #[test]
+    fn an_exception_becomes_an_error() {
+        if !tch::Cuda::is_available() {
+            let error = cuda_memory(0).unwrap_err().to_string();
+            assert!(error.contains("CUDA"), "{error}");
+        }
+        assert!(cuda_memory(usize::MAX).is_err());
+    }
+}
