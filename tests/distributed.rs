@@ -92,9 +92,9 @@ fn collectives_do_what_they_say() {
 #[test]
 fn a_batch_is_gathered_in_the_order_of_one_process() {
     // Rows of image i: 10 i for its first view, 10 i + 1 for its second.
-    let whole = Tensor::from_slice(&[0i64, 10, 20, 30, 40, 50, 1, 11, 21, 31, 41, 51]).view([12, 1]);
     for count in [2, 3] {
         on_ranks(count, |ranks| {
+            let whole = Tensor::from_slice(&[0i64, 10, 20, 30, 40, 50, 1, 11, 21, 31, 41, 51]).view([12, 1]);
             let (images, first) = (6 / count as i64, 6 / count as i64 * ranks.rank() as i64);
             let own = whole.view([2, 6, 1]).narrow(1, first, images).reshape([-1, 1]);
             assert!(ranks.gather_views(&own).unwrap().equal(&whole));
@@ -133,11 +133,13 @@ fn normalised(x: &Tensor, pull: &Tensor, group: Option<&Group>) -> Vec<Tensor> {
 fn batch_norm_over_the_ranks_is_that_of_one_process() {
     // The last one's mean is far from 0 beside its spread, where sums of squares would cancel.
     for (shape, shift) in [(&[12, 5, 3, 2][..], 0.3), (&[12, 7][..], -0.2), (&[12, 3, 4, 4][..], 1000.0)] {
-        let (x, pull) = (normal(1, shape, 2.0, shift), normal(2, shape, 1.0, 0.1));
+        let inputs = || (normal(1, shape, 2.0, shift), normal(2, shape, 1.0, 0.1));
+        let (x, pull) = inputs();
         let whole = normalised(&x, &pull, None);
         for count in [2, 3, 4] {
             let rows = 12 / count as i64;
             let parts = on_ranks(count, |ranks| {
+                let (x, pull) = inputs();
                 let own = |t: &Tensor| t.narrow(0, ranks.rank() as i64 * rows, rows);
                 normalised(&own(&x), &own(&pull), ranks.group())
             });

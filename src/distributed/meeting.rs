@@ -3,6 +3,7 @@
 
 use super::agreement::differences;
 use super::engine::{Reached, Store};
+use super::sockets;
 use super::surroundings::Placement;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
@@ -32,8 +33,10 @@ pub fn join_store(placement: &Placement, listening: Option<OwnedFd>, timeout: Du
         wait_for(placement, timeout)?;
     }
     let prefix = format!("flatnce/{}", placement.job);
-    Store::open(host, *port, listening, &prefix, timeout)
-        .with_context(|| format!("what listens at {host}:{port} is not the store of this group"))
+    let store = Store::open(host, *port, listening, &prefix, timeout)
+        .with_context(|| format!("what listens at {host}:{port} is not the store of this group"))?;
+    sockets::fail_after(*port, timeout);
+    Ok(store)
 }
 
 /// The store's socket, bound where MASTER_ADDR says and nowhere else.
@@ -135,18 +138,32 @@ pub fn hello(settings: &Value) -> Value {
 pub fn agree(store: &Store, placement: &Placement, hello: &Value, timeout: Duration) -> Result<()> {
     let Placement { rank, world_size, attempt, .. } = placement;
     let key = |rank: usize| format!("{attempt}/hello/{rank}");
-    let verdict_key = format!("{attempt}/verdict");
+    let (verdict_key, read_key) = (format!("{attempt}/verdict"), format!("{attempt}/read"));
     store.set(&key(*rank), hello.to_string().as_bytes())?;
     let verdict = if *rank == 0 {
         let verdict = judge(store, *world_size, hello, &key, timeout);
         store.set(&verdict_key, verdict.as_bytes())?;
+        if !verdict.is_empty() {
+            stay_until_read(store, *world_size, &key, &read_key);
+        }
         verdict
     } else {
         // Rank 0 waits as long for the last of the others.
         let told = store.get(&verdict_key, timeout + Duration::from_secs(5));
-        String::from_utf8(told.with_context(|| format!("rank 0 said nothing within {} s", timeout.as_secs()))?)?
+        let told = told.with_context(|| format!("rank 0 has gone, or said nothing within {} s", timeout.as_secs()))?;
+        store.add(&read_key, 1)?;
+        String::from_utf8(told)?
     };
     if verdict.is_empty() { Ok(()) } else { Err(anyhow!(verdict)) }
+}
+
+/// The store goes with rank 0, so rank 0 waits until those who came know why.
+fn stay_until_read(store: &Store, world_size: usize, key: &dyn Fn(usize) -> String, read_key: &str) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let came = (1..world_size).filter(|&rank| store.has(&key(rank)).unwrap_or(false)).count() as i64;
+    while Instant::now() < deadline && store.add(read_key, 0).is_ok_and(|read| read < came) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn judge(store: &Store, world_size: usize, ours: &Value, key: &dyn Fn(usize) -> String, timeout: Duration) -> String {

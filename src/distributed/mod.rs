@@ -19,6 +19,7 @@ mod group;
 mod meeting;
 mod pulse;
 mod slurm;
+mod sockets;
 mod spawn;
 mod surroundings;
 
@@ -35,6 +36,19 @@ pub const BUILT: bool = cfg!(feature = "distributed");
 /// What to do about a build that cannot.
 pub const NOT_BUILT: &str = "this program was built for one process; build it for several with: ./scripts/setup.sh && \
                              cargo build --release --features distributed";
+
+/// Keeps c10d's own warnings, pages of C++ frames each, off the terminal; what they mean is in our errors. Whoever
+/// wants them sets TORCH_CPP_LOG_LEVEL.
+///
+/// # Safety
+/// Changes the environment: no other thread may run yet.
+pub unsafe fn quieten() {
+    const LEVEL: &str = "TORCH_CPP_LOG_LEVEL";
+    if std::env::var_os(LEVEL).is_none() {
+        // SAFETY: the caller's promise.
+        unsafe { std::env::set_var(LEVEL, "ERROR") };
+    }
+}
 
 /// How a reduction combines the ranks' numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -62,6 +62,8 @@ pub struct Session {
     /// Held for as long as the run lasts, by the rank that writes.
     _claim: Option<File>,
     device: Device,
+    /// Where this process began.
+    first_step: u64,
     started: Instant,
 }
 
@@ -208,6 +210,7 @@ impl Session {
             directory,
             _claim: claim,
             device,
+            first_step: at.step,
             started,
             room,
         })
@@ -331,6 +334,16 @@ impl Session {
         let (saves, paused) = (self.saver.saves, self.saver.paused.as_secs_f64());
         let share = 100.0 * paused / took.as_secs_f64().max(1e-9);
         self.log.detail(&format!("{saves} checkpoints: training stood still for {paused:.2} s ({share:.2}%)"));
+        if let Some(group) = self.ranks.group() {
+            let traffic = group.traffic();
+            let trained = (self.at.step - self.first_step).max(1) as f64;
+            self.log.detail(&format!(
+                "collectives: {:.1} a step with {:.2} MiB of this rank's, waited for {:.1}% of the time",
+                traffic.calls as f64 / trained,
+                traffic.bytes as f64 / trained / 1048576.0,
+                100.0 * traffic.seconds / took.as_secs_f64().max(1e-9)
+            ));
+        }
         self.log.finish(&format!("pre-training finished in {}: {}", duration(took), path.display()));
         Ok(())
     }

@@ -1,7 +1,7 @@
 // BatchNorm over the images of all ranks.
 //
-// Forward: each rank's mean and variance (libtorch's own kernel) are gathered and
-// combined in double precision. Backward: of the two sums over all images that the
+// Forward: each rank's mean and variance (libtorch's own kernel) are combined in
+// double precision, by two reductions. Backward: of the two sums over all images that the
 // gradient of the input needs, each rank computes its part, and one all-reduce adds
 // them. With g the output's gradient, h = (x - mean) * s, s = 1 / sqrt(var + eps):
 //
@@ -87,19 +87,15 @@ struct Statistics {
 };
 
 Statistics combined(Engine& engine, const Tensor& x, at::ScalarType precision) {
-  const auto channels = x.size(1);
-  const auto count = static_cast<double>(x.numel() / channels);
   auto [mean, variance] = own_statistics(x, precision);
-  const auto kind = mean.options().dtype(at::kDouble);
-  const auto own = at::cat({mean.to(at::kDouble), variance.to(at::kDouble), at::full({1}, count, kind)}).unsqueeze(0);
-  const auto all = at::empty({engine.size, 2 * channels + 1}, kind);
-  engine.all_gather(all, own);
-  const auto means = all.narrow(1, 0, channels); // [W, C]
-  const auto variances = all.narrow(1, channels, channels); // [W, C]
-  const auto share = all.narrow(1, 2 * channels, 1) / (count * engine.size); // [W, 1]: every rank has as many images
-  const auto whole = (means * share).sum(0);
-  const auto spread = ((variances + (means - whole).square()) * share).sum(0);
-  return {whole, spread, count * engine.size};
+  mean = mean.to(at::kDouble);
+  // Every rank has as many images, so that means of means are means. The deviations are taken from the common mean:
+  // sums of squares would cancel where a channel's mean is large beside its spread.
+  auto whole = mean / engine.size;
+  engine.all_reduce({whole}, c10d::ReduceOp::SUM);
+  auto spread = (variance.to(at::kDouble) + (mean - whole).square()) / engine.size;
+  engine.all_reduce({spread}, c10d::ReduceOp::SUM);
+  return {whole, spread, static_cast<double>(x.numel() / x.size(1) * engine.size)};
 }
 
 } // namespace
