@@ -70,6 +70,7 @@ fn settings() -> Evaluate {
         resume: None,
         seed: 42,
         precision: Precision::Fp32,
+        numerics: flatnce::config::Numerics::default(),
     }
 }
 
