@@ -82,12 +82,14 @@ fn every_command_of_the_program_parses() {
 #[test]
 fn every_flag_exists() {
     let command = cli::command();
+    let has = |command: &clap::Command, name: &str| {
+        let mut arguments = command.get_arguments();
+        arguments.any(|arg| arg.get_long() == Some(name) || arg.get_all_aliases().unwrap_or_default().contains(&name))
+    };
+    // Behind a tool's name, the tool's flags.
     let ours = |words: &[&str], name: &str| {
-        let tool = words.get(1).and_then(|word| command.get_subcommands().find(|tool| tool.get_name() == *word));
-        tool.filter(|_| words.first() == Some(&"flatnce"))
-            .unwrap_or(&command)
-            .get_arguments()
-            .any(|arg| arg.get_long() == Some(name) || arg.get_all_aliases().unwrap_or_default().contains(&name))
+        let tool = words.get(1).filter(|_| words[0] == "flatnce").and_then(|tool| command.find_subcommand(tool));
+        has(tool.unwrap_or(&command), name)
     };
     let mut seen = 0;
     let text = readme();
@@ -109,6 +111,20 @@ fn every_flag_exists() {
         }
     }
     assert!(seen > 80, "{seen} flags");
+}
+
+#[test]
+fn the_table_of_flags_names_every_one() {
+    let text = readme();
+    let (_, section) = text.split_once("\n## Flags\n").expect("a section");
+    let section = section.split("\n## ").next().expect("its text");
+    let command = cli::command();
+    let missing: Vec<&str> = command
+        .get_arguments()
+        .filter_map(|arg| arg.get_long())
+        .filter(|name| !section.contains(&format!("`--{name}`")) && *name != "help" && *name != "version")
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]

@@ -224,7 +224,7 @@ mod tests {
         let mut second = optim::build(&config(OptimizerName::Adam, 0.9), plain.clone()).unwrap();
         set_gradients(&scaled, 1, 65536.0, false);
         set_gradients(&plain, 1, 1.0, false);
-        scaler.step(first.as_mut(), &scaled, 0.1);
+        let _ = scaler.step(first.as_mut(), &scaled, 0.1);
         second.step(0.1);
         // A power of two: exact.
         assert_eq!(values(&scaled), values(&plain));

@@ -19,6 +19,7 @@ use super::png::save_png;
 use crate::pixels::RgbImage;
 use anyhow::{Context, Result};
 use std::path::Path;
+use ticks::Axis;
 
 /// A picture: panels side by side or on top of each other.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +43,8 @@ pub struct Panel {
     pub y_label: String,
     /// What x covers at least: panels of one figure then agree.
     pub x_range: Option<(f64, f64)>,
+    /// What y covers at least: small numbers then look small.
+    pub y_range: Option<(f64, f64)>,
     /// Whole numbers only along x: epochs, steps.
     pub x_whole: bool,
     /// What y cannot leave, whatever the margin: (0, 100) for percent.
@@ -70,6 +73,17 @@ pub enum Stroke {
     Dashed,
     /// Points that no line joins.
     Dots,
+}
+
+impl Panel {
+    /// The range and ticks of x and y, with about so many ticks each.
+    fn axes(&self, ticks: (usize, usize)) -> (Axis, Axis) {
+        let points = || self.series.iter().flat_map(|series| &series.points);
+        let ends = |range: Option<(f64, f64)>| range.into_iter().flat_map(|(from, to)| [from, to]);
+        let x = points().map(|point| point.0).chain(ends(self.x_range));
+        let y = points().map(|point| point.1).chain(ends(self.y_range));
+        (Axis::new(x, ticks.0, 0.02, None, self.x_whole), Axis::new(y, ticks.1, 0.05, self.y_limits, false))
+    }
 }
 
 /// Colours that can be told apart; after the last one the first comes again.

@@ -72,11 +72,9 @@ pub(super) fn draw(figure: &Figure) -> Result<RgbImage> {
 }
 
 fn draw_panel(panel: &Panel, area: &Area) -> Result<()> {
-    let points = || panel.series.iter().flat_map(|series| &series.points);
-    let x_values = points().map(|point| point.0).chain(panel.x_range.into_iter().flat_map(|(from, to)| [from, to]));
-    let x = Axis::new(x_values, 8, 0.02, None, panel.x_whole);
-    let y = Axis::new(points().map(|point| point.1), 6, 0.05, panel.y_limits, false);
-
+    let (x, y) = panel.axes((8, 6));
+    let widest = y.ticks.iter().map(|&tick| area.estimate_text_size(&y.label(tick), &font(15.0)));
+    let widest = widest.collect::<Result<Vec<_>, _>>().map_err(plain)?.into_iter().map(|size| size.0).max();
     let centred = font(19.0).pos(Pos::new(HPos::Center, VPos::Center));
     let width = area.dim_in_pixel().0 as i32;
     area.draw_text(&panel.title, &centred, (width / 2, px(16.0) as i32)).map_err(plain)?;
@@ -88,7 +86,8 @@ fn draw_panel(panel: &Panel, area: &Area) -> Result<()> {
         .margin_bottom(px(8.0))
         .margin_left(px(12.0))
         .x_label_area_size(px(54.0))
-        .y_label_area_size(px(72.0))
+        // The labels, what is left and right of them, and the words along the axis.
+        .y_label_area_size(px(72.0).max(widest.unwrap_or(0) + px(44.0)))
         .build_cartesian_2d(x, y)
         .map_err(plain)?;
     chart
@@ -131,6 +130,9 @@ fn draw_series(series: &Series, chart: &mut Chart) -> Result<()> {
             continue;
         }
         // Piece by piece: plotters draws a spike where a thick line turns sharply.
+        if let ([only], Stroke::Faint) = (part.as_slice(), series.stroke) {
+            chart.draw_series([Circle::new(*only, px(2.5), style.filled())]).map_err(plain)?;
+        }
         let pieces = part.windows(2).map(|ends| PathElement::new(ends, style));
         chart.draw_series(pieces).map_err(plain)?;
         if series.stroke == Stroke::Bold {

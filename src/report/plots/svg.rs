@@ -9,20 +9,21 @@ use std::fmt::Write;
 /// The drawing's own units; the page scales it.
 const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 280.0;
-const LEFT: f64 = 62.0;
 const RIGHT: f64 = 12.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 44.0;
+/// The width of a digit of the labels, in any usual font.
+const DIGIT: f64 = 6.6;
 /// Up to this many points a curve shows each of them.
 const MARKED_POINTS: usize = 60;
 
 /// `panel` without its title and legend, which are text of the page.
 pub fn svg(panel: &Panel) -> String {
-    let points = || panel.series.iter().flat_map(|series| &series.points);
-    let x_values = points().map(|point| point.0).chain(panel.x_range.into_iter().flat_map(|(from, to)| [from, to]));
-    let x = Axis::new(x_values, 7, 0.02, None, panel.x_whole);
-    let y = Axis::new(points().map(|point| point.1), 5, 0.05, panel.y_limits, false);
-    let place = Place { x, y };
+    let (x, y) = panel.axes((7, 5));
+    let widest = y.ticks.iter().map(|&tick| y.label(tick).chars().count()).max().unwrap_or(0);
+    // The words along the axis, then the labels.
+    let left = (30.0 + DIGIT * widest as f64).max(52.0);
+    let place = Place { x, y, left };
     let mut out = format!(
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
         escape(&format!("{}: {} over {}", panel.title, panel.y_label, panel.x_label))
@@ -62,11 +63,13 @@ pub fn escape(text: &str) -> String {
 struct Place {
     x: Axis,
     y: Axis,
+    /// Where the axes begin.
+    left: f64,
 }
 
 impl Place {
     fn x(&self, value: f64) -> f64 {
-        LEFT + (value - self.x.low) / (self.x.high - self.x.low) * (WIDTH - LEFT - RIGHT)
+        self.left + (value - self.x.low) / (self.x.high - self.x.low) * (WIDTH - self.left - RIGHT)
     }
 
     fn y(&self, value: f64) -> f64 {
@@ -76,19 +79,19 @@ impl Place {
 
 // Writing to a String cannot fail, so the results below are dropped.
 fn draw_axes(out: &mut String, place: &Place, panel: &Panel) {
-    let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
+    let (bottom, left, right) = (HEIGHT - BOTTOM, place.left, WIDTH - RIGHT);
     for &tick in &place.y.ticks {
         let (y, label) = (place.y(tick), escape(&place.y.label(tick)));
-        let _ = write!(out, "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/>");
-        let _ = write!(out, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", LEFT - 6.0, y + 4.0);
+        let _ = write!(out, "<path class=\"grid\" d=\"M{left} {y:.1}H{right}\"/>");
+        let _ = write!(out, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", left - 6.0, y + 4.0);
     }
     for &tick in &place.x.ticks {
         let (x, label) = (place.x(tick), escape(&place.x.label(tick)));
         let _ = write!(out, "<path class=\"grid\" d=\"M{x:.1} {TOP}V{bottom}\"/>");
         let _ = write!(out, "<text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>", bottom + 16.0);
     }
-    let _ = write!(out, "<path class=\"axis\" d=\"M{LEFT} {TOP}V{bottom}H{right}\"/>");
-    let middle = (LEFT + right) / 2.0;
+    let _ = write!(out, "<path class=\"axis\" d=\"M{left} {TOP}V{bottom}H{right}\"/>");
+    let middle = (left + right) / 2.0;
     let x_label = escape(&panel.x_label);
     let _ = write!(out, "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{x_label}</text>", HEIGHT - 8.0);
     let (middle, y_label) = ((TOP + bottom) / 2.0, escape(&panel.y_label));
@@ -122,6 +125,7 @@ fn draw_series(out: &mut String, place: &Place, series: &Series) {
         }
         pen_down = there;
     }
+    lone_points(out, place, series, colour);
     let _ = write!(out, "<path class=\"{stroke} c{colour}\" d=\"{path}\"><title>{name}</title></path>");
     if series.stroke == Stroke::Bold && series.points.len() <= MARKED_POINTS {
         for point in series.points.iter().filter(finite) {
@@ -131,6 +135,21 @@ fn draw_series(out: &mut String, place: &Place, series: &Series) {
                 out,
                 "<circle class=\"f{colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{name}: {value} at {}</title></circle>",
                 crate::report::short(point.0)
+            );
+        }
+    }
+}
+
+/// A curve of one point is no line: a dot stands for it. Bold curves have their own.
+fn lone_points(out: &mut String, place: &Place, series: &Series, colour: usize) {
+    let stretches = series.points.split(|point| !(point.0.is_finite() && point.1.is_finite()));
+    for stretch in stretches.filter(|_| series.stroke == Stroke::Faint) {
+        if let [(x, y)] = stretch {
+            let _ = write!(
+                out,
+                "<circle class=\"f{colour}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2\"/>",
+                place.x(*x),
+                place.y(*y)
             );
         }
     }
@@ -163,7 +182,7 @@ mod tests {
         assert_eq!(path.matches('M').count(), 2);
         assert_eq!(path.matches('L').count(), 0);
         let dot = text.split("<circle").find(|part| part.contains("r=\"2\"")).unwrap();
-        let middle = (LEFT + WIDTH - RIGHT) / 2.0;
+        let middle = (52.0 + WIDTH - RIGHT) / 2.0;
         assert!(dot.contains(&format!("cx=\"{middle:.1}\"")), "{dot}");
         assert!(text.contains("&lt;x&gt;: 1 at 10") && !text.contains("<x>"));
     }

@@ -36,6 +36,7 @@ pub fn training_figure(title: &str, epochs: &[EpochReport], steps: &[StepRecord]
         y_label: y_label.into(),
         x_range,
         x_whole: true,
+        y_range: None,
         y_limits: Some(y_limits),
         series,
     };

@@ -20,6 +20,8 @@ struct Metric {
     title: &'static str,
     y_label: &'static str,
     limits: Option<(f64, f64)>,
+    /// What the axis covers at least.
+    range: Option<(f64, f64)>,
     bold: Value,
     /// Thin lines beside the bold one: percentiles.
     faint: &'static [Value],
@@ -31,6 +33,9 @@ struct Metric {
 const POSITIVE: Option<(f64, f64)> = Some((0.0, f64::MAX));
 const SHARE: Option<(f64, f64)> = Some((0.0, 1.0));
 const PERCENT: Option<(f64, f64)> = Some((0.0, 100.0));
+const FROM_ZERO: Option<(f64, f64)> = Some((0.0, 0.0));
+/// So that a share of next to nothing looks like it.
+const SMALL_SHARE: Option<(f64, f64)> = Some((0.0, 0.1));
 const COSINE: Option<(f64, f64)> = Some((-1.0, 1.0));
 
 const METRICS: [Metric; 18] = [
@@ -38,6 +43,7 @@ const METRICS: [Metric; 18] = [
         title: "Contrastive loss",
         y_label: "InfoNCE value (nats)",
         limits: POSITIVE,
+        range: FROM_ZERO,
         bold: |r| Some(r.loss_infonce),
         faint: &[],
         dashed: Some(|r| Some(r.mi_ceiling_nats)),
@@ -47,6 +53,7 @@ const METRICS: [Metric; 18] = [
         title: "Effective sample size of the negatives",
         y_label: "NESS (share of negatives)",
         limits: SHARE,
+        range: None,
         bold: |r| r.ness_mean,
         faint: &[|r| r.ness_p10, |r| r.ness_p90],
         dashed: None,
@@ -57,6 +64,7 @@ const METRICS: [Metric; 18] = [
         title: "Mutual-information estimate",
         y_label: "estimate (nats)",
         limits: None,
+        range: None,
         bold: |r| Some(r.mi_estimate_nats),
         faint: &[],
         dashed: Some(|r| Some(r.mi_ceiling_nats)),
@@ -67,6 +75,7 @@ const METRICS: [Metric; 18] = [
         title: "Contrastive accuracy",
         y_label: "top-1 (%)",
         limits: PERCENT,
+        range: None,
         bold: |r| Some(r.contrastive_top1),
         faint: &[],
         dashed: None,
@@ -77,6 +86,7 @@ const METRICS: [Metric; 18] = [
         title: "Similarity of the two views",
         y_label: "mean cosine of positives",
         limits: COSINE,
+        range: None,
         bold: |r| Some(r.positive_similarity),
         faint: &[],
         dashed: None,
@@ -86,6 +96,7 @@ const METRICS: [Metric; 18] = [
         title: "Similarity of different images",
         y_label: "mean cosine of negatives",
         limits: COSINE,
+        range: None,
         bold: |r| Some(r.negative_similarity),
         faint: &[],
         dashed: None,
@@ -95,6 +106,7 @@ const METRICS: [Metric; 18] = [
         title: "Alignment",
         y_label: "mean squared distance",
         limits: POSITIVE,
+        range: FROM_ZERO,
         bold: |r| r.alignment,
         faint: &[],
         dashed: None,
@@ -104,6 +116,7 @@ const METRICS: [Metric; 18] = [
         title: "Uniformity",
         y_label: "log mean exp(-2 d²)",
         limits: None,
+        range: None,
         bold: |r| r.uniformity,
         faint: &[],
         dashed: None,
@@ -113,6 +126,7 @@ const METRICS: [Metric; 18] = [
         title: "Spread of the features",
         y_label: "std × √dimensions",
         limits: Some((0.0, 1.1)),
+        range: None,
         bold: |r| r.feature_std,
         faint: &[],
         dashed: None,
@@ -122,6 +136,7 @@ const METRICS: [Metric; 18] = [
         title: "Effective rank",
         y_label: "RankMe (dimensions)",
         limits: POSITIVE,
+        range: FROM_ZERO,
         bold: |r| r.effective_rank,
         faint: &[],
         dashed: None,
@@ -132,6 +147,7 @@ const METRICS: [Metric; 18] = [
         title: "Gradient norm",
         y_label: "Euclidean norm",
         limits: POSITIVE,
+        range: FROM_ZERO,
         bold: |r| r.gradient_norm,
         faint: &[],
         dashed: None,
@@ -142,6 +158,7 @@ const METRICS: [Metric; 18] = [
         title: "Vanished pull",
         y_label: "share of anchors",
         limits: SHARE,
+        range: SMALL_SHARE,
         bold: |r| r.vanished_pull_share,
         faint: &[],
         dashed: None,
@@ -152,6 +169,7 @@ const METRICS: [Metric; 18] = [
         title: "Nearest neighbours during training",
         y_label: "weighted kNN top-1 (%)",
         limits: PERCENT,
+        range: None,
         bold: |r| r.knn_top1,
         faint: &[],
         dashed: None,
@@ -159,8 +177,9 @@ const METRICS: [Metric; 18] = [
     },
     Metric {
         title: "Learning rate",
-        y_label: "of the epoch's last step",
+        y_label: "lr of the last step",
         limits: POSITIVE,
+        range: FROM_ZERO,
         bold: |r| Some(r.lr),
         faint: &[],
         dashed: None,
@@ -168,8 +187,9 @@ const METRICS: [Metric; 18] = [
     },
     Metric {
         title: "Temperature",
-        y_label: "t",
+        y_label: "temperature t",
         limits: POSITIVE,
+        range: FROM_ZERO,
         bold: |r| Some(r.temperature),
         faint: &[],
         dashed: None,
@@ -179,6 +199,7 @@ const METRICS: [Metric; 18] = [
         title: "Speed",
         y_label: "images/s",
         limits: POSITIVE,
+        range: FROM_ZERO,
         bold: |r| Some(r.images_per_second),
         faint: &[],
         dashed: None,
@@ -188,6 +209,7 @@ const METRICS: [Metric; 18] = [
         title: "Waiting for data",
         y_label: "share of the time",
         limits: SHARE,
+        range: SMALL_SHARE,
         bold: |r| Some(r.data_wait_share),
         faint: &[],
         dashed: None,
@@ -197,6 +219,7 @@ const METRICS: [Metric; 18] = [
         title: "Memory",
         y_label: "highest so far (MiB)",
         limits: POSITIVE,
+        range: FROM_ZERO,
         bold: |r| r.memory_peak_mib,
         faint: &[],
         dashed: None,
@@ -227,7 +250,8 @@ fn chart(metric: &Metric, found: &Found, names: &[String]) -> Option<Chart> {
         }
     }
     let drawn = series.iter().any(|series| series.stroke == Stroke::Bold);
-    drawn.then(|| Chart { panel: panel(metric.title, metric.y_label, metric.limits, series), reading: metric.reading })
+    let panel = || Panel { y_range: metric.range, ..panel(metric.title, metric.y_label, metric.limits, series) };
+    drawn.then(|| Chart { panel: panel(), reading: metric.reading })
 }
 
 fn panel(title: &str, y_label: &str, y_limits: Option<(f64, f64)>, series: Vec<Series>) -> Panel {
@@ -237,6 +261,7 @@ fn panel(title: &str, y_label: &str, y_limits: Option<(f64, f64)>, series: Vec<S
         y_label: y_label.into(),
         x_range: None,
         x_whole: true,
+        y_range: None,
         y_limits,
         series,
     }
