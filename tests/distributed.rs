@@ -167,6 +167,8 @@ struct Idle;
 impl Optimizer for Idle {
     fn step(&mut self, _: f64) {}
 
+    fn step_unless(&mut self, _: &Tensor, _: f64) {}
+
     fn state(&self) -> Vec<StateEntry> {
         Vec::new()
     }
