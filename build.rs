@@ -1,5 +1,6 @@
-//! Compiles the C++ beside the Rust against libtorch's headers, and writes the
-//! directory of libtorch into the binary as an rpath, so that it runs without
+//! Compiles the C++ beside the Rust against libtorch's headers (with the feature
+//! `distributed` also the part over its c10d), and writes the directory of
+//! libtorch into the binary as an rpath, so that it runs without
 //! `LD_LIBRARY_PATH`.
 
 use std::path::{Path, PathBuf};
@@ -16,22 +17,50 @@ fn main() {
     });
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:rustc-env=FLATNCE_LIBTORCH_DIR={}", lib.display());
-    shim("flatnce_native", &["src/native/libtorch.cpp"], &lib);
+    compile("flatnce_native", &["src/native/libtorch.cpp"], &lib, &[]);
+    if cfg!(feature = "distributed") {
+        distributed(&lib);
+    }
+}
+
+/// The part over libtorch's c10d. NCCL's needs CUDA's and NCCL's headers, whose directories FLATNCE_CUDA_INCLUDE names,
+/// with colons between them.
+fn distributed(lib: &Path) {
+    println!("cargo:rerun-if-changed=src/distributed/shim");
+    println!("cargo:rerun-if-env-changed=FLATNCE_CUDA_INCLUDE");
+    let mut files = vec!["src/distributed/shim/group.cpp", "src/distributed/shim/batch_norm.cpp"];
+    let mut more = vec![PathBuf::from("src/distributed/shim")];
+    if cfg!(feature = "nccl") {
+        let directories =
+            std::env::var("FLATNCE_CUDA_INCLUDE").unwrap_or_else(|_| "/usr/local/cuda/include".to_owned());
+        more.extend(directories.split(':').filter(|directory| !directory.is_empty()).map(PathBuf::from));
+        files.push("src/distributed/shim/nccl.cpp");
+        println!("cargo:rustc-link-lib=torch_cuda");
+    }
+    compile("flatnce_shim", &files, lib, &more);
 }
 
 /// Compiles C++ files into a static library of the program, as torch-sys compiles its own.
-fn shim(name: &str, files: &[&str], lib: &Path) {
+fn compile(name: &str, files: &[&str], lib: &Path, more_includes: &[PathBuf]) {
     for file in files {
         println!("cargo:rerun-if-changed={file}");
     }
-    cc::Build::new()
+    let mut build = cc::Build::new();
+    build
         .cpp(true)
         .std("c++17")
         .warnings(false)
         .includes(include_directories(lib))
+        .includes(more_includes)
         .define("_GLIBCXX_USE_CXX11_ABI", cxx11_abi().as_str())
-        .files(files)
-        .compile(name);
+        .files(files);
+    if cfg!(feature = "distributed") {
+        build.define("GLOG_USE_GLOG_EXPORT", None);
+    }
+    if cfg!(feature = "nccl") {
+        build.define("FLATNCE_NCCL", None);
+    }
+    build.compile(name);
 }
 
 /// Where libtorch's headers are: beside its libraries, or where torch-sys was told to look for them.

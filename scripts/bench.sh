@@ -19,6 +19,8 @@ once), runs flatnce and its peers in turns and prints medians, ratios and target
   index     a tree of 1,281,167 files; an image in sets of 1,000 to 1,000,000
   save      checkpoints
   eval      evaluation
+  distributed several processes against PyTorch's DistributedDataParallel; builds the
+            program with the feature distributed; not in "all"
   precision accuracy after training in bf16 and in fp32: 25 minutes, not in "all"
   all       all of these but the last, and one table at the end: about an hour
 
@@ -46,7 +48,7 @@ case $part in
         ;;
 esac
 shift
-[[ " ${parts[*]} precision all " == *" $part "* ]] || fail "'$part' is none of: ${parts[*]} precision all." "./scripts/bench.sh --help"
+[[ " ${parts[*]} precision distributed all " == *" $part "* ]] || fail "'$part' is none of: ${parts[*]} precision distributed all." "./scripts/bench.sh --help"
 
 have_part() { [[ -f scripts/bench/$1.py ]]; }
 [[ $part == all ]] || have_part "$part" || fail "scripts/bench/$part.py is not there: this version cannot measure '$part'."
@@ -54,7 +56,9 @@ have_part() { [[ -f scripts/bench/$1.py ]]; }
 python=${XDG_CACHE_HOME:-${HOME:?set HOME or XDG_CACHE_HOME}/.cache}/flatnce/python/bin/python
 [[ $* == *--help* || $* == "-h" ]] || {
     ./scripts/setup.sh --python >&2
-    cargo build --release --quiet >&2
+    features=()
+    [[ $part != distributed ]] || features=(--features distributed)
+    cargo build --release --quiet "${features[@]}" >&2
     cargo bench --no-run --quiet >&2
 }
 [[ -x $python ]] || fail "$python is not there." "./scripts/setup.sh --python makes it."

@@ -242,20 +242,14 @@ choice! {
 
 choice! {
     /// Whether a data set lies in the training device's memory, for the tensor engine.
+    #[derive(Default)]
     DataOnDevice {
         /// Where it is a block of memory and fits.
+        #[default]
         Auto = "auto",
         Yes = "yes",
         /// Batches are made ready by worker threads and copied.
         No = "no",
-    }
-}
-
-// The macro that makes the choice leaves no place for `#[default]`.
-#[allow(clippy::derivable_impls)]
-impl Default for DataOnDevice {
-    fn default() -> Self {
-        DataOnDevice::Auto
     }
 }
 
@@ -499,6 +493,9 @@ pub struct Pretrain {
     /// Parts in which a batch goes through the encoder, one after the other.
     #[serde(default = "one")]
     pub grad_cache: u32,
+    /// With several processes: BatchNorm's statistics are of the images of all.
+    #[serde(default = "yes")]
+    pub sync_bn: bool,
     /// Steps between two close looks at features and gradients; 0 = only at the end of an epoch.
     #[serde(default)]
     pub log_every: u32,
@@ -513,6 +510,11 @@ pub struct Pretrain {
 /// What runs of older versions did.
 fn one() -> u32 {
     1
+}
+
+/// What runs of older versions did, which knew one process.
+fn yes() -> bool {
+    true
 }
 
 /// Which checkpoint of a directory to evaluate.
@@ -611,6 +613,11 @@ pub enum Talk {
     Verbose,
 }
 
+/// What `--distributed-timeout` is by default.
+fn distributed_timeout_seconds() -> u32 {
+    600
+}
+
 /// A command line, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -623,6 +630,12 @@ pub struct Config {
     pub data_on_device: DataOnDevice,
     /// Results go below this directory.
     pub save_dir: PathBuf,
+    /// Processes to start on this machine, where this program is to start them itself.
+    #[serde(default)]
+    pub nproc: Option<u32>,
+    /// How long the processes of a group wait for each other.
+    #[serde(default = "distributed_timeout_seconds")]
+    pub distributed_timeout_seconds: u32,
     /// Where evaluations keep features for the next one; `None` = nowhere.
     #[serde(default)]
     pub feature_cache: Option<PathBuf>,

@@ -3,7 +3,7 @@
 //!
 //! Floors; a module uses only floors below its own (`tests/layers.rs`):
 //! `tools`, F3 `train`, F2 `loader`, F1 `data` `augment` `model` `loss` `optim` `monitor`
-//! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `config` `device`
+//! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `config` `device` `distributed`
 //! `durable` `memory` `native` `pixels` `rng` `vectorise`. `cli` sits on top of all.
 
 #[macro_use]
@@ -15,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod distributed;
 pub mod durable;
 pub mod loader;
 pub mod loss;
@@ -32,11 +33,14 @@ pub mod tools;
 pub mod torch_file;
 pub mod train;
 
-use config::{Job, LogFormat, Talk};
+use config::{Config, Job, LogFormat, Talk, Tool};
+use distributed::Placement;
 use report::{Console, Verbosity};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use train::ranks::Ranks;
 
 /// How a run ended, when it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,34 +54,45 @@ pub enum Outcome {
 ///
 /// Errors: whatever stops the run, with its causes.
 pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
-    let console = Console::new(
-        match resolved.config.talk {
-            Talk::Quiet => Verbosity::Quiet,
-            Talk::Normal => Verbosity::Normal,
-            Talk::Verbose => Verbosity::Verbose,
-        },
-        resolved.config.log_format,
-    );
+    let (config, place) = (&resolved.config, resolved.placement.as_ref());
+    let verbosity = match config.talk {
+        Talk::Quiet => Verbosity::Quiet,
+        Talk::Normal => Verbosity::Normal,
+        Talk::Verbose => Verbosity::Verbose,
+    };
+    let console = console_of(place, || Console::new(verbosity, config.log_format));
+    let timeout = Duration::from_secs(config.distributed_timeout_seconds.into());
+    if let Some(count) = config.nproc.filter(|_| !config.dry_run) {
+        return start(count, timeout);
+    }
     for warning in &resolved.warnings {
         console.warn(warning);
     }
-    if resolved.config.dry_run {
+    if config.dry_run {
         cli::dry_run::run(resolved, &console)?;
         return Ok(Outcome::Done);
     }
-    device::configure(resolved.config.numerics())?;
-    match &resolved.config.job {
+    device::configure(config.numerics())?;
+    let hello = distributed::hello(&serde_json::to_value(config)?);
+    let gpu = matches!(resolved.device, tch::Device::Cuda(_));
+    console.note(&format!("device: {}; precision: {}", resolved.device_note, resolved.precision_note));
+    match &config.job {
         Job::Pretrain(pretrain) => {
-            console.note(&format!("device: {}; precision: {}", resolved.device_note, resolved.precision_note));
             let stop = stop_on_signals()?;
-            Ok(match train::pretrain::run(&resolved.config, pretrain, resolved.device, &console, &stop)? {
+            let ended = distributed::together(place, &hello, gpu, timeout, |group| {
+                let ranks = Ranks::from(group);
+                let config = Config { start: ranks.start(&config.start, &console)?, ..config.clone() };
+                train::pretrain::run(&config, pretrain, resolved.device, &console, &stop, &ranks)
+            })?;
+            Ok(match ended {
                 train::pretrain::Ended::Finished => Outcome::Done,
                 train::pretrain::Ended::Stopped => Outcome::Stopped,
             })
         }
         Job::Evaluate(evaluate) => {
-            console.note(&format!("device: {}; precision: {}", resolved.device_note, resolved.precision_note));
-            train::evaluate::run(&resolved.config, evaluate, resolved.device, &console)?;
+            distributed::together(place, &hello, gpu, timeout, |group| {
+                train::evaluate::together(config, evaluate, resolved.device, &console, &Ranks::from(group))
+            })?;
             Ok(Outcome::Done)
         }
     }
@@ -87,7 +102,34 @@ pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
 ///
 /// Errors: whatever stops it, with its causes.
 pub fn use_tool(tool: &config::Tool) -> anyhow::Result<()> {
-    tools::run(tool, &Console::new(Verbosity::Normal, LogFormat::Text))
+    let Tool::Embed(embed) = tool else { return tools::run(tool, &Console::new(Verbosity::Normal, LogFormat::Text)) };
+    let timeout = Duration::from_secs(embed.distributed_timeout_seconds.into());
+    if let Some(count) = embed.nproc {
+        return start(count, timeout).map(|_| ());
+    }
+    let place = distributed::placement(&|name| std::env::var(name).ok())?;
+    let console = console_of(place.as_ref(), || Console::new(Verbosity::Normal, LogFormat::Text));
+    let hello = distributed::hello(&serde_json::json!({ "embed": format!("{:?}", embed.source) }));
+    let gpu = matches!(embed.device, config::DeviceChoice::Cuda(_));
+    distributed::together(place.as_ref(), &hello, gpu, timeout, |group| {
+        tools::embed(embed, &console, &Ranks::from(group))
+    })
+}
+
+/// One of several processes talks; the others have only their errors.
+fn console_of(place: Option<&Placement>, console: impl FnOnce() -> Console) -> Console {
+    match place {
+        Some(place) if place.rank > 0 => Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink()),
+        _ => console(),
+    }
+}
+
+/// Starts this command line as several processes and waits for them.
+fn start(count: u32, timeout: Duration) -> anyhow::Result<Outcome> {
+    Ok(match distributed::nproc(count as usize, timeout)? {
+        distributed::Ended::Done => Outcome::Done,
+        distributed::Ended::Stopped => Outcome::Stopped,
+    })
 }
 
 /// A flag that SIGINT, SIGTERM and SIGUSR1 set: Ctrl-C, and the warnings of Slurm and Kubernetes before they kill. A

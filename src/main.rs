@@ -12,6 +12,8 @@ const STOPPED: u8 = 75;
 
 fn main() -> ExitCode {
     flatnce::memory::keep_freed_blocks();
+    // SAFETY: the program has one thread yet.
+    unsafe { flatnce::distributed::quieten() };
     let typed = match cli::parse(std::env::args_os()) {
         Ok(typed) => typed,
         // Help and the version come this way too; clap prints each where it belongs.

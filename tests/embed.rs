@@ -10,6 +10,7 @@ use flatnce::data::{self, Part};
 use flatnce::model::{Encoder, HeadKind};
 use flatnce::report::{Console, Verbosity};
 use flatnce::train::features::Extractor;
+use flatnce::train::ranks::Ranks;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -86,7 +87,14 @@ fn the_features_are_those_of_the_linear_evaluation() {
     let network = Encoder::new(&saved.config.expect("ours").model, HeadKind::Projection, Device::Cpu, 0);
     network.load(&saved.model).expect("it fits");
     let console = Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink());
-    let extractor = Extractor { encoder: &network, compute: Kind::Float, seed: 0, workers: 2, console: &console };
+    let extractor = Extractor {
+        encoder: &network,
+        compute: Kind::Float,
+        seed: 0,
+        workers: 2,
+        console: &console,
+        ranks: &Ranks::alone(),
+    };
     let transform = EvalTransform::evaluation(data.dataset, 8);
     let expected = extractor.extract(&split, transform, 0).expect("features");
     let expected = Vec::<f32>::try_from(expected.values.contiguous().view(-1)).expect("numbers");
@@ -187,6 +195,7 @@ fn memory_does_not_grow_with_the_data() {
         command.arg(format!("--checkpoint={}", file.display())).env("OMP_NUM_THREADS", "1");
         // The list of the folder's names may be kept; it is no part of what is measured.
         command.env("FLATNCE_INDEX_CACHE", "off").stdout(std::process::Stdio::null());
+        #[expect(clippy::zombie_processes, reason = "wait4 waits for it")]
         let child = command.spawn().expect("it starts");
         let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
         // SAFETY: the child has not been waited for, so its number is still its own; both places are ours.

@@ -16,6 +16,7 @@ use flatnce::train::encoder_source::{Origin, origins};
 use flatnce::train::features::{Extractor, Features, trunk_hash};
 use flatnce::train::fit::Fit;
 use flatnce::train::outcome::{Outcome, Protocol};
+use flatnce::train::ranks::Ranks;
 use flatnce::train::trial::Images;
 use flatnce::train::{evaluate, penalty};
 use std::path::{Path, PathBuf};
@@ -81,6 +82,8 @@ fn config(run: &Evaluate, save_dir: &Path) -> Config {
         workers: 2,
         data_on_device: DataOnDevice::Auto,
         save_dir: save_dir.to_owned(),
+        nproc: None,
+        distributed_timeout_seconds: 600,
         feature_cache: None,
         talk: Talk::Quiet,
         log_format: LogFormat::Text,
@@ -101,7 +104,7 @@ fn images(train: usize, test: usize) -> Images {
 }
 
 fn run_in(directory: &Path, run: &Evaluate, images: &Images) -> anyhow::Result<Vec<Outcome>> {
-    evaluate::run_on(&config(run, directory), run, images, Device::Cpu, &quiet())
+    evaluate::run_on(&config(run, directory), run, images, Device::Cpu, &quiet(), &Ranks::alone())
 }
 
 /// The one directory, of those below `directory`, that holds a file of this name.
@@ -126,7 +129,8 @@ fn json_in(path: &Path) -> serde_json::Value {
 }
 
 fn extractor<'a>(encoder: &'a Encoder, console: &'a Console) -> Extractor<'a> {
-    Extractor { encoder, compute: Kind::Float, seed: 1, workers: 2, console }
+    let alone = Box::leak(Box::new(Ranks::alone()));
+    Extractor { encoder, compute: Kind::Float, seed: 1, workers: 2, console, ranks: alone }
 }
 
 /// Points around one corner of a cube per class.
@@ -628,7 +632,8 @@ fn cached_features_give_the_same_result_and_damaged_ones_are_made_anew() {
     let cache = directory.path().join("cache");
     let with_cache = Config { feature_cache: Some(cache.clone()), ..config(&run, directory.path()) };
     let evaluate = |config: &Config| {
-        let outcome = evaluate::run_on(config, &run, &images, Device::Cpu, &quiet()).unwrap().remove(0);
+        let outcome =
+            evaluate::run_on(config, &run, &images, Device::Cpu, &quiet(), &Ranks::alone()).unwrap().remove(0);
         let read = outcome.features_from_cache;
         (Outcome { seconds_features: 0.0, seconds_training: 0.0, features_from_cache: 0, ..outcome }, read)
     };

@@ -11,7 +11,19 @@ const FLOORS: &[&[&str]] = &[
     &["train"],
     &["loader"],
     &["data", "augment", "model", "loss", "optim", "monitor", "report", "run_dir", "checkpoint"],
-    &["torch_file", "state", "config", "device", "pixels", "rng", "durable", "memory", "native", "vectorise"],
+    &[
+        "torch_file",
+        "state",
+        "config",
+        "device",
+        "distributed",
+        "pixels",
+        "rng",
+        "durable",
+        "memory",
+        "native",
+        "vectorise",
+    ],
 ];
 
 /// An import between two modules of one floor: (from, to, why).

@@ -115,7 +115,7 @@ fn the_shares_of_all_processes_are_the_batch() {
     let whole = Loader::new(numbered(67), views(), Order::Shuffled, 20, 7, 2).expect("a loader");
     let one = contents(&whole, 1, 1);
     let shares: Vec<_> = (0..3)
-        .map(|rank| contents(&whole.clone().with_share(Share { rank, ranks: 3 }), 1, 1))
+        .map(|rank| contents(&whole.clone().with_share(Share::Rows { rank, ranks: 3 }), 1, 1))
         .inspect(|batches| assert_eq!(batches.len(), one.len()))
         .collect();
     for (number, (samples, pixels)) in one.iter().enumerate() {
@@ -135,7 +135,10 @@ fn the_shares_of_all_processes_are_the_batch() {
     // The last batch of a whole epoch may be smaller than the number of processes.
     let loader = Loader::new(numbered(9), plain(), Order::Sequential, 4, 0, 1).expect("a loader");
     let lengths = |rank| -> Vec<usize> {
-        contents(&loader.clone().with_share(Share { rank, ranks: 2 }), 0, 0).iter().map(|(s, _)| s.len()).collect()
+        contents(&loader.clone().with_share(Share::Rows { rank, ranks: 2 }), 0, 0)
+            .iter()
+            .map(|(s, _)| s.len())
+            .collect()
     };
     assert_eq!((lengths(0), lengths(1)), (vec![2, 2, 0], vec![2, 2, 1]));
 }
@@ -169,7 +172,7 @@ fn the_tensor_engine_makes_the_batches_of_the_workers() {
         let said = tensors.describe();
         assert_eq!(said.contains("in its memory"), wish != DataOnDevice::No, "{said}");
         // A process's share of it.
-        let share = Share { rank: 1, ranks: 3 };
+        let share = Share::Rows { rank: 1, ranks: 3 };
         let theirs = contents(&workers.clone().with_share(share), 3, 0);
         assert_eq!(contents(&tensors.with_share(share), 3, 0), theirs, "{wish}, shared");
     }

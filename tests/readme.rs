@@ -95,11 +95,13 @@ fn every_flag_exists() {
     let text = readme();
     for code in block_lines(&text).iter().chain(&spans(&text)) {
         let words = words(code);
-        let flags = flags(&words);
-        // cargo's flags are cargo's business.
+        // The flags of cargo, torchrun and srun are their business.
         if words.first() == Some(&"cargo") {
             continue;
         }
+        let started =
+            words.iter().position(|word| *word == "flatnce").filter(|_| ["torchrun", "srun"].contains(&words[0]));
+        let flags = flags(&words[started.unwrap_or(0)..]);
         let script = script(&words).map(|path| std::fs::read_to_string(root().join(path)).expect(path));
         for flag in flags {
             let exists = match &script {

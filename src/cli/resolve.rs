@@ -13,6 +13,7 @@ use crate::config::{
     CheckpointPolicy, Config, DataOnDevice, DeviceChoice, Engine, Job, Precision, Start, Talk, TrainMode,
 };
 use crate::device;
+use crate::distributed::{self, Placement};
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 
@@ -21,6 +22,8 @@ use std::path::PathBuf;
 pub struct Resolved {
     pub config: Config,
     pub device: tch::Device,
+    /// This process's place among others; `None` = it is alone (or the parent that starts them).
+    pub placement: Option<Placement>,
     /// What was chosen as device, and why.
     pub device_note: String,
     /// What was chosen as precision, and why.
@@ -37,7 +40,9 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let args = &typed.args;
     modes::refuse(typed)?;
     let mut warnings = modes::without_effect(typed);
-    let (device, device_note) = device::resolve(device_choice(&args.machine)?)?;
+    let placement = placement(&args.machine)?;
+    let choice = own_device(device_choice(&args.machine)?, placement.as_ref());
+    let (device, device_note) = device::resolve(choice)?;
     let asked = precision_asked(&args.machine)?;
     let (job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {
         let origin = resume::origin(typed)?;
@@ -70,8 +75,10 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         job,
         start,
         device: device_choice(&args.machine)?,
-        workers: workers(&args.machine),
+        workers: workers(&args.machine, placement.as_ref()),
         data_on_device: args.machine.data_on_device,
+        nproc: placement.is_none().then_some(args.machine.nproc).flatten().filter(|count| *count > 1),
+        distributed_timeout_seconds: args.machine.distributed_timeout,
         save_dir: args.results.save_dir.clone(),
         feature_cache: feature_cache(args.evaluation.feature_cache.as_deref()),
         talk: talk(typed)?,
@@ -79,16 +86,58 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         dry_run: args.output.dry_run,
         command: typed.words.clone(),
     };
-    Ok(Resolved { config, device, device_note, precision_note, warnings })
+    Ok(Resolved { config, device, placement, device_note, precision_note, warnings })
 }
 
 fn fresh(typed: &Typed) -> Start {
     typed.args.results.from_pretrained.clone().map_or(Start::Fresh, Start::Pretrained)
 }
 
-pub(super) fn workers(machine: &MachineArgs) -> u32 {
+/// The threads asked for, else the cores; where a launcher says how many processes share them, a part of these.
+pub(super) fn workers(machine: &MachineArgs, placement: Option<&Placement>) -> u32 {
+    let sharing = placement.and_then(|place| place.local_world_size).map_or(1, |count| count as u32);
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
-    machine.workers.unwrap_or_else(cores)
+    machine.workers.unwrap_or_else(|| (cores() / sharing.max(1)).max(1))
+}
+
+/// This process's place, as its environment says.
+///
+/// Errors: an environment that is set in part, several processes in a build for one, two launchers at once.
+pub(super) fn placement(machine: &MachineArgs) -> Result<Option<Placement>> {
+    let placement = distributed::placement(&|name| std::env::var(name).ok())?;
+    let asked = machine.nproc.filter(|count| *count > 1);
+    if !distributed::BUILT && (placement.is_some() || asked.is_some()) {
+        match &placement {
+            Some(place) => bail!("this is one of {} processes, and {}", place.world_size, distributed::NOT_BUILT),
+            None => bail!("--nproc {}: {}", asked.unwrap_or(1), distributed::NOT_BUILT),
+        }
+    }
+    if let (Some(count), Some(place)) = (asked, &placement)
+        && place.launcher != distributed::Launcher::Ourselves
+    {
+        bail!(
+            "--nproc {count} starts processes, and this is already one of {} that {:?} started; leave --nproc out",
+            place.world_size,
+            place.launcher
+        );
+    }
+    // Where the launcher has not said how many threads each process may have.
+    if let Some(sharing) = placement.as_ref().and_then(|place| place.local_world_size)
+        && std::env::var_os("OMP_NUM_THREADS").is_none()
+    {
+        tch::set_num_threads((tch::get_num_threads() / sharing.max(1) as i32).max(1));
+    }
+    Ok(placement)
+}
+
+/// Every process of a machine has a GPU of its own, by its number there.
+pub(super) fn own_device(choice: DeviceChoice, placement: Option<&Placement>) -> DeviceChoice {
+    match (choice, placement) {
+        (DeviceChoice::Auto, Some(place)) if device::cuda_obstacle().is_none() => DeviceChoice::Cuda(place.local_rank),
+        // `cuda` is cuda:0, the default of main.py's flag: the first of this process's.
+        (DeviceChoice::Cuda(0), Some(place)) => DeviceChoice::Cuda(place.local_rank),
+        _ => choice,
+    }
 }
 
 pub(super) fn device_choice(machine: &MachineArgs) -> Result<DeviceChoice> {

@@ -63,6 +63,9 @@ pub struct Embed {
     pub precision: Option<Precision>,
     pub numerics: Numerics,
     pub workers: u32,
+    /// Processes to start on this machine, where this program is to start them itself.
+    pub nproc: Option<u32>,
+    pub distributed_timeout_seconds: u32,
 }
 
 /// Gather runs and their evaluations.

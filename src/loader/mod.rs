@@ -110,7 +110,7 @@ impl Loader {
             batch_size: batch_size.max(1),
             seed,
             workers: workers.max(1),
-            share: Share::WHOLE,
+            share: Share::Whole,
             making: Making::Workers(Device::Cpu),
         };
         if loader.batches() == 0 {
@@ -123,12 +123,12 @@ impl Loader {
         Ok(loader)
     }
 
-    /// The same loader, making this part of every batch only.
+    /// The same loader, making this part of an epoch only.
     pub fn with_share(self, share: Share) -> Loader {
         Loader { share, ..self }
     }
 
-    /// Batches in an epoch.
+    /// Batches in an epoch, of all processes together.
     pub fn batches(&self) -> usize {
         match self.order {
             Order::Shuffled => self.split.len() / self.batch_size,

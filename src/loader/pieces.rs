@@ -70,7 +70,7 @@ impl Pieces {
             size_px: loader.rendering.size_px(),
             views: loader.rendering.views(),
             batch_size: loader.batch_size,
-            batches: loader.batches(),
+            batches: loader.share.batches(loader.batches()),
             share: loader.share,
             next_to_ask: first_batch,
             waiting: VecDeque::new(),
@@ -85,7 +85,7 @@ impl Pieces {
 
     /// Where this process's part of a batch lies in the epoch's order.
     fn range(&self, batch: usize) -> Range<usize> {
-        self.share.of(batch * self.batch_size..((batch + 1) * self.batch_size).min(self.order.len()))
+        self.share.of(batch, self.batch_size, self.order.len())
     }
 
     /// Puts the tasks of the next batch into the queue.

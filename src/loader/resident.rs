@@ -68,7 +68,7 @@ impl ResidentBatches {
             epoch,
         };
         let (sender, plans) = bounded(PREFETCH);
-        let batches = first_batch..loader.batches();
+        let batches = first_batch..loader.share.batches(loader.batches());
         std::thread::Builder::new()
             .name("loader-plan".into())
             .spawn(move || planning.run(batches, &sender))
@@ -93,8 +93,7 @@ impl ResidentBatches {
 impl Planning {
     fn run(&self, batches: Range<usize>, plans: &Sender<Planned>) {
         for batch in batches {
-            let all = batch * self.batch_size..((batch + 1) * self.batch_size).min(self.order.len());
-            let range = self.share.of(all);
+            let range = self.share.of(batch, self.batch_size, self.order.len());
             let views: Vec<ViewParameters> = (0..2)
                 .flat_map(|view| self.order[range.clone()].iter().map(move |&sample| self.draw(sample, view)))
                 .collect();

@@ -23,6 +23,7 @@ mod rows;
 pub use rows::{Anchors, anchors};
 
 use crate::config::Objective;
+use std::ops::Range;
 use tch::{Kind, Tensor};
 
 /// Similarities held at once, at most: 16 million numbers, 64 MiB.
@@ -68,6 +69,24 @@ pub fn contrast(features: &Tensor, temperature: f64, objective: Objective) -> Co
 
 /// [`contrast`] with at most `chunk_elements` similarities in memory at once (but at least one row).
 pub fn contrast_in_chunks(features: &Tensor, temperature: f64, objective: Objective, chunk_elements: i64) -> Contrast {
+    let images = features.size()[0] / 2;
+    of_anchors(features, 0..images, temperature, objective, chunk_elements)
+}
+
+/// The part of [`contrast`] that the anchors of the images `anchors` make, out of M/2: the gradient `[M, D]` is theirs
+/// with respect to all features, and the parts of all images add up to the whole; the statistics are of their
+/// 2 * `anchors.len()` views alone, view-major.
+pub fn contrast_of(features: &Tensor, anchors: Range<i64>, temperature: f64, objective: Objective) -> Contrast {
+    of_anchors(features, anchors, temperature, objective, CHUNK_ELEMENTS)
+}
+
+fn of_anchors(
+    features: &Tensor,
+    anchors: Range<i64>,
+    temperature: f64,
+    objective: Objective,
+    chunk_elements: i64,
+) -> Contrast {
     let _guard = tch::no_grad_guard();
     let z = features.detach();
     let (views, _) = z.size2().expect("features are a matrix [M, D]");
@@ -80,9 +99,9 @@ pub fn contrast_in_chunks(features: &Tensor, temperature: f64, objective: Object
     let mut parts = Vec::new();
     // A chunk never crosses from the first views to the second, so its positives lie on one diagonal.
     for half in [0, images] {
-        for offset in (0..images).step_by(rows_at_once as usize) {
+        for offset in anchors.clone().step_by(rows_at_once as usize) {
             let first = half + offset;
-            let rows = rows_at_once.min(images - offset);
+            let rows = rows_at_once.min(anchors.end - offset);
             let own = z.narrow(0, first, rows);
             let logits = own.matmul(&z.tr()).g_div_scalar_(temperature); // [rows, M]
             let positive_column = if half == 0 { first + images } else { first - images };

@@ -29,6 +29,17 @@ impl Anchors {
         }
     }
 
+    /// The statistics as columns, `[M, 5]`, to travel between processes.
+    pub fn to_rows(&self) -> Tensor {
+        Tensor::stack(&[&self.log_xi, &self.ness, &self.rank, &self.positive, &self.negative], 1)
+    }
+
+    /// From what [`Anchors::to_rows`] gave.
+    pub fn from_rows(rows: &Tensor) -> Anchors {
+        let column = |number: i64| rows.select(1, number).contiguous();
+        Anchors { log_xi: column(0), ness: column(1), rank: column(2), positive: column(3), negative: column(4) }
+    }
+
     /// Share of anchors whose positive is among the `k` most similar, `[]` float32.
     pub fn top(&self, k: i64) -> Tensor {
         self.rank.lt(k as f64).to_kind(Kind::Float).mean(Kind::Float)

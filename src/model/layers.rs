@@ -5,6 +5,7 @@
 //! it is used: every layer runs once a step (both views are one batch), so that
 //! is one cast a step, and autograd carries the gradient back to the master.
 
+use crate::distributed::Group;
 use crate::rng::{Purpose, Stream};
 use crate::state::{Parameter, Role, StateDict};
 use anyhow::{Result, bail};
@@ -14,24 +15,33 @@ use tch::{Device, Kind, Tensor};
 
 /// How a forward pass runs.
 #[derive(Clone, Copy, Debug)]
-pub struct Pass {
+pub struct Pass<'a> {
     /// BatchNorm normalises with the batch's statistics.
     pub train: bool,
     /// In training: BatchNorm updates its running statistics.
     pub tracks: bool,
     /// Arithmetic of convolutions and activations.
     pub compute: Kind,
+    /// Whose images BatchNorm's statistics are of in training; `None` = this process's alone.
+    pub group: Option<&'a Group>,
 }
 
-impl Pass {
+impl Pass<'static> {
     pub fn train(compute: Kind) -> Self {
-        Pass { train: true, tracks: true, compute }
+        Pass { train: true, tracks: true, compute, group: None }
     }
 
     pub fn eval(compute: Kind) -> Self {
-        Pass { train: false, tracks: false, compute }
+        Pass { train: false, tracks: false, compute, group: None }
     }
 
+    /// The same pass with BatchNorm's statistics over all ranks of a group.
+    pub fn over(self, group: &Group) -> Pass<'_> {
+        Pass { group: Some(group), ..self }
+    }
+}
+
+impl Pass<'_> {
     /// The same pass, and every running statistic stays as it is.
     pub fn untracked(self) -> Self {
         Pass { tracks: false, ..self }
@@ -276,6 +286,11 @@ impl BatchNorm {
         let updates = pass.train && pass.tracks;
         if updates {
             self.batches_tracked.fetch_add(1, Ordering::Relaxed);
+            // No pass over a group is untracked: `Ranks::allow` refuses chunks.
+            if let Some(group) = pass.group {
+                let parameters = [&self.weight, &self.bias, &self.running_mean, &self.running_var];
+                return group.batch_norm(x, parameters, Self::MOMENTUM, Self::EPSILON);
+            }
         }
         x.batch_norm(
             Some(&self.weight),

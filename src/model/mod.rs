@@ -41,6 +41,7 @@ pub struct Encoder {
     std: Tensor,
     trunk: Trunk,
     head: Head,
+    width: i64,
     registry: Registry,
 }
 
@@ -63,7 +64,7 @@ impl Encoder {
             HeadKind::Projection => Head::projection(&mut b, config.head, width),
             HeadKind::Classifier(classes) => Head::classifier(&mut b, width, classes),
         };
-        Encoder { mean, std, trunk, head, registry: b.finish() }
+        Encoder { mean, std, trunk, head, width, registry: b.finish() }
     }
 
     /// 8-bit images `[M, H, W, 3]`, on any device, to what [`Encoder::forward`] takes: `[M, 3, H, W]` float32 in
@@ -88,6 +89,11 @@ impl Encoder {
     /// The head alone: `[M, D]` float32 to `[M, P]` float32.
     pub fn head(&self, hidden: &Tensor, pass: Pass) -> Tensor {
         self.head.forward(hidden, pass)
+    }
+
+    /// D, the width of the trunk's features.
+    pub fn trunk_width(&self) -> i64 {
+        self.width
     }
 
     /// Where the network is.

@@ -57,6 +57,23 @@ impl RunLog {
         Ok(log)
     }
 
+    /// The log of a process that writes no files, because another one of its group does.
+    ///
+    /// # Errors
+    /// The system's null device cannot be opened.
+    pub fn silent(plan: Plan, console: Console) -> Result<Self> {
+        Ok(RunLog {
+            text: LogFile::nowhere()?,
+            metrics: JsonLines::nowhere()?,
+            steps: JsonLines::nowhere()?,
+            events: Events::nowhere()?,
+            clock: Clock::new(plan),
+            bar: None,
+            console,
+            plan,
+        })
+    }
+
     pub fn console(&self) -> &Console {
         &self.console
     }

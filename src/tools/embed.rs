@@ -16,6 +16,7 @@ use crate::model::{Encoder, HEAD_PREFIX, HeadKind, Pass, feature_dim};
 use crate::report::Console;
 use crate::train::encoder_source::{self, Source};
 use crate::train::features::{Extractor, trunk_hash};
+use crate::train::ranks::Ranks;
 use crate::train::readable;
 use anyhow::{Context, Result, bail};
 use array_file::Array;
@@ -29,12 +30,14 @@ use tch::{Device, Kind};
 ///
 /// Errors: a checkpoint or data that cannot be read, a head that is not there, files that are there already or cannot
 /// be written, features that are not finite. No half-written file is left.
-pub fn run(embed: &Embed, console: &Console) -> Result<()> {
+pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
     let (device, device_note) = device::resolve(embed.device)?;
     let (precision, precision_note) = device::resolve_precision(embed.precision, device);
     device::configure(embed.numerics)?;
     console.note(&format!("device: {device_note}; precision: {precision_note}"));
-    refuse_to_overwrite(embed)?;
+    if ranks.writes() {
+        refuse_to_overwrite(embed)?;
+    }
     if let EncoderSource::Directory { which: CheckpointChoice::All, .. } = embed.source {
         bail!("features are written of one checkpoint: give --transfer-from-epoch N or last");
     }
@@ -48,12 +51,16 @@ pub fn run(embed: &Embed, console: &Console) -> Result<()> {
     let readable = readable::load(&embed.data, part(embed.part), console)?;
     let split = Arc::new(readable.split);
     console.note(&split.describe());
-    std::fs::create_dir_all(&embed.out)
-        .with_context(|| format!("cannot create {}; choose another --out", embed.out.display()))?;
 
     let transform = EvalTransform::evaluation(embed.data.dataset, embed.data.image_size_px as usize);
     let compute = device::compute_kind(precision);
-    let extractor = Extractor { encoder: &encoder, compute, seed: 0, workers: embed.workers as usize, console };
+    let extractor = Extractor { encoder: &encoder, compute, seed: 0, workers: embed.workers as usize, console, ranks };
+    if !ranks.writes() {
+        return extractor.each_batch(&split, transform, 0, |_| Ok(()));
+    }
+    std::fs::create_dir_all(&embed.out)
+        .with_context(|| format!("cannot create {}; choose another --out", embed.out.display()))?;
+
     let about = json!({
         "program": format!("flatnce {}", env!("CARGO_PKG_VERSION")),
         "checkpoint": source.name(),

@@ -7,8 +7,9 @@ mod inspect;
 mod preview;
 mod report;
 
-use crate::config::Tool;
+use crate::config::{Embed, Tool};
 use crate::report::Console;
+use crate::train::ranks::Ranks;
 use anyhow::Result;
 
 /// Does what a subcommand asks for.
@@ -19,8 +20,15 @@ pub fn run(tool: &Tool, console: &Console) -> Result<()> {
         Tool::Doctor(doctor) => doctor::run(doctor, console),
         Tool::Export(export) => export::run(export, console),
         Tool::Inspect(inspect) => inspect::run(inspect, console),
-        Tool::Embed(embed) => embed::run(embed, console),
+        Tool::Embed(embed) => embed::run(embed, console, &Ranks::alone()),
         Tool::Preview(preview) => preview::run(preview, console),
         Tool::Report(report) => report::run(report, console),
     }
+}
+
+/// `flatnce embed`, by one process or by several that share the work.
+///
+/// Errors: whatever stops it, with its causes.
+pub fn embed(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
+    embed::run(embed, console, ranks)
 }

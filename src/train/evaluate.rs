@@ -3,12 +3,13 @@
 
 use super::encoder_source::{self, Source};
 use super::outcome::Outcome;
+use super::ranks::Ranks;
 use super::trial::{self, Images, Trial};
 use super::{finetune, linear_eval, sweep};
 use crate::config::{Config, Evaluate, TransferMode};
 use crate::native::{self, NativeError};
 use crate::report::Console;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use tch::Device;
 
@@ -16,11 +17,58 @@ use tch::Device;
 ///
 /// Errors: data, checkpoints or settings that cannot be used; a loss that is not finite; results that cannot be
 /// written. Of several checkpoints, those that cannot be read are named and passed over.
-pub fn run(config: &Config, evaluate: &Evaluate, device: Device, console: &Console) -> Result<Vec<Outcome>> {
+pub fn run(
+    config: &Config,
+    evaluate: &Evaluate,
+    device: Device,
+    console: &Console,
+    ranks: &Ranks,
+) -> Result<Vec<Outcome>> {
     let images = Images::load(evaluate, console)?;
     console.note(&images.train.describe());
     console.note(&images.test.describe());
-    run_on(config, evaluate, &images, device, console)
+    run_on(config, evaluate, &images, device, console, ranks)
+}
+
+/// [`run`] by several processes: all make features, rank 0 alone leaves results.
+///
+/// Errors: as [`run`]; what several processes cannot share.
+pub fn together(
+    config: &Config,
+    evaluate: &Evaluate,
+    device: Device,
+    console: &Console,
+    ranks: &Ranks,
+) -> Result<Vec<Outcome>> {
+    if ranks.count() > 1 && evaluate.mode == TransferMode::Finetune {
+        bail!("fine-tuning and supervised training are done by one process, and this is one of {}", ranks.count());
+    }
+    if ranks.count() > 1 && evaluate.resume.is_some() {
+        bail!("an evaluation is continued by one process, and this is one of {}", ranks.count());
+    }
+    if ranks.writes() {
+        return run(config, evaluate, device, console, ranks);
+    }
+    // Every rank trains the same small classifier, so that none has to wait for another's; one result is enough.
+    let scrap = Scrap::create()?;
+    run(&Config { save_dir: scrap.0.clone(), ..config.clone() }, evaluate, device, console, ranks)
+}
+
+/// A directory that goes when it is no longer needed.
+struct Scrap(PathBuf);
+
+impl Scrap {
+    fn create() -> Result<Scrap> {
+        let path = std::env::temp_dir().join(format!("flatnce-rank-{}", std::process::id()));
+        std::fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Scrap(path))
+    }
+}
+
+impl Drop for Scrap {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// [`run`] on images that are loaded already.
@@ -30,6 +78,7 @@ pub fn run_on(
     images: &Images,
     device: Device,
     console: &Console,
+    ranks: &Ranks,
 ) -> Result<Vec<Outcome>> {
     let origins = encoder_source::origins(&evaluate.source)?;
     let several = origins.len() > 1;
@@ -46,7 +95,7 @@ pub fn run_on(
             opened => opened?,
         };
         parent = trial::results_parent(config, evaluate, &source);
-        outcomes.push(evaluate_one(config, evaluate, images, &source, device, console)?);
+        outcomes.push(evaluate_one(config, evaluate, images, &source, device, console, ranks)?);
     }
     if outcomes.is_empty() {
         bail!("none of the {} checkpoints can be evaluated; their faults are named above", origins.len());
@@ -76,8 +125,9 @@ fn evaluate_one(
     source: &Source,
     device: Device,
     console: &Console,
+    ranks: &Ranks,
 ) -> Result<Outcome> {
-    let mut trial = Trial::open(config, evaluate, images, source, device, console)?;
+    let mut trial = Trial::open(config, evaluate, images, source, device, console, ranks)?;
     let outcome = native::caught(|| match evaluate.mode {
         TransferMode::LinearEval => linear_eval::evaluate(&mut trial, source),
         TransferMode::Finetune => finetune::train(&mut trial, source),

@@ -98,7 +98,11 @@ impl FeatureCache {
         let trunk = encoder.state_dict().renamed(|name| (!name.starts_with(HEAD_PREFIX)).then(|| name.to_owned()));
         let of = Circumstances { trunk: &trunk, transform, compute: extractor.compute, device: encoder.device() };
         let file = self.file(split, &of)?;
-        match self.read(&file, split.len(), of.device) {
+        let read = self.read(&file, split.len(), of.device);
+        // Features are made by all ranks or by none.
+        let missing = extractor.ranks.any(!matches!(read, Ok(Some(_))))?;
+        match read {
+            Ok(Some(_)) if missing => {}
             Ok(Some(features)) => {
                 log.note(&format!("features of {}: from {}", split.name, file.display()));
                 return Ok((features, true));
@@ -107,7 +111,9 @@ impl FeatureCache {
             Err(error) => log.warn(&format!("cached features are made anew: {error:#}")),
         }
         let features = extractor.extract(split, transform, 0)?;
-        if let Err(error) = self.write(&file, &features) {
+        if extractor.ranks.writes()
+            && let Err(error) = self.write(&file, &features)
+        {
             log.warn(&format!("the features are not kept for the next evaluation: {error:#}"));
         }
         Ok((features, false))

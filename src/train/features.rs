@@ -5,10 +5,11 @@
 //! so an image's feature depends on that image alone. (Upstream leaves BatchNorm
 //! in training mode, where the statistics move with every batch.)
 
+use super::ranks::Ranks;
 use crate::augment::EvalTransform;
 use crate::checkpoint::from_tensor;
 use crate::data::Split;
-use crate::loader::{Loader, Order, Rendering};
+use crate::loader::{Epoch, Loader, Order, Rendering};
 use crate::model::{Encoder, HEAD_PREFIX, Pass};
 use crate::report::Console;
 use anyhow::{Context, Result, bail};
@@ -62,6 +63,8 @@ pub struct Extractor<'a> {
     pub seed: u64,
     pub workers: usize,
     pub console: &'a Console,
+    /// The processes that share the work; each of them gets all features.
+    pub ranks: &'a Ranks,
 }
 
 impl Extractor<'_> {
@@ -100,9 +103,14 @@ impl Extractor<'_> {
             BATCH_IMAGES,
             self.seed,
             self.workers,
-        )?;
+        )?
+        .with_share(self.ranks.share_of_batches());
         let mut bar = self.console.progress(&format!("features of {}", split.name), split.len() as u64, "images");
-        for batch in loader.epoch(epoch, 0) {
+        let mut batches = loader.epoch(epoch, 0);
+        if self.ranks.count() > 1 {
+            return self.each_round(split.len(), &mut batches, &mut consume);
+        }
+        for batch in batches {
             let batch = batch?;
             let hidden = self.encoder.hidden(&self.encoder.prepare(&batch.images), Pass::eval(self.compute));
             if hidden.isfinite().all().int64_value(&[]) == 0 {
@@ -115,6 +123,38 @@ impl Extractor<'_> {
             bar.advance(batch.samples.len() as u64);
         }
         bar.finish();
+        Ok(())
+    }
+
+    /// The batches of `images` images in rounds: every rank makes the features of one batch, all get those of all, in
+    /// order. The batches are those of one process, and so are the numbers.
+    fn each_round(
+        &self,
+        images: usize,
+        batches: &mut Epoch,
+        consume: &mut impl FnMut(&Tensor) -> Result<()>,
+    ) -> Result<()> {
+        let ranks = self.ranks.count();
+        let width = self.encoder.trunk_width();
+        let sizes: Vec<i64> =
+            (0..images).step_by(BATCH_IMAGES).map(|first| BATCH_IMAGES.min(images - first) as i64).collect();
+        for round in sizes.chunks(ranks) {
+            let own = batches
+                .next()
+                .transpose()?
+                .map(|batch| self.encoder.hidden(&self.encoder.prepare(&batch.images), Pass::eval(self.compute)));
+            for hidden in self.ranks.gather_round(own.as_ref(), round[0], width, round, self.encoder.device())? {
+                self.check(&hidden)?;
+                consume(&hidden)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, hidden: &Tensor) -> Result<()> {
+        if hidden.isfinite().all().int64_value(&[]) == 0 {
+            bail!("the encoder's features are not finite; use --precision fp32 or another checkpoint");
+        }
         Ok(())
     }
 }

@@ -36,12 +36,14 @@ pub fn evaluate(trial: &mut Trial, source: &Source) -> Result<Outcome> {
     let hash = trunk_hash(&encoder)?;
     trial.check_same_encoder(&hash)?;
     let console = trial.log.console().clone();
+    let ranks = trial.ranks.clone();
     let extractor = Extractor {
         encoder: &encoder,
         compute: device::compute_kind(run.precision),
         seed: run.seed,
         workers: trial.workers,
         console: &console,
+        ranks: &ranks,
     };
     let mut outcome = trial.outcome(source, hash.clone(), fit::batch_size(run, trial.images.train.len()));
 

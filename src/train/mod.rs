@@ -17,6 +17,7 @@ mod out_of_memory;
 pub mod outcome;
 pub mod penalty;
 pub mod pretrain;
+pub mod ranks;
 pub mod readable;
 mod restore;
 mod saver;

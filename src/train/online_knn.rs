@@ -5,6 +5,7 @@
 //! training has the same bits with and without it.
 
 use super::features::Extractor;
+use super::ranks::Ranks;
 use super::readable;
 use crate::augment::EvalTransform;
 use crate::config::{DataConfig, OnlineKnn};
@@ -67,9 +68,16 @@ impl Judge {
     /// Judges the trunk as it is now.
     ///
     /// Errors: images that cannot be read, features that are not finite.
-    pub fn judge(&self, encoder: &Encoder, compute: Kind, workers: usize, console: &Console) -> Result<Judgement> {
+    pub fn judge(
+        &self,
+        encoder: &Encoder,
+        compute: Kind,
+        workers: usize,
+        console: &Console,
+        ranks: &Ranks,
+    ) -> Result<Judgement> {
         let start = Instant::now();
-        let extractor = Extractor { encoder, compute, seed: 0, workers, console };
+        let extractor = Extractor { encoder, compute, seed: 0, workers, console, ranks };
         let bank = extractor.extract(&self.bank, self.transform, 0)?;
         let test = extractor.extract(&self.test, self.transform, 0)?;
         let table = Bank::new(&bank.values, &bank.labels, self.bank.classes.len() as i64);

@@ -5,6 +5,7 @@
 //! pass, one optimiser step with the schedule's learning rate. Statistics stay
 //! on the device until an epoch ends (or the progress bar asks).
 
+use super::ranks::Ranks;
 use super::restore::Counters;
 use super::session::Session;
 use super::step::{Step, Taken};
@@ -37,8 +38,9 @@ pub fn run(
     device: Device,
     console: &Console,
     stop: &AtomicBool,
+    ranks: &Ranks,
 ) -> Result<Ended> {
-    let mut session = Session::open(config, pretrain, device, console)?;
+    let mut session = Session::open(config, pretrain, device, console, ranks)?;
     let ended = native::caught(|| train(&mut session, stop))
         .unwrap_or_else(|error| Err(session.room.explain(error, &session.parameters, session.at.step + 1)));
     match ended {
@@ -75,7 +77,7 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
             if std::mem::take(&mut first_of_process) {
                 session.show_views(&batch.images)?;
             }
-            let Taken { contrast, features, scaling } = step(session, &batch, lr);
+            let Taken { contrast, features, scaling } = step(session, &batch, lr)?;
             tally.add(&contrast, scaling.as_ref(), lr);
             session.at.step += 1;
             session.at.batch += 1;
@@ -93,7 +95,7 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
                 last = Some(features);
                 continue; // The epoch's end has its own checkpoint.
             }
-            let stops = stop.load(Ordering::Relaxed);
+            let stops = session.stops_now(stop)?;
             if stops || session.saves_now() {
                 verify(session, &mut tally, lr)?;
             }
@@ -108,7 +110,7 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
         let lr = session.schedule.lr(session.at.step.saturating_sub(1));
         verify(session, &mut tally, lr)?;
         session.finish_epoch(tally, last.as_ref(), batches.waited())?;
-        if stop.load(Ordering::Relaxed) && session.at.epoch < u64::from(session.pretrain.epochs) {
+        if session.ranks.any(stop.load(Ordering::Relaxed))? && session.at.epoch < u64::from(session.pretrain.epochs) {
             session.save_stopped(None)?;
             return Ok(Ended::Stopped);
         }
@@ -117,7 +119,8 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
 }
 
 /// One optimiser step on one batch. Nothing here waits for the device.
-fn step(session: &mut Session, batch: &Batch, lr: f64) -> Taken {
+fn step(session: &mut Session, batch: &Batch, lr: f64) -> Result<Taken> {
+    let pass = Pass::train(device::compute_kind(session.pretrain.precision));
     let step = Step {
         encoder: &session.encoder,
         parameters: &session.parameters,
@@ -125,7 +128,8 @@ fn step(session: &mut Session, batch: &Batch, lr: f64) -> Taken {
         scaler: session.scaler.as_mut(),
         objective: session.pretrain.objective,
         temperature: session.temperature.value(),
-        pass: Pass::train(device::compute_kind(session.pretrain.precision)),
+        pass: session.ranks.pass(pass, session.pretrain.sync_bn),
+        ranks: &session.ranks,
         chunks: i64::from(session.pretrain.grad_cache),
     };
     step.take(&batch.images, lr)

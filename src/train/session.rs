@@ -3,6 +3,7 @@
 
 use super::online_knn::Judge;
 use super::out_of_memory::Room;
+use super::ranks::Ranks;
 use super::readable::{self, Readable};
 use super::restore::{Counters, load_weights, restore};
 use super::saver::{Saver, Written};
@@ -26,6 +27,7 @@ use anyhow::{Context, Result};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
 
@@ -42,6 +44,7 @@ pub struct Session {
     pub scaler: Option<Scaler>,
     pub schedule: Schedule,
     pub loader: Loader,
+    pub ranks: Ranks,
     pub temperature: Temperature,
     pub log: RunLog,
     pub at: Counters,
@@ -56,9 +59,11 @@ pub struct Session {
     workers: usize,
     last_begun: Option<CheckpointName>,
     directory: PathBuf,
-    /// Held for as long as the run lasts.
-    _claim: File,
+    /// Held for as long as the run lasts, by the rank that writes.
+    _claim: Option<File>,
     device: Device,
+    /// Where this process began.
+    first_step: u64,
     started: Instant,
 }
 
@@ -66,14 +71,22 @@ impl Session {
     /// Loads the data, builds the network, and starts or continues a results directory.
     ///
     /// Errors: data that is missing or too small, weights that do not fit, a directory that cannot be written.
-    pub fn open(config: &Config, pretrain: &Pretrain, device: Device, console: &Console) -> Result<Session> {
+    pub fn open(
+        config: &Config,
+        pretrain: &Pretrain,
+        device: Device,
+        console: &Console,
+        ranks: &Ranks,
+    ) -> Result<Session> {
+        ranks.allow(pretrain)?;
         let Readable { split, left_out } = readable::load(&pretrain.data, Part::Unlabelled, console)?;
         let split = Arc::new(split);
         console.note(&split.describe());
         let rendering =
             Rendering::Views { recipe: pretrain.augmentation.clone(), size_px: pretrain.data.image_size_px as usize };
         let (batch, workers) = (pretrain.batch_size as usize, config.workers as usize);
-        let loader = Loader::new(split, rendering, Order::Shuffled, batch, pretrain.seed, workers)?;
+        let share = ranks.share_of_batch(pretrain.batch_size)?;
+        let loader = Loader::new(split, rendering, Order::Shuffled, batch, pretrain.seed, workers)?.with_share(share);
         let loader = match pretrain.engine {
             Engine::Cpu => loader.deliver_to(device),
             Engine::Tensor => loader.on_device(device, config.data_on_device)?,
@@ -114,9 +127,12 @@ impl Session {
             }
         };
         let resumed = directory.is_some();
+        // Nobody touches the directory before everybody has read the checkpoint.
+        ranks.same_step(at.step)?;
+        ranks.same_state(&encoder)?;
         let directory = match directory {
             Some(directory) => directory,
-            None => {
+            None => ranks.directory(|| {
                 let parent = run_dir::pretrain_parent(
                     &config.save_dir,
                     pretrain.data.dataset,
@@ -125,22 +141,31 @@ impl Session {
                 );
                 let directory = run_dir::create(&parent, chrono::Local::now().naive_local())?;
                 run_dir::write_config(&directory, &serde_json::to_value(config)?, &config.command)?;
-                directory
-            }
+                Ok(directory)
+            })?,
         };
-        let claim = run_dir::claim(&directory)?;
-        readable::write_names(&directory, &left_out)?;
+        ranks.remember_directory(&directory)?;
+        let claim = ranks.writes().then(|| run_dir::claim(&directory)).transpose()?;
+        if ranks.writes() {
+            readable::write_names(&directory, &left_out)?;
+        }
         let mut last_saved = last_saved;
-        if resumed {
+        if resumed && ranks.writes() {
             run_dir::remove_half_written(&directory)?;
             if ours && at.epoch < u64::from(pretrain.epochs) {
                 last_saved = last_saved.map(|path| name_within_longer_run(path, at, console)).transpose()?;
             }
         }
         let plan = Plan { first_epoch: at.epoch, epochs: u64::from(pretrain.epochs), steps_per_epoch };
-        let mut log = RunLog::create(&directory, plan, console.clone())?;
+        let mut log = match ranks.writes() {
+            true => RunLog::create(&directory, plan, console.clone())?,
+            false => RunLog::silent(plan, console.clone())?,
+        };
         log.detail(&format!("command: {}", config.command.join(" ")));
         log.note(&format!("results go to {}", directory.display()));
+        if let Some(text) = ranks.describe(&pretrain) {
+            log.note(&text);
+        }
         if let Some(warning) = short_of_memory {
             log.warn(&warning);
         }
@@ -170,6 +195,7 @@ impl Session {
             scaler,
             schedule,
             loader,
+            ranks: ranks.clone(),
             temperature,
             log,
             at,
@@ -184,6 +210,7 @@ impl Session {
             directory,
             _claim: claim,
             device,
+            first_step: at.step,
             started,
             room,
         })
@@ -214,7 +241,9 @@ impl Session {
         self.log.record_steps(&tally.records());
         let mut report = tally.report(waited);
         report.temperature = self.temperature.value();
-        report.effective_rank = last.map(|features| geometry::effective_rank(&features.hidden));
+        let hidden = last.map(|features| self.ranks.gather_views(&features.hidden)).transpose()?;
+        report.effective_rank = hidden.map(|hidden| geometry::effective_rank(&hidden));
+        self.own_statistics_agree()?;
         self.judge(&mut report)?;
         self.log.epoch(&report);
         if let Some(features) = last {
@@ -259,7 +288,7 @@ impl Session {
             return Ok(());
         };
         let compute = device::compute_kind(self.pretrain.precision);
-        let found = judge.judge(&self.encoder, compute, self.workers, self.log.console())?;
+        let found = judge.judge(&self.encoder, compute, self.workers, self.log.console(), &self.ranks)?;
         report.knn_top1 = Some(found.weighted_top1);
         report.extra.insert("knn_plain_top1".into(), found.plain_top1.into());
         report.extra.insert("knn_seconds".into(), found.took.as_secs_f64().into());
@@ -298,11 +327,23 @@ impl Session {
         let name = CheckpointName::finished(self.pretrain.epochs);
         self.begin_save(name, None)?;
         self.wait_for_save()?;
-        self.draw_curves();
+        if self.ranks.writes() {
+            self.draw_curves();
+        }
         let (took, path) = (self.started.elapsed(), self.directory.join(name.to_string()));
         let (saves, paused) = (self.saver.saves, self.saver.paused.as_secs_f64());
         let share = 100.0 * paused / took.as_secs_f64().max(1e-9);
         self.log.detail(&format!("{saves} checkpoints: training stood still for {paused:.2} s ({share:.2}%)"));
+        if let Some(group) = self.ranks.group() {
+            let traffic = group.traffic();
+            let trained = (self.at.step - self.first_step).max(1) as f64;
+            self.log.detail(&format!(
+                "collectives: {:.1} a step with {:.2} MiB of this rank's, waited for {:.1}% of the time",
+                traffic.calls as f64 / trained,
+                traffic.bytes as f64 / trained / 1048576.0,
+                100.0 * traffic.seconds / took.as_secs_f64().max(1e-9)
+            ));
+        }
         self.log.finish(&format!("pre-training finished in {}: {}", duration(took), path.display()));
         Ok(())
     }
@@ -320,7 +361,27 @@ impl Session {
         }
     }
 
+    /// Whether a stop was asked for, of any rank. Asking the others waits for the device, so on a GPU it is done now and
+    /// then.
+    pub fn stops_now(&self, stop: &AtomicBool) -> Result<bool> {
+        let own = stop.load(Ordering::Relaxed);
+        match self.ranks.group() {
+            Some(_) if !self.looks_now() => Ok(false),
+            _ => self.ranks.any(own),
+        }
+    }
+
+    /// BatchNorm statistics of each rank's own images drift apart: rank 0's are those that are saved and judged.
+    fn own_statistics_agree(&self) -> Result<()> {
+        if self.pretrain.sync_bn { Ok(()) } else { self.ranks.same_state(&self.encoder) }
+    }
+
     fn begin_save(&mut self, name: CheckpointName, tally: Option<&Tally>) -> Result<()> {
+        self.own_statistics_agree()?;
+        if !self.ranks.writes() {
+            self.last_begun = Some(name);
+            return Ok(());
+        }
         let state = self.optimizer.state();
         let checkpoint = Checkpoint {
             epochs_done: self.at.epoch as u32,

@@ -9,12 +9,14 @@
 //! one chunk; the gradient is that of the whole batch, except that BatchNorm
 //! normalises by the statistics of a chunk.
 
+use super::ranks::Ranks;
 use super::tally::StepFeatures;
 use crate::config::Objective;
 use crate::loss::{self, Contrast};
 use crate::model::{Encoder, Pass};
 use crate::optim::{self, Optimizer, Scaler};
 use crate::state::Parameter;
+use anyhow::Result;
 use tch::Tensor;
 
 /// What a step works on, and how.
@@ -27,9 +29,10 @@ pub struct Step<'a> {
     pub scaler: Option<&'a mut Scaler>,
     pub objective: Objective,
     pub temperature: f64,
-    pub pass: Pass,
+    pub pass: Pass<'a>,
     /// Parts of the batch that go through the encoder one after the other; from 1 to the number of images.
     pub chunks: i64,
+    pub ranks: &'a Ranks,
 }
 
 /// What a step leaves behind, on the device.
@@ -41,28 +44,31 @@ pub struct Taken {
 }
 
 impl Step<'_> {
-    /// Takes the step on a batch of views, u8 `[2B, S, S, 3]`, view-major, with learning rate `lr`. Nothing here waits
-    /// for the device.
-    pub fn take(mut self, images: &Tensor, lr: f64) -> Taken {
+    /// Takes the step on a batch of views, u8 `[2B, S, S, 3]`, view-major, with learning rate `lr`; of several ranks,
+    /// on this one's rows of the batch. Nothing here waits for the device.
+    ///
+    /// Errors: another rank has gone; nothing is updated then.
+    pub fn take(mut self, images: &Tensor, lr: f64) -> Result<Taken> {
         optim::zero_gradients(self.parameters);
         let (contrast, features) =
-            if self.chunks == 1 { self.differentiate(images) } else { self.differentiate_in_chunks(images) };
+            if self.chunks == 1 { self.differentiate(images)? } else { self.differentiate_in_chunks(images)? };
+        self.ranks.sum_gradients(self.parameters)?;
         let scaling = self.update(lr);
-        Taken { contrast, features, scaling }
+        Ok(Taken { contrast, features, scaling })
     }
 
     /// Adds the gradients of the batch to the parameters'.
-    fn differentiate(&self, images: &Tensor) -> (Contrast, StepFeatures) {
+    fn differentiate(&self, images: &Tensor) -> Result<(Contrast, StepFeatures)> {
         let images = self.encoder.prepare(images); // [2B, 3, S, S]
         let features = self.encoder.forward(&images, self.pass);
         let unit = loss::normalise(&features.projected); // [2B, P]
-        let contrast = self.compare(&unit);
+        let (contrast, all) = self.ranks.contrast(&unit, self.temperature, self.objective)?;
         self.backward(&unit, &contrast.gradient);
-        (contrast, StepFeatures { hidden: features.hidden.detach(), unit: unit.detach() })
+        Ok((contrast, StepFeatures { hidden: features.hidden.detach(), unit: all }))
     }
 
     /// As [`Step::differentiate`], with the graph of one chunk in memory at a time.
-    fn differentiate_in_chunks(&self, images: &Tensor) -> (Contrast, StepFeatures) {
+    fn differentiate_in_chunks(&self, images: &Tensor) -> Result<(Contrast, StepFeatures)> {
         let chunks = Chunks::new(images.size()[0] / 2, self.chunks);
         let (hidden, units): (Vec<Tensor>, Vec<Tensor>) = chunks
             .each()
@@ -74,19 +80,14 @@ impl Step<'_> {
                 (features.hidden, loss::normalise(&features.projected))
             })
             .unzip();
-        let features = StepFeatures { hidden: view_major(&hidden), unit: view_major(&units) };
-        let contrast = self.compare(&features.unit);
+        let unit = view_major(&units);
+        let (contrast, all) = self.ranks.contrast(&unit, self.temperature, self.objective)?;
         for chunk in chunks.each() {
             let images = self.encoder.prepare(&chunk.of(images));
             let unit = loss::normalise(&self.encoder.forward(&images, self.pass).projected);
             self.backward(&unit, &chunk.of(&contrast.gradient));
         }
-        (contrast, features)
-    }
-
-    /// The contrast of unit-length features `[2B, P]`.
-    fn compare(&self, unit: &Tensor) -> Contrast {
-        loss::contrast(unit, self.temperature, self.objective)
+        Ok((contrast, StepFeatures { hidden: view_major(&hidden), unit: all }))
     }
 
     /// Runs features `[M, P]` backward with their gradient, scaled where there is a scaler.
@@ -193,9 +194,10 @@ mod tests {
             objective: Objective::SimClr,
             temperature: 0.2,
             pass,
+            ranks: &Ranks::alone(),
             chunks,
         };
-        let taken = step.take(images, 0.0);
+        let taken = step.take(images, 0.0).unwrap();
         let gradients = parameters.iter().map(|p| p.tensor.grad().copy()).collect();
         (taken, gradients)
     }

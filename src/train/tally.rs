@@ -39,9 +39,9 @@ const BETWEEN_READS: Duration = Duration::from_secs(1);
 
 /// The features of one step, not recorded for autograd.
 pub struct StepFeatures {
-    /// Of the trunk, `[2B, D]`.
+    /// Of the trunk, `[2B, D]`; of several ranks, this one's rows.
     pub hidden: Tensor,
-    /// Of the projection head, rows of length 1, `[2B, P]`.
+    /// Of the projection head, rows of length 1, `[2B, P]`; of all ranks.
     pub unit: Tensor,
 }
 

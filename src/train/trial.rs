@@ -4,6 +4,7 @@
 use super::encoder_source::Source;
 use super::feature_cache::FeatureCache;
 use super::outcome::{Outcome, Protocol};
+use super::ranks::Ranks;
 use super::readable;
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, Best, Chosen, EvaluationCheckpoint};
@@ -73,6 +74,8 @@ pub struct Trial<'a> {
     pub log: EvalLog,
     /// Where features under transforms that are not random are kept.
     pub cache: Option<FeatureCache>,
+    /// The processes that share the making of features.
+    pub ranks: Ranks,
     /// What an earlier part of this evaluation saved.
     pub resumed: Option<EvaluationCheckpoint>,
 }
@@ -88,6 +91,7 @@ impl<'a> Trial<'a> {
         source: &Source,
         device: Device,
         console: &Console,
+        ranks: &Ranks,
     ) -> Result<Trial<'a>> {
         let (directory, mut resumed) = match &run.resume {
             Some((directory, file)) => {
@@ -134,7 +138,7 @@ impl<'a> Trial<'a> {
         }
         let workers = config.workers as usize;
         let cache = config.feature_cache.as_deref().map(FeatureCache::new);
-        Ok(Trial { run, images, device, workers, directory, log, cache, resumed })
+        Ok(Trial { run, images, device, workers, directory, log, cache, ranks: ranks.clone(), resumed })
     }
 
     /// The head of a classifier over this data.

@@ -51,6 +51,18 @@ pub struct MachineArgs {
     #[arg(long, value_name = "RULE", default_value = "auto", value_parser = one_of!(DataOnDevice), hide_short_help = true)]
     pub data_on_device: DataOnDevice,
     /// Threads that load and augment images (default: the number of cores)
+    ///
+    /// Of several processes on a machine, each has its part of the cores.
     #[arg(long, value_name = "N", value_parser = between::<1, 1024>)]
     pub workers: Option<u32>,
+    /// Processes to start on this machine that train together (default: one)
+    ///
+    /// Of a build with the feature distributed. On several machines, or with
+    /// torchrun or srun, they start the processes and this flag stays away.
+    #[arg(long, value_name = "N", hide_short_help = true, value_parser = between::<1, 1024>)]
+    pub nproc: Option<u32>,
+    /// Seconds that processes wait for each other before they give up
+    #[arg(long, value_name = "SECONDS", default_value = "600", hide_short_help = true)]
+    #[arg(value_parser = between::<1, 1000000>)]
+    pub distributed_timeout: u32,
 }

@@ -64,6 +64,13 @@ pub struct OptimisationArgs {
     /// Epochs in which the cosine schedule's learning rate rises from 0
     #[arg(long, value_name = "N", default_value = "10", value_parser = count::<0>)]
     pub warmup_epochs: u32,
+    /// With several processes, BatchNorm's statistics are of the images of all
+    ///
+    /// false: each process's own images; cheaper, and another training for
+    /// another number of processes. Of one process it changes nothing.
+    #[arg(long, value_name = "BOOL", default_value = "true", hide_short_help = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
+    pub sync_bn: bool,
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value = "42")]
     pub seed: u64,

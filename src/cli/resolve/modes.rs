@@ -63,6 +63,7 @@ const PRETRAINING_ONLY: &[&str] = &[
     "scheduler",
     "use_scheduler",
     "warmup_epochs",
+    "sync_bn",
     "engine",
     "faster_version",
     "data_on_device",

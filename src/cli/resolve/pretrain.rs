@@ -40,6 +40,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
         precision,
         numerics: numerics(&typed.args.machine),
         grad_cache: grad_cache(optimisation.grad_cache, optimisation.batch_size)?,
+        sync_bn: optimisation.sync_bn,
         online_knn: online_knn(&typed.args.evaluation),
         log_every: typed.args.output.log_every,
         save_every_n_epochs: typed.args.results.save_every_n_epochs,

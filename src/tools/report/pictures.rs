@@ -12,6 +12,7 @@ use crate::report::plots::{PALETTE_COLOURS, Panel, Row, Series, Stroke, Tile, ne
 use crate::report::{Console, enlarged};
 use crate::train::encoder_source::origins;
 use crate::train::features::Extractor;
+use crate::train::ranks::Ranks;
 use crate::train::readable;
 use anyhow::{Context, Result};
 use image::imageops::{self, FilterType};
@@ -51,7 +52,8 @@ pub fn pictures(run: &Run, name: &str, console: &Console) -> Result<Pictures> {
     let split = Arc::new(if whole.len() > IMAGES { some_of(&whole, IMAGES)? } else { whole });
     let precision = if device::cpu_has_bf16() { Kind::BFloat16 } else { Kind::Float };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let extractor = Extractor { encoder: &encoder, compute: precision, seed: 0, workers, console };
+    let extractor =
+        Extractor { encoder: &encoder, compute: precision, seed: 0, workers, console, ranks: &Ranks::alone() };
     let transform = EvalTransform::evaluation(data.dataset, data.image_size_px as usize);
     let mut parts = Vec::new();
     extractor.each_batch(&split, transform, 0, |hidden| {

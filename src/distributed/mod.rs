@@ -1,0 +1,70 @@
+//! Several processes that train one network, over libtorch's own engine (c10d:
+//! TCPStore, Gloo, NCCL), which a small C++ shim makes callable (`shim/`).
+//!
+//! A process learns its place among the others from its environment
+//! ([`placement`]: torchrun, Slurm, or our own [`nproc`]), meets them in a
+//! key-value store and joins their [`Group`]. Without the Cargo feature
+//! `distributed` the same types are there and cannot be made: a launch with
+//! several processes is then an error that says how to build it.
+
+#[cfg(not(feature = "distributed"))]
+#[path = "absent.rs"]
+mod engine;
+#[cfg(feature = "distributed")]
+mod engine;
+
+mod agreement;
+mod buckets;
+mod group;
+mod meeting;
+mod pulse;
+mod slurm;
+mod sockets;
+mod spawn;
+mod surroundings;
+
+pub use agreement::differences;
+pub use buckets::{BUCKET_BYTES, reduce_gradients};
+pub use group::{Group, PeerFault, together};
+pub use meeting::hello;
+pub use spawn::{Ended, nproc};
+pub use surroundings::{Launcher, Placement, placement};
+
+/// Whether this build can join a group.
+pub const BUILT: bool = cfg!(feature = "distributed");
+
+/// What to do about a build that cannot.
+pub const NOT_BUILT: &str = "this program was built for one process; build it for several with: ./scripts/setup.sh && \
+                             cargo build --release --features distributed";
+
+/// Keeps c10d's own warnings, pages of C++ frames each, off the terminal; what they mean is in our errors. Whoever
+/// wants them sets TORCH_CPP_LOG_LEVEL.
+///
+/// # Safety
+/// Changes the environment: no other thread may run yet.
+pub unsafe fn quieten() {
+    const LEVEL: &str = "TORCH_CPP_LOG_LEVEL";
+    if std::env::var_os(LEVEL).is_none() {
+        // SAFETY: the caller's promise.
+        unsafe { std::env::set_var(LEVEL, "ERROR") };
+    }
+}
+
+/// How a reduction combines the ranks' numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduction {
+    Sum,
+    Max,
+}
+
+/// What collectives have cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Traffic {
+    /// Collectives called.
+    pub calls: u64,
+    /// Bytes of the tensors that this rank gave to them. (What crosses the network depends on the algorithm: a ring
+    /// sends 2 (W - 1) / W of an all-reduce's bytes.)
+    pub bytes: u64,
+    /// Time that this rank has waited for them.
+    pub seconds: f64,
+}

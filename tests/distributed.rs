@@ -1,0 +1,385 @@
+//! What several ranks compute is what one process computes. The ranks are threads here, each with its own group over
+//! the loopback interface: collectives, store and autograd are those of separate processes.
+
+use flatnce::config::{DatasetName, Depth, HeadConfig, HeadMode, ModelConfig, Normalisation, Objective, Stem};
+use flatnce::distributed::{self, Group, Launcher, Placement, Reduction};
+use flatnce::model::{Encoder, HeadKind, Pass};
+use flatnce::optim::{Optimizer, StateEntry};
+use flatnce::rng::{Purpose, Stream};
+use flatnce::state::Parameter;
+use flatnce::train::ranks::Ranks;
+use flatnce::train::step::Step;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::time::Duration;
+use tch::{Device, Kind, Tensor};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number").port()
+}
+
+fn place(rank: usize, world_size: usize, port: u16) -> Placement {
+    Placement {
+        rank,
+        world_size,
+        local_rank: rank,
+        local_world_size: Some(world_size),
+        host: "127.0.0.1".to_owned(),
+        port,
+        rank_zero_serves: true,
+        attempt: 0,
+        job: String::new(),
+        launcher: Launcher::Torchrun,
+    }
+}
+
+/// Runs `work` on so many ranks at once and gives back what each made, in their order. One rank has no group.
+fn on_ranks<T: Send>(count: usize, work: impl Fn(&Ranks) -> T + Sync) -> Vec<T> {
+    if count == 1 {
+        return vec![work(&Ranks::alone())];
+    }
+    let port = free_port();
+    let hello = distributed::hello(&serde_json::json!({}));
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..count)
+            .map(|rank| {
+                let (work, hello) = (&work, &hello);
+                scope.spawn(move || {
+                    let place = place(rank, count, port);
+                    distributed::together(Some(&place), hello, false, TIMEOUT, |group| Ok(work(&Ranks::from(group))))
+                        .expect("the ranks work together")
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("no rank panics")).collect()
+    })
+}
+
+fn group(ranks: &Ranks) -> &Group {
+    ranks.group().expect("there are others")
+}
+
+#[test]
+fn collectives_do_what_they_say() {
+    for count in [2, 3, 4] {
+        on_ranks(count, |ranks| {
+            let (group, rank) = (group(ranks), ranks.rank() as i64);
+            let (own, more) = (Tensor::from_slice(&[rank as f32, 1.0]), Tensor::from_slice(&[10i64 * rank]));
+            group.all_reduce(&[&own, &more], Reduction::Sum).unwrap();
+            let sum = (0..count as i64).sum::<i64>();
+            assert_eq!(Vec::<f32>::try_from(&own).unwrap(), [sum as f32, count as f32]);
+            assert_eq!(more.int64_value(&[0]), 10 * sum);
+            let largest = Tensor::from_slice(&[rank as f64]);
+            group.all_reduce(&[&largest], Reduction::Max).unwrap();
+            assert_eq!(largest.double_value(&[0]), (count - 1) as f64);
+            let all = group.all_gather(&Tensor::full([2, 3], rank, (Kind::Float, Device::Cpu))).unwrap();
+            assert_eq!(all.size(), [2 * count as i64, 3]);
+            assert_eq!(all.double_value(&[3, 0]), 1.0);
+            let given = Tensor::full([4], rank + 7, (Kind::Float, Device::Cpu));
+            group.broadcast(&given).unwrap();
+            assert_eq!(given.double_value(&[3]), 7.0);
+            assert!(group.any(rank == 1).unwrap() && !group.any(false).unwrap());
+            assert_eq!(group.text("name", || Ok(format!("from rank {rank}"))).unwrap(), "from rank 0");
+            group.barrier().unwrap();
+            let traffic = group.traffic();
+            assert!(traffic.calls >= 7 && traffic.bytes >= 16 + 8 + 24, "{traffic:?}");
+        });
+    }
+}
+
+#[test]
+fn a_batch_is_gathered_in_the_order_of_one_process() {
+    // Rows of image i: 10 i for its first view, 10 i + 1 for its second.
+    for count in [2, 3] {
+        on_ranks(count, |ranks| {
+            let whole = Tensor::from_slice(&[0i64, 10, 20, 30, 40, 50, 1, 11, 21, 31, 41, 51]).view([12, 1]);
+            let (images, first) = (6 / count as i64, 6 / count as i64 * ranks.rank() as i64);
+            let own = whole.view([2, 6, 1]).narrow(1, first, images).reshape([-1, 1]);
+            assert!(ranks.gather_views(&own).unwrap().equal(&whole));
+        });
+    }
+}
+
+fn normal(seed: u64, shape: &[i64], scale: f64, shift: f64) -> Tensor {
+    let mut stream = Stream::new(seed, Purpose::View, 0, 0, 0);
+    let count = shape.iter().product::<i64>() as usize;
+    let values: Vec<f64> = (0..count).map(|_| stream.normal_pair().0 * scale + shift).collect();
+    Tensor::from_slice(&values).view(shape)
+}
+
+fn distance(a: &Tensor, b: &Tensor) -> f64 {
+    let (a, b) = (a.to_kind(Kind::Double), b.to_kind(Kind::Double));
+    (&a - &b).norm().double_value(&[]) / b.norm().double_value(&[]).max(1e-300)
+}
+
+/// Output, gradients of x, weight and bias, running mean and variance.
+fn normalised(x: &Tensor, pull: &Tensor, group: Option<&Group>) -> Vec<Tensor> {
+    let channels = x.size()[1];
+    let x = x.copy().set_requires_grad(true);
+    let weight = normal(5, &[channels], 0.5, 1.0).set_requires_grad(true);
+    let bias = normal(6, &[channels], 0.5, 0.0).set_requires_grad(true);
+    let (mean, var) = (normal(7, &[channels], 1.0, 0.0), normal(8, &[channels], 0.1, 1.0));
+    let y = match group {
+        Some(group) => group.batch_norm(&x, [&weight, &bias, &mean, &var], 0.1, 1e-5),
+        None => x.batch_norm(Some(&weight), Some(&bias), Some(&mean), Some(&var), true, 0.1, 1e-5, false),
+    };
+    (&y.relu() * pull).sum(Kind::Double).backward();
+    vec![y.detach(), x.grad(), weight.grad(), bias.grad(), mean, var]
+}
+
+#[test]
+fn batch_norm_over_the_ranks_is_that_of_one_process() {
+    // The last one's mean is far from 0 beside its spread, where sums of squares would cancel.
+    for (shape, shift) in [(&[12, 5, 3, 2][..], 0.3), (&[12, 7][..], -0.2), (&[12, 3, 4, 4][..], 1000.0)] {
+        let inputs = || (normal(1, shape, 2.0, shift), normal(2, shape, 1.0, 0.1));
+        let (x, pull) = inputs();
+        let whole = normalised(&x, &pull, None);
+        for count in [2, 3, 4] {
+            let rows = 12 / count as i64;
+            let parts = on_ranks(count, |ranks| {
+                let (x, pull) = inputs();
+                let own = |t: &Tensor| t.narrow(0, ranks.rank() as i64 * rows, rows);
+                normalised(&own(&x), &own(&pull), ranks.group())
+            });
+            let joined = |at: usize| Tensor::cat(&parts.iter().map(|part| &part[at]).collect::<Vec<_>>(), 0);
+            let summed = |at: usize| parts.iter().map(|part| part[at].shallow_clone()).reduce(|a, b| a + b).unwrap();
+            for (what, found, expected) in [
+                ("output", joined(0), &whole[0]),
+                ("gradient of x", joined(1), &whole[1]),
+                ("gradient of weight", summed(2), &whole[2]),
+                ("gradient of bias", summed(3), &whole[3]),
+            ] {
+                let apart = distance(&found, expected);
+                assert!(apart < 1e-9, "{shape:?} on {count} ranks: {what} is {apart:e} apart");
+            }
+            for part in &parts {
+                assert!(distance(&part[4], &whole[4]) < 1e-12 && distance(&part[5], &whole[5]) < 1e-9);
+            }
+        }
+    }
+}
+
+/// An optimiser that leaves everything as it is, so that a step's gradients can be looked at.
+struct Idle;
+
+impl Optimizer for Idle {
+    fn step(&mut self, _: f64) {}
+
+    fn step_unless(&mut self, _: &Tensor, _: f64) {}
+
+    fn state(&self) -> Vec<StateEntry> {
+        Vec::new()
+    }
+
+    fn load(&mut self, _: &dyn Fn(usize, &str) -> Option<Tensor>) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+const IMAGES: i64 = 12;
+
+/// Loss, top-1, NESS of every anchor, gradients, and running statistics after one step of this rank.
+struct Seen {
+    loss: f64,
+    top1: f64,
+    ness: Tensor,
+    gradients: Vec<(String, Tensor)>,
+    running: Vec<Tensor>,
+}
+
+/// In `Kind::Double` the trunk computes in double precision: one ReLU whose input is within rounding of 0 would
+/// otherwise decide how far two runs are apart.
+fn one_step(ranks: &Ranks, seed: u64, objective: Objective, compute: Kind, sync_bn: bool) -> Seen {
+    let model = ModelConfig {
+        depth: Depth::Res10,
+        stem: Stem::Small,
+        normalisation: Normalisation::of(DatasetName::Cifar10),
+        head: HeadConfig { mode: HeadMode::Nonlinear, layers: 2, out_dim: 16 },
+    };
+    let encoder = Encoder::new(&model, HeadKind::Projection, Device::Cpu, seed);
+    let parameters = encoder.parameters();
+    if compute == Kind::Double {
+        let trunk = |name: &str| !name.starts_with("fc.") && !name.ends_with("num_batches_tracked");
+        let buffers: Vec<(String, Tensor)> =
+            encoder.state_dict().iter().map(|(name, t)| (name.to_owned(), t.shallow_clone())).collect();
+        for (name, tensor) in parameters.iter().map(|p| (p.name.clone(), p.tensor.shallow_clone())).chain(buffers) {
+            if trunk(&name) {
+                let mut tensor = tensor;
+                tensor.set_data(&tensor.to_kind(Kind::Double));
+            }
+        }
+    }
+    let mut stream = Stream::new(seed, Purpose::View, 1, 0, 0);
+    let bytes: Vec<u8> = (0..2 * IMAGES * 16 * 16 * 3).map(|_| stream.below(256) as u8).collect();
+    let batch = Tensor::from_slice(&bytes).view([2, IMAGES, 16, 16, 3]);
+    let own = IMAGES / ranks.count() as i64;
+    let batch = batch.narrow(1, own * ranks.rank() as i64, own).reshape([2 * own, 16, 16, 3]);
+    let step = Step {
+        encoder: &encoder,
+        parameters: &parameters,
+        optimizer: &mut Idle,
+        scaler: None,
+        objective,
+        temperature: 0.1,
+        pass: ranks.pass(Pass::train(compute), sync_bn),
+        chunks: 1,
+        ranks,
+    };
+    let taken = step.take(&batch, 0.1).expect("a step");
+    let gradients = parameters.iter().map(|Parameter { name, tensor, .. }| (name.clone(), tensor.grad().copy()));
+    let running = encoder.state_dict();
+    Seen {
+        loss: taken.contrast.value().double_value(&[]),
+        top1: taken.contrast.anchors.top(1).double_value(&[]),
+        ness: taken.contrast.anchors.ness.copy(),
+        gradients: gradients.collect(),
+        running: running.iter().filter(|(name, _)| name.contains("running")).map(|(_, t)| t.copy()).collect(),
+    }
+}
+
+/// The largest distance of a gradient, and whether everything else agrees to `close`.
+fn compare(seen: &Seen, whole: &Seen, close: f64) -> f64 {
+    assert!((seen.loss - whole.loss).abs() <= close, "losses {} and {}", seen.loss, whole.loss);
+    assert!(distance(&seen.ness, &whole.ness) <= 10.0 * close);
+    assert!((seen.top1 - whole.top1).abs() < 0.05);
+    for (a, b) in seen.running.iter().zip(&whole.running) {
+        assert!(distance(a, b) <= close, "running statistics");
+    }
+    let all = |seen: &Seen| {
+        Tensor::cat(&seen.gradients.iter().map(|(_, g)| g.to_kind(Kind::Double).reshape([-1])).collect::<Vec<_>>(), 0)
+    };
+    let mut largest = distance(&all(seen), &all(whole));
+    for ((name, a), (_, b)) in seen.gradients.iter().zip(&whole.gradients) {
+        // A gradient that is 0 but for rounding (a bias before BatchNorm) has no direction.
+        if b.norm().double_value(&[]) > 1e-6 {
+            let apart = distance(a, b);
+            assert!(apart <= 10.0 * close, "{name} is {apart:e} apart");
+            largest = largest.max(apart);
+        }
+    }
+    largest
+}
+
+#[test]
+fn one_step_on_any_number_of_ranks_is_that_of_one_process() {
+    for (seed, objective) in [(1, Objective::FlatClr), (2, Objective::SimClr), (3, Objective::FlatClr)] {
+        let whole = one_step(&Ranks::alone(), seed, objective, Kind::Double, true);
+        for count in [1, 2, 3, 4] {
+            let parts = on_ranks(count, |ranks| one_step(ranks, seed, objective, Kind::Double, true));
+            for part in &parts {
+                let apart = compare(part, &whole, 1e-5);
+                assert!(apart <= 1e-5, "seed {seed} on {count} ranks: gradients are {apart:e} apart");
+            }
+            // And every rank has the same bits, so that their weights never part.
+            for part in &parts[1..] {
+                for ((name, a), (_, b)) in part.gradients.iter().zip(&parts[0].gradients) {
+                    assert!(a.equal(b), "{name} differs between ranks");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn lower_precisions_agree_to_their_rounding() {
+    for (compute, close) in [(Kind::Float, 2e-3), (Kind::BFloat16, 0.2)] {
+        let whole = one_step(&Ranks::alone(), 4, Objective::FlatClr, compute, true);
+        for part in on_ranks(2, |ranks| one_step(ranks, 4, Objective::FlatClr, compute, true)) {
+            compare(&part, &whole, close);
+        }
+    }
+}
+
+#[test]
+fn statistics_of_own_images_alone_are_another_training() {
+    let whole = one_step(&Ranks::alone(), 5, Objective::FlatClr, Kind::Double, false);
+    let parts = on_ranks(2, |ranks| one_step(ranks, 5, Objective::FlatClr, Kind::Double, false));
+    assert!((parts[0].loss - whole.loss).abs() > 1e-4, "the comparison above would notice nothing");
+    assert!((parts[0].loss - parts[1].loss).abs() < 1e-6, "both report the loss of the whole batch");
+}
+
+#[test]
+fn the_optimiser_sees_no_trace_of_a_lost_rank() {
+    let port = free_port();
+    let hello = distributed::hello(&serde_json::json!({}));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let group = Group::join(&place(1, 2, port), &hello, false, TIMEOUT).unwrap();
+            group.barrier().unwrap();
+        });
+        scope.spawn(|| {
+            let group = Rc::new(Group::join(&place(0, 2, port), &hello, false, Duration::from_secs(5)).unwrap());
+            group.barrier().unwrap();
+            std::thread::sleep(Duration::from_millis(300));
+            let ranks = Ranks::from(Some(Rc::clone(&group)));
+            // BatchNorm cannot return the fault; the step must.
+            let x = normal(1, &[4, 3], 1.0, 0.0);
+            let (one, zero) = (normal(2, &[3], 1.0, 0.0), normal(3, &[3], 1.0, 0.0));
+            let y = group.batch_norm(&x, [&one, &zero, &zero.copy(), &one.copy()], 0.1, 1e-5);
+            assert_eq!(y.size(), [4, 3]);
+            let error = group.check().unwrap_err().to_string();
+            assert!(error.contains("BatchNorm's exchange with the other ranks failed"), "{error}");
+            assert!(ranks.sum_gradients(&[]).is_err());
+        });
+    });
+}
+
+#[test]
+fn ranks_that_were_started_differently_do_not_begin() {
+    let port = free_port();
+    let ours = serde_json::json!({"job": {"pretrain": {"temperature": 0.1, "data": {"root": "/a"}}}, "workers": 2});
+    let theirs = serde_json::json!({"job": {"pretrain": {"temperature": 0.2, "data": {"root": "/b"}}}, "workers": 9});
+    let mut older = distributed::hello(&ours);
+    older["version"] = "0.0.1".into();
+    for (hello, culprit) in [
+        (distributed::hello(&theirs), "settings.job.pretrain.temperature 0.2 instead of 0.1"),
+        (older, "version \"0.0.1\" instead of"),
+    ] {
+        let port = if culprit.starts_with("version") { free_port() } else { port };
+        let errors: Vec<String> = std::thread::scope(|scope| {
+            let other =
+                scope.spawn(|| Group::join(&place(1, 2, port), &hello, false, TIMEOUT).unwrap_err().to_string());
+            let ours =
+                Group::join(&place(0, 2, port), &distributed::hello(&ours), false, TIMEOUT).unwrap_err().to_string();
+            vec![ours, other.join().unwrap()]
+        });
+        for error in errors {
+            assert!(error.starts_with("rank 1 was started differently") && error.contains(culprit), "{error}");
+            assert!(!error.contains("root") && !error.contains("workers"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn who_does_not_come_is_named() {
+    let port = free_port();
+    let hello = distributed::hello(&serde_json::json!({}));
+    let short = Duration::from_secs(2);
+    let errors: Vec<String> = std::thread::scope(|scope| {
+        let ranks = [0, 2].map(|rank| {
+            let hello = &hello;
+            scope.spawn(move || Group::join(&place(rank, 4, port), hello, false, short).unwrap_err().to_string())
+        });
+        ranks.map(|thread| thread.join().unwrap()).to_vec()
+    });
+    for error in errors {
+        assert!(error.starts_with("rank 1, 3 of 4 did not come within 2 s"), "{error}");
+    }
+    let nobody = format!("{:#}", Group::join(&place(1, 2, free_port()), &hello, false, short).unwrap_err());
+    assert!(nobody.contains("was not reached within 2 s") && nobody.contains("MASTER_ADDR"), "{nobody}");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let error = Group::join(&place(0, 2, port), &hello, false, short).unwrap_err().to_string();
+    assert_eq!(error, format!("port {port} of 127.0.0.1 is in use by another program; choose another MASTER_PORT"));
+}
+
+#[test]
+fn a_batch_that_cannot_be_divided_is_refused() {
+    on_ranks(3, |ranks| {
+        let error = ranks.share_of_batch(64).unwrap_err().to_string();
+        assert!(error.contains("--batch-size 64") && error.contains("use 63 or 66"), "{error}");
+        assert!(ranks.share_of_batch(66).is_ok());
+    });
+}
