@@ -167,6 +167,8 @@ struct Idle;
 impl Optimizer for Idle {
     fn step(&mut self, _: f64) {}
 
+    fn step_unless(&mut self, _: &Tensor, _: f64) {}
+
     fn state(&self) -> Vec<StateEntry> {
         Vec::new()
     }
@@ -371,6 +373,15 @@ fn who_does_not_come_is_named() {
     let port = taken.local_addr().unwrap().port();
     let error = Group::join(&place(0, 2, port), &hello, false, short).unwrap_err().to_string();
     assert_eq!(error, format!("port {port} of 127.0.0.1 is in use by another program; choose another MASTER_PORT"));
+}
+
+#[test]
+fn ranks_that_read_different_files_do_not_begin() {
+    on_ranks(3, |ranks| {
+        ranks.same("images", 48).unwrap();
+        let error = ranks.same("steps trained", 7 + u64::from(ranks.rank() == 2)).unwrap_err().to_string();
+        assert!(error.contains("one has 7 steps trained, one 8"), "{error}");
+    });
 }
 
 #[test]
