@@ -376,6 +376,15 @@ fn who_does_not_come_is_named() {
 }
 
 #[test]
+fn ranks_that_read_different_files_do_not_begin() {
+    on_ranks(3, |ranks| {
+        ranks.same("images", 48).unwrap();
+        let error = ranks.same("steps trained", 7 + u64::from(ranks.rank() == 2)).unwrap_err().to_string();
+        assert!(error.contains("one has 7 steps trained, one 8"), "{error}");
+    });
+}
+
+#[test]
 fn a_batch_that_cannot_be_divided_is_refused() {
     on_ranks(3, |ranks| {
         let error = ranks.share_of_batch(64).unwrap_err().to_string();

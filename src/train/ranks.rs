@@ -221,19 +221,19 @@ impl Ranks {
         Ok(())
     }
 
-    /// Checks that all ranks continue at the same place.
+    /// Checks that a count is the same on all ranks.
     ///
-    /// Errors: they do not, as when each read another file.
-    pub fn same_step(&self, step: u64) -> Result<()> {
+    /// Errors: it is not, as when each read another file.
+    pub fn same(&self, what: &str, count: u64) -> Result<()> {
         let Some(group) = self.group() else { return Ok(()) };
-        // The largest of both signs: the first of all is the last of all only where they agree.
-        let ends = Tensor::from_slice(&[step as f64, -(step as f64)]);
+        // The largest of both signs: the least is the largest only where all agree.
+        let ends = Tensor::from_slice(&[count as f64, -(count as f64)]);
         group.all_reduce(&[&ends], Reduction::Max)?;
-        let (last, first) = (ends.double_value(&[0]) as u64, -ends.double_value(&[1]) as u64);
-        if first != last {
+        let (most, least) = (ends.double_value(&[0]), -ends.double_value(&[1]));
+        if most != least {
             bail!(
-                "the ranks read different checkpoints: one continues at step {first}, one at {last}; the results \
-                 directory must be the same for all, on a file system that they share"
+                "the ranks read different files: one has {least} {what}, one {most}; all need the same data, and a \
+                 results directory on a file system that they share"
             );
         }
         Ok(())

@@ -128,7 +128,8 @@ impl Session {
         };
         let resumed = directory.is_some();
         // Nobody touches the directory before everybody has read the checkpoint.
-        ranks.same_step(at.step)?;
+        ranks.same("images", loader.split().len() as u64)?;
+        ranks.same("steps trained", at.step)?;
         ranks.same_state(&encoder)?;
         let directory = match directory {
             Some(directory) => directory,
@@ -184,6 +185,8 @@ impl Session {
                 None
             }
         });
+        // All of them, or none: they judge together.
+        let judge = if ranks.any(judges.is_some() && judge.is_none())? { None } else { judge };
         let pretrain = pretrain.clone();
         let saver = Saver::new(&directory, pretrain.checkpoints);
         let started = Instant::now();
