@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 const MIB: f64 = 1_048_576.0;
 
 /// How far the estimate may be from the peak of the process, as a share of it.
-const TOLERANCE: f64 = 0.15;
+const TOLERANCE: f64 = 0.2;
 
 fn flatnce(results: &Path, settings: &[&str]) -> Command {
     let mut command = Command::cargo_bin("flatnce").expect("the binary is built");

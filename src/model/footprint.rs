@@ -4,7 +4,7 @@
 //! What the backward pass needs is counted; two factors, fitted to the peak of
 //! whole processes on a CPU (res10, res18 and res50, 32 px, fp32 and bf16, batches
 //! of 8 to 64), cover what is made on the way and what lies in gaps between. There
-//! it was within 15% of the peak (tests/memory.rs); on a GPU it is unmeasured.
+//! it was within 20% of the peak, which itself varies by 10% (tests/memory.rs); on a GPU it is unmeasured.
 
 use crate::config::{OptimizerName, Precision, Stem};
 use crate::state::Parameter;
@@ -16,7 +16,7 @@ const PROGRAM_BYTES: u64 = 180 << 20;
 const OVER_KEPT: f64 = 1.35;
 
 /// Tensors of the largest layer's size that live beside what is kept.
-const LARGEST_AT_ONCE: f64 = 4.6;
+const LARGEST_AT_ONCE: f64 = 6.0;
 
 /// Bytes by cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
