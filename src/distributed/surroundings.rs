@@ -50,7 +50,7 @@ const TORCHRUN: [&str; 5] = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", 
 pub fn placement(environment: &Environment) -> Result<Option<Placement>> {
     let set = |name: &&str| environment(name).is_some_and(|value| !value.is_empty());
     // MASTER_ADDR and MASTER_PORT alone say nothing: clusters export them everywhere.
-    let found = if TORCHRUN[..3].iter().any(|name| set(name)) {
+    let found = if TORCHRUN[..3].iter().any(set) {
         torchrun(environment)?
     } else if let Some(found) = slurm::placement(environment)? {
         found

@@ -164,7 +164,7 @@ impl Session {
         };
         log.detail(&format!("command: {}", config.command.join(" ")));
         log.note(&format!("results go to {}", directory.display()));
-        if let Some(text) = ranks.describe(&pretrain) {
+        if let Some(text) = ranks.describe(pretrain) {
             log.note(&text);
         }
         if let Some(warning) = short_of_memory {
