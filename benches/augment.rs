@@ -72,7 +72,8 @@ fn tensor_views(criterion: &mut Criterion, name: &str, images: &[RgbImage], data
             epoch += 1;
             let stream = |view| Stream::new(0, Purpose::View, epoch, view as u64, 0);
             let views: Vec<_> = (0..2 * count).map(|view| draw(&recipe, &mut stream(view), width, height)).collect();
-            black_box(renderer.views(&pixels, &rows, &renderer.planner().views(&views, width, height)));
+            let plan = renderer.planner().views(&views, width, height);
+            let _ = black_box(renderer.views(&pixels, &rows, &plan));
         });
     });
     group.finish();

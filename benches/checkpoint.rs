@@ -39,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         batch_size: Some(run.batch_size),
         epoch_rows: None,
         temperature: None,
+        scaler: None,
         config: Some(*run),
     };
     if std::fs::exists(file)? {

@@ -242,20 +242,14 @@ choice! {
 
 choice! {
     /// Whether a data set lies in the training device's memory, for the tensor engine.
+    #[derive(Default)]
     DataOnDevice {
         /// Where it is a block of memory and fits.
+        #[default]
         Auto = "auto",
         Yes = "yes",
         /// Batches are made ready by worker threads and copied.
         No = "no",
-    }
-}
-
-// The macro that makes the choice leaves no place for `#[default]`.
-#[allow(clippy::derivable_impls)]
-impl Default for DataOnDevice {
-    fn default() -> Self {
-        DataOnDevice::Auto
     }
 }
 

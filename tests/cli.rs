@@ -695,6 +695,29 @@ fn a_dry_run_prints_the_facts_and_leaves_nothing_behind() {
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
+/// Colour on a terminal, none where NO_COLOR is set, and no control character in what goes to a file.
+#[test]
+fn colour_is_for_terminals_that_want_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let words = ["--dry-run", "--dataset-name=fashion_mnist_mini", "--model=res10", "--batch-size=8", "--fc-lr=3"];
+    let (_, out, err) = output(program(directory.path()).args(words));
+    assert!(err.contains("warning: no effect") && !(out + &err).contains('\u{1b}'), "{err}");
+    // util-linux's `script` gives the program a terminal of its own.
+    let line = format!("{} {}", assert_cmd::cargo::cargo_bin("flatnce").display(), words.join(" "));
+    let on_terminal = |no_color: &str| {
+        let mut command = std::process::Command::new("script");
+        command.args(["-qec", &line, "/dev/null"]).current_dir(directory.path());
+        command.env("NO_COLOR", no_color).env("TERM", "xterm").stdin(std::process::Stdio::null());
+        command.output().ok().map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (Some(coloured), Some(plain)) = (on_terminal(""), on_terminal("1")) else {
+        eprintln!("SKIPPED: no `script` to make a terminal with");
+        return;
+    };
+    assert!(coloured.contains("\u{1b}[1;33mwarning:"), "{coloured:?}");
+    assert!(plain.contains("warning: no effect") && !plain.contains("\u{1b}[1;33m"), "{plain:?}");
+}
+
 #[test]
 fn a_dry_run_without_the_data_shows_the_rest_and_fails() {
     let directory = tempfile::tempdir().unwrap();

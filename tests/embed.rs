@@ -195,6 +195,7 @@ fn memory_does_not_grow_with_the_data() {
         command.arg(format!("--checkpoint={}", file.display())).env("OMP_NUM_THREADS", "1");
         // The list of the folder's names may be kept; it is no part of what is measured.
         command.env("FLATNCE_INDEX_CACHE", "off").stdout(std::process::Stdio::null());
+        #[expect(clippy::zombie_processes, reason = "wait4 waits for it")]
         let child = command.spawn().expect("it starts");
         let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
         // SAFETY: the child has not been waited for, so its number is still its own; both places are ours.

@@ -70,6 +70,7 @@ fn settings() -> Evaluate {
         resume: None,
         seed: 42,
         precision: Precision::Fp32,
+        numerics: flatnce::config::Numerics::default(),
     }
 }
 
@@ -81,6 +82,8 @@ fn config(run: &Evaluate, save_dir: &Path) -> Config {
         workers: 2,
         data_on_device: DataOnDevice::Auto,
         save_dir: save_dir.to_owned(),
+        nproc: None,
+        distributed_timeout_seconds: 600,
         feature_cache: None,
         talk: Talk::Quiet,
         log_format: LogFormat::Text,
@@ -126,7 +129,8 @@ fn json_in(path: &Path) -> serde_json::Value {
 }
 
 fn extractor<'a>(encoder: &'a Encoder, console: &'a Console) -> Extractor<'a> {
-    Extractor { encoder, compute: Kind::Float, seed: 1, workers: 2, console, ranks: &Ranks::alone() }
+    let alone = Box::leak(Box::new(Ranks::alone()));
+    Extractor { encoder, compute: Kind::Float, seed: 1, workers: 2, console, ranks: alone }
 }
 
 /// Points around one corner of a cube per class.

@@ -76,12 +76,12 @@ fn estimated(depth: Depth, batch: u32, precision: Precision) -> f64 {
 fn the_estimate_is_near_the_peak() {
     let cases = [
         (Depth::Res10, 12, Precision::Fp32),
-        (Depth::Res10, 48, Precision::Fp32),
+        (Depth::Res10, 32, Precision::Fp32),
         (Depth::Res18, 8, Precision::Fp32),
-        (Depth::Res18, 32, Precision::Fp32),
-        (Depth::Res18, 32, Precision::Bf16),
+        (Depth::Res18, 24, Precision::Fp32),
+        (Depth::Res18, 24, Precision::Bf16),
         (Depth::Res50, 4, Precision::Fp32),
-        (Depth::Res50, 12, Precision::Fp32),
+        (Depth::Res50, 8, Precision::Fp32),
     ];
     let mut wrong = Vec::new();
     for (depth, batch, precision) in cases {

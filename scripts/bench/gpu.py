@@ -2,7 +2,7 @@
 
     scripts/bench_gpu.sh [--device cuda:0] [--binary FILE] [--measure FILE] [--json FILE] [--smoke]
 
-Images are made up (noise over gradients): 50,000 of CIFAR-10's shape, and 4,096 of 96 x 96 pixels that both sides crop and
+Images are made up (noise over gradients): 50,000 of CIFAR-10's shape, and 12,288 of 96 x 96 pixels that both sides crop and
 enlarge to 224. Peers are gpu_peer.py's; each side is a process of its own, one after the other.
 """
 
@@ -153,7 +153,7 @@ def cifar_rows(options, place, smoke):
 
     common.say(f"{model}, batch 32")
     small = 4 if smoke else 32
-    mine_small = ours([*shape, f"--batch-size={small}"], 3, 32 if smoke else 6_400)
+    mine_small = ours([*shape, f"--batch-size={small}"], 3, 32 if smoke else 12_800)
     a, b = pair(mine_small, of("eager", small, *steps(20, 100, 2)))
     rows.append(
         common.row(f"{model}, 32 px, batch {small}, bf16", "PyTorch eager", "images/s", a, b, None if smoke else (">=", 1.5))
@@ -186,7 +186,7 @@ def have_cargo():
 
 
 def imagenet_rows(options, place, smoke):
-    images, batch, epochs = (16, 4, 3) if smoke else (4_096, 128, 4)
+    images, batch, epochs = (16, 4, 3) if smoke else (12_288, 128, 4)
     model = "res10" if smoke else "res50"
     pixels = made_up(images, 96)
     write_stl(pixels, place)

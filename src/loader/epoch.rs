@@ -26,6 +26,8 @@ pub struct Epoch {
     left: usize,
     /// The next batch, when its pieces were there before it was asked for: on its way to the device already.
     staged: Option<Result<Batch>>,
+    /// Whether batches are staged: not on the CPU, where there is no way to go.
+    stages: bool,
     waited: Duration,
     failed: bool,
 }
@@ -41,6 +43,7 @@ impl Epoch {
         };
         Epoch {
             split: Arc::clone(&loader.split),
+            stages: making.device() != Device::Cpu,
             making,
             source,
             left: loader.share.batches(loader.batches()).saturating_sub(first_batch),
@@ -91,10 +94,10 @@ impl Epoch {
     }
 
     /// Begins the next batch's way to the device if it is there: its copy is then before this step's work in the device's
-    /// queue, and the host's part of it while the device works. On the CPU there is no way to go.
+    /// queue, and the host's part of it while the device works.
     fn stage(&mut self) {
         let Source::Pieces(pieces) = &mut self.source else { return };
-        if self.making.device() == Device::Cpu || self.left == 0 {
+        if !self.stages || self.left == 0 {
             return;
         }
         match pieces.is_ready() {
@@ -119,5 +122,54 @@ impl Iterator for Epoch {
             self.stage();
         }
         item
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Augmentation, DataOnDevice, DatasetName};
+    use crate::data::{Images, Packed};
+    use crate::loader::{Order, Rendering};
+
+    fn bytes(batch: Result<Batch>) -> (Vec<usize>, Vec<u8>) {
+        let batch = batch.expect("a batch");
+        (batch.samples, Vec::try_from(batch.images.contiguous().view(-1)).expect("bytes"))
+    }
+
+    /// As on a GPU: the next batch is begun before it is asked for.
+    #[test]
+    fn staged_batches_are_the_same_ones() {
+        let pixels = (0..45 * 10 * 10 * 3).map(|place| (place * 37 % 251) as u8).collect();
+        let images = Images::Packed(Packed::new(pixels, 10, 10));
+        let split = Arc::new(Split { images, labels: None, classes: Vec::new(), name: "made up".into() });
+        let rendering = Rendering::Views { recipe: Augmentation::paper(DatasetName::Cifar10, 8, false), size_px: 8 };
+        let loader = Loader::new(split, rendering, Order::Shuffled, 8, 1, 2).expect("a loader");
+        let plain: Vec<_> = loader.epoch(0, 1).map(bytes).collect();
+        assert_eq!(plain.len(), 4);
+        let colored = loader.clone().on_device(Device::Cpu, DataOnDevice::No).expect("it streams");
+        for loader in [loader, colored] {
+            let mut epoch = loader.epoch(0, 1);
+            epoch.stages = true;
+            let (mut staged, mut was_staged) = (Vec::new(), 0);
+            while let Some(batch) = epoch.next() {
+                staged.push(bytes(batch));
+                // Long enough for two threads to have made the next one.
+                std::thread::sleep(Duration::from_millis(30));
+                epoch.stage_again();
+                was_staged += usize::from(epoch.staged.is_some());
+            }
+            assert!(staged == plain);
+            assert!(was_staged > 0, "nothing was staged");
+            assert!(epoch.next().is_none());
+        }
+    }
+
+    impl Epoch {
+        fn stage_again(&mut self) {
+            if self.staged.is_none() {
+                self.stage();
+            }
+        }
     }
 }

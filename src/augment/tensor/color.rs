@@ -50,7 +50,8 @@ impl Colors {
         let (factor, contrast, saturation) = (number(0), number(1), number(2));
         let grey = self.grey(levels);
         let background = (self.mean(&grey) * contrast).addcmul(&grey, &saturation); // one of the two is 0
-        let _ = levels.g_sub_(&background).g_mul_(&factor).g_add_(&background).clamp_(0.0, 255.0).trunc_();
+        // What is not negative is truncated by the floor.
+        let _ = levels.g_sub_(&background).g_mul_(&factor).g_add_(&background).clamp_(0.0, 255.0).floor_();
     }
 
     /// Colour jitter of the chunk's first views, in place.

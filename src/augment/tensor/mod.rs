@@ -7,7 +7,7 @@
 //! Nothing here waits for the device: what the host knows (which views are jittered in which order, which are blurred)
 //! decides the shapes, and all of it goes up in one copy a batch ([`Plan`]). Every view costs its own operations only:
 //! views are sorted by the place of the hue among their four colour operations, so that the operations before it run on
-//! the first rows, those after it on the last.
+//! the first rows, those after it on the last. About 220 operations a chunk, whatever the number of views.
 //!
 //! | file | what |
 //! |---|---|

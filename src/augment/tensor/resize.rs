@@ -25,14 +25,13 @@ pub(super) fn resize(sources: &Tensor, chunk: &Chunk, numbers: &Numbers, size_px
         (0, _) => vertical_first(&levels, &columns, &rows),
         _ => {
             let mut out = Tensor::empty([views, side, 3, side], (Kind::Double, sources.device()));
-            type Resize = fn(&Tensor, &Tensor, &Tensor) -> Tensor;
-            let passes: [(_, Resize); 2] =
-                [(chunk.horizontal_first, horizontal_first), (chunk.vertical_first, vertical_first)];
-            for (section, pass) in passes {
+            let mut some = |section, pass: fn(&Tensor, &Tensor, &Tensor) -> Tensor| {
                 let list = numbers.integers(section);
                 let of = |tensor: &Tensor| tensor.index_select(0, &list);
                 let _ = out.index_copy_(0, &list, &pass(&of(&levels), &of(&columns), &of(&rows)));
-            }
+            };
+            some(chunk.horizontal_first, horizontal_first);
+            some(chunk.vertical_first, vertical_first);
             out
         }
     };

@@ -3,7 +3,7 @@
 use super::{Facts, memory_line, optimizer_line, parameters, schedule_line};
 use crate::cli::Resolved;
 use crate::config::{Augmentation, DataOnDevice, Engine, HeadMode, LearningRateScaling, Objective, Pretrain, Start};
-use crate::data::{Part, grouped};
+use crate::data::{Images, Part, grouped};
 use crate::loader::packed;
 use crate::model::{Encoder, HeadKind, feature_dim, footprint};
 use crate::optim::scaled_lr;
@@ -33,11 +33,14 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Pretrain) {
         facts.say("batch", format!("through the encoder in {} parts", run.grad_cache));
     }
     facts.say("views", views_line(&run.augmentation));
+    let streams = resolved.config.data_on_device == DataOnDevice::No
+        || split.as_ref().is_some_and(|split| matches!(split.images, Images::Files(_)));
     let renderer = match run.engine {
-        Engine::Cpu => "CPU threads",
-        Engine::Tensor => "the training device",
+        Engine::Cpu => "rendered by CPU threads",
+        Engine::Tensor if streams => "cropped and resized by CPU threads, coloured on the training device",
+        Engine::Tensor => "rendered on the training device",
     };
-    facts.say("views", format!("rendered by {renderer}, seed {}", run.seed));
+    facts.say("views", format!("{renderer}, seed {}", run.seed));
     if let (Some(split), DataOnDevice::Yes) = (&split, resolved.config.data_on_device)
         && let Err(error) = packed(split)
     {

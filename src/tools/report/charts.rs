@@ -58,7 +58,7 @@ const METRICS: [Metric; 18] = [
         faint: &[|r| r.ness_p10, |r| r.ness_p90],
         dashed: None,
         reading: "How many of the negatives take part in the gradient. 1: all alike, as when nothing is learned or all has \
-                  collapsed; near 0: one hard negative rules. Thin: the 10th and 90th percentile of the anchors.",
+                  collapsed; near 0: one hard negative rules. Thin: the 10th and 90th percentile of the anchors in the epoch's last step.",
     },
     Metric {
         title: "Mutual-information estimate",

@@ -18,7 +18,7 @@ enum Show {
 /// Key in JSON and CSV, heading for people, and how it is shown.
 type Column = (&'static str, &'static str, Show);
 
-const COLUMNS: [Column; 24] = [
+const COLUMNS: [Column; 25] = [
     ("dataset", "data set", Show::Plain),
     ("objective", "objective", Show::Plain),
     ("model", "model", Show::Plain),
@@ -35,6 +35,7 @@ const COLUMNS: [Column; 24] = [
     ("label_ratio", "labels", Show::Short),
     ("checkpoint_epoch", "checkpoint", Show::Plain),
     ("test_top1_last_epoch", "top-1 last (%)", Show::Decimals(2)),
+    ("test_top1_chosen_epoch", "top-1 held-out choice (%)", Show::Decimals(2)),
     ("test_top1_best_epoch", "top-1 best (%)", Show::Decimals(2)),
     ("test_top5_last_epoch", "top-5 last (%)", Show::Decimals(2)),
     ("knn_weighted_top1", "kNN weighted (%)", Show::Decimals(2)),
