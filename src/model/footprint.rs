@@ -3,8 +3,9 @@
 //!
 //! What the backward pass needs is counted; two factors, fitted to the peak of
 //! whole processes on a CPU (res10, res18 and res50, 32 px, fp32 and bf16, batches
-//! of 8 to 64), cover what is made on the way and what lies in gaps between. There
-//! it was within 20% of the peak, which itself varies by 10% (tests/memory.rs); on a GPU it is unmeasured.
+//! of 4 to 64), cover what is made on the way and what lies in gaps between. There
+//! it was within 7% of the peak, which itself varies by 10% (tests/memory.rs); on
+//! a GPU it is unmeasured.
 
 use crate::config::{OptimizerName, Precision, Stem};
 use crate::state::Parameter;
