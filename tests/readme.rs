@@ -99,9 +99,9 @@ fn every_flag_exists() {
         if words.first() == Some(&"cargo") {
             continue;
         }
-        let started =
-            words.iter().position(|word| *word == "flatnce").filter(|_| ["torchrun", "srun"].contains(&words[0]));
-        let flags = flags(&words[started.unwrap_or(0)..]);
+        let launched = words.first().is_some_and(|first| ["torchrun", "srun"].contains(first));
+        let ours_from = if launched { words.iter().position(|word| *word == "flatnce") } else { Some(0) };
+        let flags = flags(&words[ours_from.unwrap_or(words.len())..]);
         let script = script(&words).map(|path| std::fs::read_to_string(root().join(path)).expect(path));
         for flag in flags {
             let exists = match &script {
