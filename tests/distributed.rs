@@ -16,6 +16,18 @@ use tch::{Device, Kind, Tensor};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
+/// c10d records every collective of a process in one table, without a lock where a group is first met. A program has one
+/// group and this has several at once, so the record is turned off: before `main`, while there is one thread.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static NO_RECORD: extern "C" fn() = {
+    extern "C" fn turn_off() {
+        // SAFETY: two C strings that live for ever; nothing else runs yet.
+        unsafe { libc::setenv(c"TORCH_FR_BUFFER_SIZE".as_ptr(), c"0".as_ptr(), 1) };
+    }
+    turn_off
+};
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number").port()
 }
