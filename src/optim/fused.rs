@@ -4,12 +4,15 @@
 //! As operations on whole tensors a LARS step passes over the weights some
 //! fifteen times, and memory is what it waits for. Here a parameter is walked
 //! forward for the two norms and backward for the update, so that what the first
-//! walk read last is still in the cache; one thread takes one parameter after the
-//! other. A parameter's numbers come from one thread in a fixed order: the bits
-//! do not depend on how many threads there are.
+//! walk read last is still in the cache. Large parameters are walked by all
+//! threads together, the others by one thread each. Sums are added in a fixed
+//! order: the bits do not depend on how many threads there are.
+
+mod together;
 
 use std::sync::Mutex;
 use tch::{Device, Kind, Tensor};
+use together::Shared;
 
 /// `g += decay p; m = momentum m + rate g; p -= step m`, where `rate` is multiplied with the trust ratio
 /// `eeta |p| / |g|` (1 where either norm is 0) if `eeta` is set.
@@ -94,22 +97,30 @@ const WORTH_A_THREAD: usize = 100_000;
 const MOST_THREADS: usize = 8;
 
 /// Takes the step of every parameter, on as many threads as libtorch computes with.
-pub(super) fn run(mut work: Vec<Work>) {
+pub(super) fn run(work: Vec<Work>) {
     let total: usize = work.iter().map(|one| one.value.len()).sum();
     let allowed = usize::try_from(tch::get_num_threads()).unwrap_or(1);
-    let threads = allowed.min(MOST_THREADS).min(total / WORTH_A_THREAD).min(work.len()).max(1);
-    // The large ones first, so that the threads end together.
-    work.sort_by_key(|one| std::cmp::Reverse(one.value.len()));
-    let queue = Mutex::new(work.into_iter());
+    run_on(work, allowed.min(MOST_THREADS).min(total / WORTH_A_THREAD).max(1));
+}
+
+fn run_on(work: Vec<Work>, threads: usize) {
+    let (large, mut small): (Vec<Work>, Vec<Work>) =
+        work.into_iter().partition(|one| threads > 1 && one.value.len() >= together::LARGE);
+    let large: Vec<Shared> = large.into_iter().map(|one| Shared::new(one, threads)).collect();
+    // The larger ones first, so that the threads end together.
+    small.sort_by_key(|one| std::cmp::Reverse(one.value.len()));
+    let queue = Mutex::new(small.into_iter());
     let take = || queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
-    let drain = || {
+    let steps_of = |thread: usize| {
+        large.iter().for_each(|one| one.run(thread));
         while let Some(one) = take() {
             one.run();
         }
     };
     std::thread::scope(|scope| {
-        (1..threads).for_each(|_| drop(scope.spawn(drain)));
-        drain();
+        let steps_of = &steps_of;
+        (1..threads).for_each(|thread| drop(scope.spawn(move || steps_of(thread))));
+        steps_of(0);
     });
 }
 
@@ -135,6 +146,11 @@ fn trust(value: &[f32], gradient: &[f32], decay: f32, eeta: f64) -> f64 {
         of_value += f64::from(a);
         of_gradient += f64::from(b);
     }
+    trust_of(of_value, of_gradient, eeta)
+}
+
+/// The trust ratio, from sums of squares.
+fn trust_of(of_value: f64, of_gradient: f64, eeta: f64) -> f64 {
     if of_value > 0.0 && of_gradient > 0.0 { eeta * of_value.sqrt() / of_gradient.sqrt() } else { 1.0 }
 }
 
@@ -242,32 +258,31 @@ mod tests {
 
     #[test]
     fn many_threads_give_the_bits_of_one() {
+        // Of no generator: other tests share libtorch's.
+        let wave = |n: i64, salt: f64| (Tensor::arange(n, tch::kind::FLOAT_CPU) * (0.37 + salt)).sin();
         let stepped = |threads: usize| {
-            tch::manual_seed(8);
-            let mut tensors: Vec<[Tensor; 3]> =
-                (1..30).map(|n| std::array::from_fn(|_| Tensor::randn([n * 1000], tch::kind::FLOAT_CPU))).collect();
-            let mut work: Vec<Work> = tensors
-                .iter_mut()
-                .map(|[value, gradient, buffer]| Work::of(value, gradient.shallow_clone(), buffer, RULE))
-                .collect();
-            if threads == 1 {
-                work.into_iter().for_each(Work::run);
-            } else {
-                let queue = Mutex::new(work.drain(..));
-                std::thread::scope(|scope| {
-                    for _ in 0..threads {
-                        scope.spawn(|| {
-                            loop {
-                                let Some(one) = queue.lock().unwrap().next() else { break };
-                                one.run();
-                            }
-                        });
-                    }
-                });
-            }
+            // Two that all threads share, one of them of no whole number of blocks.
+            let sizes = (1..30).map(|n| n * 1000).chain([1 << 19, (1 << 19) + 12_345]);
+            let mut tensors: Vec<[Tensor; 3]> = sizes.map(|n| [0.0, 0.11, 0.23].map(|salt| wave(n, salt))).collect();
+            let work = |rule: Rule, tensors: &mut [[Tensor; 3]]| {
+                let of = |[value, gradient, buffer]: &mut [Tensor; 3]| -> [Tensor; 3] {
+                    [value.shallow_clone(), gradient.shallow_clone(), buffer.shallow_clone()]
+                };
+                let mut own: Vec<[Tensor; 3]> = tensors.iter_mut().map(of).collect();
+                let work = own
+                    .iter_mut()
+                    .map(|[value, gradient, buffer]| Work::of(value, gradient.shallow_clone(), buffer, rule))
+                    .collect();
+                run_on(work, threads);
+            };
+            work(RULE, &mut tensors);
+            work(Rule { eeta: None, ..RULE }, &mut tensors);
             tensors
         };
-        assert_eq!(stepped(1), stepped(4));
+        let one = stepped(1);
+        for threads in [2, 4, 7] {
+            assert_eq!(stepped(threads), one, "{threads} threads");
+        }
     }
 
     #[test]
