@@ -22,7 +22,7 @@ def ours(case, quick):
     """Runs one case of benches/augment.rs and reads what criterion wrote."""
     times = ["--warm-up-time", "0.5", "--measurement-time", "1"] if quick else ["--warm-up-time", "1", "--measurement-time", "5"]
     home = common.target_directory() / "criterion"
-    command = [common.bench_executable("augment"), "--bench", "--noplot", *times, case]
+    command = [common.bench_executable("augment"), "--bench", "--noplot", *times, f"augment/{case}"]
     subprocess.run(
         command, cwd=common.ROOT, check=True, stdout=subprocess.DEVNULL, env={**ONE_CORE, "CRITERION_HOME": str(home)}
     )

@@ -1,6 +1,6 @@
 """Training: images a second in steady state, memory, and what the loop costs beside the arithmetic.
 
-    scripts/bench.sh train [--quick] [--json FILE] [--only res10|res18]
+    scripts/bench.sh train [--quick] [--json FILE] [--only res10|res18|loop]
 
 Images are Fashion-MNIST at 32x32 RGB (the whole set where it is installed, else the sample in the repository), batch
 128, LARS, two views an image. Each number is that of a process of its own; ours and theirs take turns.
@@ -61,7 +61,7 @@ def diagnostics_row(model, quick):
     common.say(f"diagnostics, {model}")
     with common.measure("diagnostics", model) as served:
         served.ask()
-        answers = [served.ask() for _ in range(3 if quick else 9)]
+        answers = [served.ask() for _ in range(2 if quick else 9)]
     shares = [100 * (a["every"] + a["closer"] / 50 + a["epoch"] / 468) / a["step"] for a in answers]
     note = (
         "diagnostics: the numbers of every step, 1/50 of a close look (--log-every) and 1/468 of an epoch's end (60,000 "
@@ -71,14 +71,15 @@ def diagnostics_row(model, quick):
 
 
 def main():
-    only = lambda parser: parser.add_argument("--only", choices=["res10", "res18"], help="this model only")
+    only = lambda parser: parser.add_argument("--only", choices=["res10", "res18", "loop"], help="this part only")
     options = common.arguments(__doc__, only)
     rows = []
     for model in ["res10", "res18"]:
         if options.only in (None, model):
             rows += model_rows(model, options.quick)
-    rows += loop_rows(options.only or "res10", options.quick)
-    rows.append(diagnostics_row(options.only or "res10", options.quick))
+    looped = options.only if options.only in ("res10", "res18") else "res10"
+    rows += loop_rows(looped, options.quick)
+    rows.append(diagnostics_row(looped, options.quick))
     common.finish("train", rows, options)
 
 
