@@ -15,7 +15,7 @@ some are named:
   upstream   the same training in PyTorch, step by step from the same weights on the same views
   agreement  linear classifier and nearest neighbours against scikit-learn's, on the features that embed writes
 
-  --quick        batch sizes 8, 32 and 128, one seed, 2,560 images: under an hour on 2 cores
+  --quick        batch sizes 8, 32 and 128, one seed, 2,048 images: under an hour on 2 cores
                  (the default)
   --full         batch sizes 8 to 512, three seeds, 60,000 images: days on a CPU, hours on a GPU
   --optimizer O  adam (the default) or lars

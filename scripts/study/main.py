@@ -12,7 +12,7 @@ import upstream
 
 PARTS = {"batch": batch.run, "numerics": numerics.run, "upstream": upstream.run, "agreement": agreement.run}
 QUICK = {
-    "batches": [8, 32, 128], "seeds": 1, "images": 2_560, "labelled": 4_000, "epochs": 6, "search_epochs": 1, "knn_every": 2,
+    "batches": [8, 32, 128], "seeds": 1, "images": 2_048, "labelled": 4_000, "epochs": 6, "search_epochs": 1, "knn_every": 2,
 }
 FULL = {
     "batches": [8, 16, 32, 64, 128, 256, 512], "seeds": 3, "images": 60_000, "labelled": 60_000, "epochs": 60,

@@ -23,6 +23,9 @@ BATCH, EPOCHS, STEPS = 128, 2, 20
 TOLERANCE = 1e-3
 # Fewer have no standard deviation.
 SEEDS = 3
+# As many as the steps need.
+IMAGES = BATCH * STEPS // EPOCHS
+LABELLED = 4_000
 
 
 def run(options):
@@ -56,10 +59,10 @@ def run(options):
 
 
 def pair(options, lr, seed):
-    place = options.runs / f"upstream_s{seed}_e{EPOCHS}_n{options.images}_{options.model}"
+    place = options.runs / f"upstream_s{seed}_e{EPOCHS}_n{IMAGES}_{options.model}"
     flags = [
         *options.dataset, "--clr=flatclr", f"--model={options.model}", f"--batch-size={BATCH}", "--optimizer=lars",
-        f"--lr={lr:.6g}", f"--seed={seed}", f"--train-images={options.images}", "--precision=fp32", "--warmup-epochs=1",
+        f"--lr={lr:.6g}", f"--seed={seed}", f"--train-images={IMAGES}", "--precision=fp32", "--warmup-epochs=1",
         f"--device={options.device}", "--save-every-n-epochs=1", "--knn-every=0",
     ]
     directory, _ = program.trained(place / "ours", flags, EPOCHS)
@@ -82,12 +85,12 @@ def train(options, initial, place, lr, seed):
     saved = torch.load(initial, weights_only=True, map_location="cpu")
     encoder = model.Encoder(options.model, dict(saved["model_state_dict"])).to(memory_format=torch.channels_last).train()
     optimizer, losses = model.Lars(encoder), []
-    steps = min(options.images, 60_000) // BATCH
+    steps = IMAGES // BATCH
     for epoch in range(EPOCHS):
         views = place / "views.safetensors"
         program.call(
             "preview", *options.dataset, f"--images={BATCH}", f"--batches={steps}", f"--seed={seed}", f"--epoch={epoch}",
-            f"--train-images={options.images}", f"--views={views}", f"--out={place / 'views.png'}",
+            f"--train-images={IMAGES}", f"--views={views}", f"--out={place / 'views.png'}",
         )
         for batch in load_file(views)["views"]:
             projected = encoder(model.pixels(batch).to(memory_format=torch.channels_last))
@@ -106,7 +109,7 @@ def evaluated(options, checkpoint, place):
         program.call(
             *options.dataset, "--train-mode=eval", f"--checkpoint={checkpoint}", "--fc-optimizer=LBFGS", "--fc-epochs=200",
             "--fc-standardize", "--reg-weight=2.5e-3", f"--save-dir={place}", f"--device={options.device}", "--quiet",
-            f"--train-images={min(options.images, 10_000)}",
+            f"--train-images={LABELLED}",
         )
         found = list(place.rglob("linear_eval.json"))
     return json.loads(found[0].read_text())["test_top1_last_epoch"]
