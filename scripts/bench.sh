@@ -56,10 +56,13 @@ have_part() { [[ -f scripts/bench/$1.py ]]; }
 python=${XDG_CACHE_HOME:-${HOME:?set HOME or XDG_CACHE_HOME}/.cache}/flatnce/python/bin/python
 [[ $* == *--help* || $* == "-h" ]] || {
     ./scripts/setup.sh --python >&2
-    features=()
-    [[ $part != distributed ]] || features=(--features distributed)
-    cargo build --release --quiet "${features[@]}" >&2
-    cargo bench --no-run --quiet >&2
+    # Building the benches builds the plain program again, so it is one or the other.
+    if [[ $part == distributed ]]; then
+        cargo build --release --quiet --features distributed >&2
+    else
+        cargo build --release --quiet >&2
+        cargo bench --no-run --quiet >&2
+    fi
 }
 [[ -x $python ]] || fail "$python is not there." "./scripts/setup.sh --python makes it."
 
