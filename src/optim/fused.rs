@@ -79,13 +79,8 @@ impl<'a> Work<'a> {
 
     fn run(self) {
         let gradient = self.gradient.numbers();
-        let Rule { decay, momentum, rate, step, eeta } = self.rule;
-        let rate = rate * eeta.map_or(1.0, |eeta| trust(self.value, gradient, decay as f32, eeta));
-        let (decay, momentum, rate, step) = (decay as f32, momentum as f32, rate as f32, step as f32);
-        let blocks = self.value.chunks_mut(BLOCK).zip(gradient.chunks(BLOCK)).zip(self.buffer.chunks_mut(BLOCK));
-        for ((value, gradient), buffer) in blocks.rev() {
-            update(value, gradient, buffer, decay, momentum, rate, step);
-        }
+        let trust = self.rule.eeta.map_or(1.0, |eeta| trust(sums(self.value, gradient, self.rule.decay), eeta));
+        walk_back(self.value, gradient, self.buffer, self.rule, trust);
     }
 }
 
@@ -139,19 +134,30 @@ fn alike(a: &Tensor, b: &Tensor) -> bool {
     told(a) == told(b)
 }
 
-fn trust(value: &[f32], gradient: &[f32], decay: f32, eeta: f64) -> f64 {
+/// Of every block: the squares of the values and of the decayed gradients.
+fn sums(value: &[f32], gradient: &[f32], decay: f64) -> impl Iterator<Item = (f32, f32)> {
+    let blocks = value.chunks(BLOCK).zip(gradient.chunks(BLOCK));
+    blocks.map(move |(value, gradient)| squares(value, gradient, decay as f32))
+}
+
+/// The trust ratio, from the sums of all blocks in their order.
+fn trust(sums: impl Iterator<Item = (f32, f32)>, eeta: f64) -> f64 {
     let (mut of_value, mut of_gradient) = (0.0, 0.0);
-    for (value, gradient) in value.chunks(BLOCK).zip(gradient.chunks(BLOCK)) {
-        let (a, b) = squares(value, gradient, decay);
+    for (a, b) in sums {
         of_value += f64::from(a);
         of_gradient += f64::from(b);
     }
-    trust_of(of_value, of_gradient, eeta)
+    if of_value > 0.0 && of_gradient > 0.0 { eeta * of_value.sqrt() / of_gradient.sqrt() } else { 1.0 }
 }
 
-/// The trust ratio, from sums of squares.
-fn trust_of(of_value: f64, of_gradient: f64, eeta: f64) -> f64 {
-    if of_value > 0.0 && of_gradient > 0.0 { eeta * of_value.sqrt() / of_gradient.sqrt() } else { 1.0 }
+/// The rule's update with its rate times `trust`, from the last block to the first.
+fn walk_back(value: &mut [f32], gradient: &[f32], buffer: &mut [f32], rule: Rule, trust: f64) {
+    let Rule { decay, momentum, rate, step, .. } = rule;
+    let (decay, momentum, rate, step) = (decay as f32, momentum as f32, (rate * trust) as f32, step as f32);
+    let blocks = value.chunks_mut(BLOCK).zip(gradient.chunks(BLOCK)).zip(buffer.chunks_mut(BLOCK));
+    for ((value, gradient), buffer) in blocks.rev() {
+        update(value, gradient, buffer, decay, momentum, rate, step);
+    }
 }
 
 vectorised! {

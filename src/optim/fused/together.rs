@@ -6,7 +6,7 @@
 //! norms have read is still there. The sums are those of blocks, added in the
 //! order of the blocks: the bits are those of one thread.
 
-use super::{BLOCK, Gradient, Rule, Work, squares, update};
+use super::{BLOCK, Gradient, Rule, Work, sums, trust, walk_back};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -58,19 +58,12 @@ impl<'a> Shared<'a> {
         let part = self.parts[thread].lock().unwrap_or_else(PoisonError::into_inner).take();
         let Part { value, buffer, range } = part.expect("every thread comes once");
         let gradient = &self.gradient.numbers()[range];
-        let Rule { decay, momentum, rate, step, eeta } = self.rule;
-        if eeta.is_some() {
-            let blocks = value.chunks(BLOCK).zip(gradient.chunks(BLOCK));
-            let sums = blocks.map(|(value, gradient)| squares(value, gradient, decay as f32)).collect();
-            self.sums[thread].set(sums).expect("every thread comes once");
-            self.wait();
-        }
-        let rate = rate * eeta.map_or(1.0, |eeta| self.trust(eeta));
-        let (decay, momentum, rate, step) = (decay as f32, momentum as f32, rate as f32, step as f32);
-        let blocks = value.chunks_mut(BLOCK).zip(gradient.chunks(BLOCK)).zip(buffer.chunks_mut(BLOCK));
-        for ((value, gradient), buffer) in blocks.rev() {
-            update(value, gradient, buffer, decay, momentum, rate, step);
-        }
+        let Some(eeta) = self.rule.eeta else { return walk_back(value, gradient, buffer, self.rule, 1.0) };
+        let own = sums(value, gradient, self.rule.decay).collect();
+        self.sums[thread].set(own).expect("every thread comes once");
+        self.wait();
+        let all = self.sums.iter().filter_map(OnceLock::get).flatten().copied();
+        walk_back(value, gradient, buffer, self.rule, trust(all, eeta));
     }
 
     /// Until the sums of all threads are there.
@@ -81,14 +74,5 @@ impl<'a> Shared<'a> {
             looks += 1;
             if looks < PATIENCE { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
-    }
-
-    fn trust(&self, eeta: f64) -> f64 {
-        let (mut of_value, mut of_gradient) = (0.0, 0.0);
-        for &(a, b) in self.sums.iter().filter_map(OnceLock::get).flatten() {
-            of_value += f64::from(a);
-            of_gradient += f64::from(b);
-        }
-        super::trust_of(of_value, of_gradient, eeta)
     }
 }
