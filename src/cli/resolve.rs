@@ -77,7 +77,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         device: device_choice(&args.machine)?,
         workers: workers(&args.machine, placement.as_ref()),
         data_on_device: args.machine.data_on_device,
-        nproc: placement.is_none().then_some(args.machine.nproc).flatten().filter(|count| *count > 1),
+        nproc: own_processes(&args.machine, placement.as_ref()),
         distributed_timeout_seconds: args.machine.distributed_timeout,
         save_dir: args.results.save_dir.clone(),
         feature_cache: feature_cache(args.evaluation.feature_cache.as_deref()),
@@ -98,6 +98,11 @@ pub(super) fn workers(machine: &MachineArgs, placement: Option<&Placement>) -> u
     let sharing = placement.and_then(|place| place.local_world_size).map_or(1, |count| count as u32);
     let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
     machine.workers.unwrap_or_else(|| (cores() / sharing.max(1)).max(1))
+}
+
+/// How many processes this one is to start itself; `None` where it is one of several already, or the only one.
+pub(super) fn own_processes(machine: &MachineArgs, placement: Option<&Placement>) -> Option<u32> {
+    machine.nproc.filter(|count| placement.is_none() && *count > 1)
 }
 
 /// This process's place, as its environment says.

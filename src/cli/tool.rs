@@ -3,7 +3,7 @@
 use super::args::ToolArgs;
 use super::args::{DoctorArgs, EmbedArgs, ExportArgs, InspectArgs, PreviewArgs, ReportArgs};
 use super::resolve::pretrain::{augmentation, data_config, engine, numerics};
-use super::resolve::{device_choice, own_device, placement, precision_asked, workers};
+use super::resolve::{device_choice, own_device, own_processes, placement, precision_asked, workers};
 use crate::config::{Doctor, Embed, EncoderSource, Export, Inspect, Preview, Report, Tool};
 use anyhow::Result;
 
@@ -52,7 +52,7 @@ fn embed(args: &EmbedArgs) -> Result<Embed> {
         format: args.format,
         out: args.out.clone(),
         replace: args.force,
-        nproc: place.is_none().then_some(args.machine.nproc).flatten().filter(|count| *count > 1),
+        nproc: own_processes(&args.machine, place.as_ref()),
         distributed_timeout_seconds: args.machine.distributed_timeout,
         device: own_device(device_choice(&args.machine)?, place.as_ref()),
         precision: precision_asked(&args.machine)?,
