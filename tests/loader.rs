@@ -1,12 +1,15 @@
 //! Batches: ordered, reshuffled, whole, and the same whatever the number of workers.
 
+use assert_cmd::cargo::CommandCargoExt;
 use flatnce::augment::EvalTransform;
 use flatnce::config::{Augmentation, BadImages, DataConfig, DataOnDevice, DatasetName};
 use flatnce::data::{self, Images, Packed, Part, Split};
 use flatnce::loader::{Loader, Order, PREFETCH, Rendering, Share};
 use flatnce::rng::{Purpose, Stream};
 use std::collections::HashSet;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 use tch::{Device, Tensor};
 
 /// `count` images of 6x6 pixels; every byte of image i is i.
@@ -234,4 +237,33 @@ fn a_broken_image_ends_the_epoch_with_its_name() {
     let error = format!("{:#}", epoch.next().expect("one").expect_err("broken"));
     assert!(error.contains(".png"), "{error}");
     assert!(epoch.next().is_none());
+}
+
+/// A thread that calls an operation which libtorch spreads over threads gets a team of its own, named after it; with two
+/// teams, each sleeps between operations instead of waiting awake, and training takes some 3% longer.
+#[test]
+#[cfg(target_os = "linux")]
+fn loader_threads_have_no_teams_of_their_own() {
+    let place = tempfile::tempdir().unwrap();
+    let mut run = Command::cargo_bin("flatnce")
+        .unwrap()
+        .args(["--dataset-name=fashion_mnist_mini", "--model=res10", "--batch-size=64", "--train-images=256"])
+        .args(["--epochs=1", "--warmup-epochs=0", "--device=cpu", "--knn-every=0", "--workers=2", "--quiet"])
+        .arg(format!("--save-dir={}", place.path().display()))
+        .env("OMP_NUM_THREADS", "2")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let tasks = format!("/proc/{}/task", run.id());
+    let (mut loaders, mut most) = (HashSet::new(), 0);
+    while run.try_wait().unwrap().is_none() {
+        let all: Vec<_> = std::fs::read_dir(&tasks).into_iter().flatten().flatten().collect();
+        most = most.max(all.len());
+        let named = |task: &std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        loaders.extend(all.iter().filter(|task| named(task).starts_with("loader-")).map(|task| task.file_name()));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(run.wait().unwrap().success());
+    assert!(most >= 4, "the trainer, a second thread of its team and two loaders: {most}");
+    assert_eq!(loaders.len(), 2, "threads named after the loader's two");
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::{Receiver, Sender};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Samples `first..last` of the epoch's order: part `part` of batch `batch`.
 pub struct Task {
@@ -65,7 +65,9 @@ impl Worker {
     fn render(&self, renderer: &mut Renderer, scratch: &mut RgbImage, samples: &[usize]) -> Result<Rendered> {
         let size = self.rendering.size_px();
         let stride = size * size * 3;
-        let mut buffers = vec![vec![0u8; samples.len() * stride]; self.rendering.views()];
+        let shape = [samples.len() as i64, size as i64, size as i64, 3];
+        let mut images = (0..self.rendering.views()).map(|_| unwritten(&shape)).collect::<Result<Vec<Tensor>>>()?;
+        let mut buffers: Vec<&mut [u8]> = images.iter_mut().map(bytes_of).collect();
         let mut drawn = vec![Vec::with_capacity(samples.len()); self.rendering.views()];
         for (i, &sample) in samples.iter().enumerate() {
             let image = self.split.image(sample, scratch)?;
@@ -85,11 +87,23 @@ impl Worker {
                 }
             }
         }
-        let shape = [samples.len() as i64, size as i64, size as i64, 3];
-        let images: Result<Vec<Tensor>> = buffers
-            .iter()
-            .map(|bytes| Tensor::f_from_data_size(bytes, &shape, Kind::Uint8).context("no memory for a batch"))
-            .collect();
-        Ok(Rendered { images: images?, drawn })
+        Ok(Rendered { images, drawn })
     }
+}
+
+/// A u8 tensor of arbitrary content.
+///
+/// None of libtorch's operations that may share their work among threads is called here: the first that a thread calls
+/// gives it a team of its own, and the presence of a second team makes the training thread's own sleep between any two
+/// operations, instead of waiting awake.
+fn unwritten(shape: &[i64]) -> Result<Tensor> {
+    Tensor::f_empty(shape, (Kind::Uint8, Device::Cpu)).context("no memory for a batch")
+}
+
+/// The elements of a u8 tensor that [`unwritten`] made and nobody else has.
+fn bytes_of(tensor: &mut Tensor) -> &mut [u8] {
+    let bytes = tensor.numel();
+    // SAFETY: fresh, contiguous memory of that many bytes, borrowed as long as the tensor; any bytes are valid as u8,
+    // and libtorch has allocated them, so that they are memory of this process.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), bytes) }
 }
