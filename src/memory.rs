@@ -6,8 +6,10 @@
 //! 32 px. Kept blocks are used again as they are.
 
 mod available;
+mod pages;
 
 pub use available::{Bounds, bounds};
+pub use pages::prefer_huge;
 
 /// Keeps freed memory for the next step instead of giving it back, for the rest of the process. Does nothing where
 /// the user has tuned the allocator (`MALLOC_*`, `GLIBC_TUNABLES`), or where it is not glibc's.

@@ -10,6 +10,8 @@
 
 mod together;
 
+use crate::memory;
+use std::ops::Range;
 use std::sync::Mutex;
 use tch::{Device, Kind, Tensor};
 use together::Shared;
@@ -77,6 +79,13 @@ impl<'a> Work<'a> {
         Work { value: slice(value), gradient: Gradient { tensor: gradient, numbers }, buffer: slice(buffer), rule }
     }
 
+    /// Where the three lie.
+    fn addresses(&self) -> [Range<usize>; 3] {
+        let gradient = self.gradient.numbers();
+        [self.value.as_ptr_range(), gradient.as_ptr_range(), self.buffer.as_ptr_range()]
+            .map(|range| range.start as usize..range.end as usize)
+    }
+
     fn run(self) {
         let gradient = self.gradient.numbers();
         let trust = self.rule.eeta.map_or(1.0, |eeta| trust(sums(self.value, gradient, self.rule.decay), eeta));
@@ -86,16 +95,30 @@ impl<'a> Work<'a> {
 
 /// Elements that are summed in float32 before they are added in float64.
 const BLOCK: usize = 4096;
+/// Fewer numbers than this stay in the caches, or are soon done.
+const WORTH_MOVING: usize = 1 << 21;
 /// Fewer numbers than this are done before a thread has begun.
 const WORTH_A_THREAD: usize = 100_000;
 /// More threads than this wait for memory, not for arithmetic.
 const MOST_THREADS: usize = 8;
 
-/// Takes the step of every parameter, on as many threads as libtorch computes with.
-pub(super) fn run(work: Vec<Work>) {
-    let total: usize = work.iter().map(|one| one.value.len()).sum();
-    let allowed = usize::try_from(tch::get_num_threads()).unwrap_or(1);
-    run_on(work, allowed.min(MOST_THREADS).min(total / WORTH_A_THREAD).max(1));
+/// Steps over one set of parameters.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    /// Whether the memory has been moved to where it is walked over best.
+    settled: bool,
+}
+
+impl Walk {
+    /// Takes the step of every parameter, on as many threads as libtorch computes with.
+    pub fn run(&mut self, work: Vec<Work>) {
+        let total: usize = work.iter().map(|one| one.value.len()).sum();
+        if !std::mem::replace(&mut self.settled, true) && total >= WORTH_MOVING {
+            memory::prefer_huge(work.iter().flat_map(Work::addresses));
+        }
+        let allowed = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+        run_on(work, allowed.min(MOST_THREADS).min(total / WORTH_A_THREAD).max(1));
+    }
 }
 
 fn run_on(work: Vec<Work>, threads: usize) {
@@ -211,7 +234,7 @@ mod tests {
     }
 
     fn step(value: &mut Tensor, gradient: &Tensor, buffer: &mut Tensor, rule: Rule) {
-        run(vec![Work::of(value, gradient.shallow_clone(), buffer, rule)]);
+        Walk::default().run(vec![Work::of(value, gradient.shallow_clone(), buffer, rule)]);
     }
 
     fn near(got: &Tensor, wanted: &Tensor) -> bool {

@@ -9,7 +9,7 @@
 //! Excluded parameters (BatchNorm and biases by default) take neither decay nor
 //! adaptation: trust 1 and wd 0.
 
-use super::fused::{self, Rule, Work};
+use super::fused::{Rule, Walk, Work};
 use super::{Optimizer, StateEntry, become_unless, load_slots, slot_entries};
 use crate::config::OptimizerConfig;
 use crate::state::{Parameter, Role};
@@ -27,6 +27,7 @@ pub struct Lars {
     momentum: f64,
     weight_decay: f64,
     buffers: Vec<Option<Tensor>>,
+    walk: Walk,
 }
 
 impl Lars {
@@ -40,7 +41,14 @@ impl Lars {
             })
             .collect();
         let buffers = parameters.iter().map(|_| None).collect();
-        Lars { parameters, adapted, momentum: config.momentum, weight_decay: config.weight_decay, buffers }
+        Lars {
+            parameters,
+            adapted,
+            momentum: config.momentum,
+            weight_decay: config.weight_decay,
+            buffers,
+            walk: Walk::default(),
+        }
     }
 }
 
@@ -90,7 +98,7 @@ impl Lars {
                 on_tensors(value, gradient, buffer, rule, left_out);
             }
         }
-        fused::run(work);
+        self.walk.run(work);
     }
 }
 

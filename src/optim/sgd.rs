@@ -4,7 +4,7 @@
 //! g += wd p      m = g at first, then mu m + g      p -= lr m
 //! ```
 
-use super::fused::{self, Rule, Work};
+use super::fused::{Rule, Walk, Work};
 use super::{Optimizer, StateEntry, become_unless, load_slots, slot_entries};
 use crate::config::OptimizerConfig;
 use crate::state::Parameter;
@@ -17,12 +17,13 @@ pub struct Sgd {
     momentum: f64,
     weight_decay: f64,
     buffers: Vec<Option<Tensor>>,
+    walk: Walk,
 }
 
 impl Sgd {
     pub fn new(config: &OptimizerConfig, parameters: Vec<Parameter>) -> Self {
         let buffers = parameters.iter().map(|_| None).collect();
-        Sgd { parameters, momentum: config.momentum, weight_decay: config.weight_decay, buffers }
+        Sgd { parameters, momentum: config.momentum, weight_decay: config.weight_decay, buffers, walk: Walk::default() }
     }
 }
 
@@ -58,7 +59,7 @@ impl Sgd {
                 let _ = value.g_sub_(&(m * rule.step));
             }
         }
-        fused::run(work);
+        self.walk.run(work);
     }
 }
 
