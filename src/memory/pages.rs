@@ -58,7 +58,7 @@ mod tests {
         let far = 10 * HUGE;
         let ranges = [far + 5..far + 3 * HUGE + 7, 100..HUGE, HUGE + 5..2 * HUGE + 1, 20 * HUGE + 1..21 * HUGE];
         assert_eq!(whole_pages(ranges), [HUGE..2 * HUGE, far + HUGE..far + 3 * HUGE]);
-        assert_eq!(whole_pages([]), []);
+        assert!(whole_pages([]).is_empty());
     }
 
     #[test]

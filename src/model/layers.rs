@@ -72,6 +72,15 @@ impl Registry {
             .collect()
     }
 
+    /// BatchNorm's running means and variances, the live tensors.
+    pub fn running_statistics(&self) -> Vec<Tensor> {
+        let of = |slot: &Slot| match slot {
+            Slot::Buffer(name, tensor) if name.contains(".running_") => Some(tensor.shallow_clone()),
+            _ => None,
+        };
+        self.slots.iter().filter_map(of).collect()
+    }
+
     /// Every parameter and buffer; the tensors are the live ones, not copies.
     pub fn state_dict(&self) -> StateDict {
         let mut state = StateDict::new();

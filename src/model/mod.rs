@@ -106,6 +106,11 @@ impl Encoder {
         self.registry.parameters()
     }
 
+    /// BatchNorm's running means and variances, live.
+    pub fn running_statistics(&self) -> Vec<Tensor> {
+        self.registry.running_statistics()
+    }
+
     /// The live state in PyTorch's order and names.
     pub fn state_dict(&self) -> StateDict {
         self.registry.state_dict()

@@ -9,6 +9,7 @@ mod lbfgs;
 mod scaler;
 mod schedule;
 mod sgd;
+mod update;
 
 pub use adam::Adam;
 pub use lars::Lars;
@@ -16,6 +17,7 @@ pub use lbfgs::Lbfgs;
 pub use scaler::Scaler;
 pub use schedule::{Schedule, scaled_lr};
 pub use sgd::Sgd;
+pub use update::Update;
 
 use crate::config::{OptimizerConfig, OptimizerName};
 use crate::state::Parameter;
@@ -55,7 +57,7 @@ pub fn build(config: &OptimizerConfig, parameters: Vec<Parameter>) -> Result<Box
     })
 }
 
-/// Forgets all gradients (their memory too: the next backward pass writes instead of adding).
+/// Sets all gradients to 0. They keep their memory.
 pub fn zero_gradients(parameters: &[Parameter]) {
     for parameter in parameters {
         let mut gradient = parameter.tensor.grad();

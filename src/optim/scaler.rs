@@ -6,8 +6,12 @@
 //! gradients are divided by it before the optimiser sees them. A step whose
 //! gradients are not all finite is left out and halves the scale; 2000 steps in a
 //! row without one double it. All of it stays on the device: nothing waits.
+//!
+//! Beyond PyTorch's rules, a step that is left out leaves BatchNorm's running
+//! statistics as they were. An activation that overflows would make them NaN,
+//! and the network of no use for ever.
 
-use super::Optimizer;
+use super::{Optimizer, become_unless};
 use crate::state::{Parameter, ScalerState};
 use anyhow::{Result, bail};
 use tch::{Device, Kind, Tensor};
@@ -26,28 +30,40 @@ pub struct Scaler {
     /// Factors and interval; scale and tracker are the tensors'.
     rules: ScalerState,
     device: Device,
+    /// Running statistics, live, and what each was when the step began.
+    statistics: Vec<(Tensor, Option<Tensor>)>,
 }
 
 impl Scaler {
     /// Below this the overflow is in the features, not in the scaled gradients: 26 steps after another were left out.
     pub const FLOOR: f64 = 1.0 / 1024.0;
 
-    pub fn new(device: Device) -> Scaler {
-        Scaler::of(FRESH, device)
+    /// A fresh one; `statistics` are those that forward passes change, on `device`.
+    pub fn new(device: Device, statistics: Vec<Tensor>) -> Scaler {
+        Scaler::of(FRESH, device, statistics.into_iter().map(|live| (live, None)).collect())
     }
 
-    fn of(state: ScalerState, device: Device) -> Scaler {
+    fn of(state: ScalerState, device: Device, statistics: Vec<(Tensor, Option<Tensor>)>) -> Scaler {
         Scaler {
             scale: Tensor::from(state.scale as f32).to_device(device),
             growth_tracker: Tensor::from(state.growth_tracker as i32).to_device(device),
             rules: state,
             device,
+            statistics,
         }
     }
 
     /// What the gradient is to be multiplied by before it runs backward, `[]` float32 on the device.
     pub fn scale(&self) -> &Tensor {
         &self.scale
+    }
+
+    /// Notes the running statistics, for the case that the step that begins now is left out.
+    pub fn remember_statistics(&mut self) {
+        let _guard = tch::no_grad_guard();
+        for (live, before) in &mut self.statistics {
+            before.get_or_insert_with(|| live.empty_like()).copy_(live);
+        }
     }
 
     /// Unscales the parameters' gradients, lets the optimiser step if all of them are finite, and moves the scale. Gives
@@ -57,11 +73,14 @@ impl Scaler {
         let overflowed = self.unscale(parameters);
         if self.device == Device::Cpu {
             // Reading waits for nothing here, and the fused step of the CPU knows no conditions.
-            if overflowed.double_value(&[]) == 0.0 {
-                optimizer.step(lr);
+            match overflowed.double_value(&[]) == 0.0 {
+                true => optimizer.step(lr),
+                false => self.recall_statistics(None),
             }
         } else {
-            optimizer.step_unless(&overflowed.ne(0.0), lr);
+            let left_out = overflowed.ne(0.0);
+            optimizer.step_unless(&left_out, lr);
+            self.recall_statistics(Some(&left_out.logical_not()));
         }
         self.move_scale(&overflowed);
         Tensor::stack(&[&overflowed, &self.scale], 0)
@@ -79,6 +98,15 @@ impl Scaler {
             }
         }
         overflowed
+    }
+
+    /// Makes the running statistics what they were when the step began, unless `[]` bool says that they are good.
+    fn recall_statistics(&mut self, good: Option<&Tensor>) {
+        for (live, before) in &mut self.statistics {
+            if let Some(before) = before {
+                become_unless(good, live, before);
+            }
+        }
     }
 
     fn move_scale(&mut self, overflowed: &Tensor) {
@@ -115,7 +143,7 @@ impl Scaler {
         if !sound {
             bail!("the state of its gradient scaler makes no sense: {state:?}");
         }
-        *self = Scaler::of(state, self.device);
+        *self = Scaler::of(state, self.device, std::mem::take(&mut self.statistics));
         Ok(())
     }
 }
@@ -190,7 +218,7 @@ mod tests {
     fn the_scale_follows_pytorchs_rules_and_its_state_goes_on() {
         let parameters = parameters();
         let mut optimizer = optim::build(&config(OptimizerName::Sgd, 0.9), parameters.clone()).unwrap();
-        let mut scaler = Scaler::new(Device::Cpu);
+        let mut scaler = Scaler::new(Device::Cpu, Vec::new());
         scaler.restore(ScalerState { growth_interval: 3, ..FRESH }).unwrap();
         // (overflow, scale after, tracker after); GradScaler(growth_interval=3) says the same.
         let course = [
@@ -208,7 +236,7 @@ mod tests {
             assert_eq!(seen, [f32::from(u8::from(overflow)), scale as f32]);
             assert_eq!((scaler.state().scale, scaler.state().growth_tracker), (scale, tracker), "step {step}");
             assert_eq!(values(&parameters) == before, overflow, "step {step}");
-            let mut other = Scaler::new(Device::Cpu);
+            let mut other = Scaler::new(Device::Cpu, Vec::new());
             other.restore(scaler.state()).unwrap();
             scaler = other;
         }
@@ -217,9 +245,21 @@ mod tests {
     }
 
     #[test]
+    fn statistics_come_back_where_the_device_says_that_they_are_not_good() {
+        let live = Tensor::from_slice(&[1.0f32, 2.0]);
+        let mut scaler = Scaler::new(Device::Cpu, vec![live.shallow_clone()]);
+        for (good, wanted) in [(false, [1.0, 2.0]), (true, [5.0, 6.0])] {
+            scaler.remember_statistics();
+            live.shallow_clone().copy_(&Tensor::from_slice(&[5.0f32, if good { 6.0 } else { f32::NAN }]));
+            scaler.recall_statistics(Some(&Tensor::from(good)));
+            assert_eq!(Vec::<f32>::try_from(&live).unwrap(), wanted);
+        }
+    }
+
+    #[test]
     fn the_optimiser_sees_unscaled_gradients() {
         let (scaled, plain) = (parameters(), parameters());
-        let mut scaler = Scaler::new(Device::Cpu);
+        let mut scaler = Scaler::new(Device::Cpu, Vec::new());
         let mut first = optim::build(&config(OptimizerName::Adam, 0.9), scaled.clone()).unwrap();
         let mut second = optim::build(&config(OptimizerName::Adam, 0.9), plain.clone()).unwrap();
         set_gradients(&scaled, 1, 65536.0, false);

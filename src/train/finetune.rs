@@ -20,7 +20,7 @@ use crate::config::{EarlyStopOn, Evaluate, Precision};
 use crate::device;
 use crate::loader::{Loader, Order, Rendering};
 use crate::model::{Encoder, Pass};
-use crate::optim::{self, Optimizer, Scaler, Schedule};
+use crate::optim::{self, Optimizer, Scaler, Schedule, Update};
 use crate::report::EvalRecord;
 use crate::state::Parameter;
 use anyhow::Result;
@@ -107,7 +107,7 @@ struct Stepped {
     logits: Tensor,
     /// `[B]`.
     labels: Tensor,
-    /// What [`Scaler::step`] gave.
+    /// What [`Update::finish`] gave.
     scaling: Option<Tensor>,
 }
 
@@ -131,7 +131,8 @@ impl Network {
         let mut optimizer = optim::build(&run.optimizer, parameters.clone())?;
         let steps_per_epoch = training.batches() as u64;
         let schedule = Schedule::new(run.schedule, run.optimizer.lr, steps_per_epoch, u64::from(run.epochs));
-        let mut scaler = (run.precision == Precision::Fp16).then(|| Scaler::new(trial.device));
+        let mut scaler =
+            (run.precision == Precision::Fp16).then(|| Scaler::new(trial.device, encoder.running_statistics()));
         let mut step = 0;
         if let Some(saved) = &trial.resumed {
             if let (Some(scaler), Some(state)) = (&mut scaler, saved.scaler) {
@@ -186,20 +187,11 @@ impl Network {
     fn train_step(&mut self, images: &Tensor, labels: Option<&Tensor>, lr: f64) -> Stepped {
         let images = self.encoder.prepare(images);
         let labels = labels.expect("unlabelled data were refused before").to_device(images.device());
+        let update = Update::begin(self.optimizer.as_mut(), &self.parameters, self.scaler.as_mut());
         let logits = self.encoder.forward(&images, Pass::train(self.compute)).projected;
         let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0);
-        optim::zero_gradients(&self.parameters);
-        let scaling = match &mut self.scaler {
-            Some(scaler) => {
-                (&loss * scaler.scale()).backward();
-                Some(scaler.step(self.optimizer.as_mut(), &self.parameters, lr))
-            }
-            None => {
-                loss.backward();
-                self.optimizer.step(lr);
-                None
-            }
-        };
+        update.scaled(&loss).backward();
+        let scaling = update.finish(lr);
         Stepped { loss: loss.detach(), logits: logits.detach(), labels, scaling }
     }
 

@@ -99,7 +99,8 @@ impl Session {
         let parameters = encoder.parameters();
         let short_of_memory = room.foresee(&parameters);
         let mut optimizer = optim::build(&pretrain.optimizer, parameters.clone())?;
-        let mut scaler = (pretrain.precision == Precision::Fp16).then(|| Scaler::new(device));
+        let mut scaler =
+            (pretrain.precision == Precision::Fp16).then(|| Scaler::new(device, encoder.running_statistics()));
         let schedule =
             Schedule::new(pretrain.schedule, pretrain.optimizer.lr, steps_per_epoch, u64::from(pretrain.epochs));
 

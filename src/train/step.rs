@@ -14,7 +14,7 @@ use super::tally::StepFeatures;
 use crate::config::Objective;
 use crate::loss::{self, Contrast};
 use crate::model::{Encoder, Pass};
-use crate::optim::{self, Optimizer, Scaler};
+use crate::optim::{Optimizer, Scaler, Update};
 use crate::state::Parameter;
 use anyhow::Result;
 use tch::Tensor;
@@ -48,17 +48,31 @@ impl Step<'_> {
     /// on this one's rows of the batch. Nothing here waits for the device.
     ///
     /// Errors: another rank has gone; nothing is updated then.
-    pub fn take(mut self, images: &Tensor, lr: f64) -> Result<Taken> {
-        optim::zero_gradients(self.parameters);
+    pub fn take(self, images: &Tensor, lr: f64) -> Result<Taken> {
+        let Step { encoder, parameters, optimizer, scaler, objective, temperature, pass, chunks, ranks } = self;
+        let update = Update::begin(optimizer, parameters, scaler);
+        let gradients = Gradients { encoder, objective, temperature, pass, ranks, update };
         let (contrast, features) =
-            if self.chunks == 1 { self.differentiate(images)? } else { self.differentiate_in_chunks(images)? };
-        self.ranks.sum_gradients(self.parameters)?;
-        let scaling = self.update(lr);
+            if chunks == 1 { gradients.add(images)? } else { gradients.add_in_chunks(images, chunks)? };
+        ranks.sum_gradients(parameters)?;
+        let scaling = gradients.update.finish(lr);
         Ok(Taken { contrast, features, scaling })
     }
+}
 
+/// From a batch to gradients.
+struct Gradients<'a> {
+    encoder: &'a Encoder,
+    objective: Objective,
+    temperature: f64,
+    pass: Pass<'a>,
+    ranks: &'a Ranks,
+    update: Update<'a>,
+}
+
+impl Gradients<'_> {
     /// Adds the gradients of the batch to the parameters'.
-    fn differentiate(&self, images: &Tensor) -> Result<(Contrast, StepFeatures)> {
+    fn add(&self, images: &Tensor) -> Result<(Contrast, StepFeatures)> {
         let images = self.encoder.prepare(images); // [2B, 3, S, S]
         let features = self.encoder.forward(&images, self.pass);
         let unit = loss::normalise(&features.projected); // [2B, P]
@@ -67,9 +81,9 @@ impl Step<'_> {
         Ok((contrast, StepFeatures { hidden: features.hidden.detach(), unit: all }))
     }
 
-    /// As [`Step::differentiate`], with the graph of one chunk in memory at a time.
-    fn differentiate_in_chunks(&self, images: &Tensor) -> Result<(Contrast, StepFeatures)> {
-        let chunks = Chunks::new(images.size()[0] / 2, self.chunks);
+    /// As [`Gradients::add`], with the graph of one chunk in memory at a time.
+    fn add_in_chunks(&self, images: &Tensor, chunks: i64) -> Result<(Contrast, StepFeatures)> {
+        let chunks = Chunks::new(images.size()[0] / 2, chunks);
         let (hidden, units): (Vec<Tensor>, Vec<Tensor>) = chunks
             .each()
             .map(|chunk| {
@@ -90,23 +104,9 @@ impl Step<'_> {
         Ok((contrast, StepFeatures { hidden: view_major(&hidden), unit: all }))
     }
 
-    /// Runs features `[M, P]` backward with their gradient, scaled where there is a scaler.
+    /// Runs features `[M, P]` backward with their gradient.
     fn backward(&self, unit: &Tensor, gradient: &Tensor) {
-        match &self.scaler {
-            Some(scaler) => loss::backward(unit, &(gradient * scaler.scale())),
-            None => loss::backward(unit, gradient),
-        }
-    }
-
-    /// From gradients to parameters.
-    fn update(&mut self, lr: f64) -> Option<Tensor> {
-        match &mut self.scaler {
-            Some(scaler) => Some(scaler.step(self.optimizer, self.parameters, lr)),
-            None => {
-                self.optimizer.step(lr);
-                None
-            }
-        }
+        loss::backward(unit, &self.update.scaled(gradient));
     }
 }
 
@@ -162,6 +162,7 @@ mod tests {
         Depth, HeadConfig, HeadMode, ModelConfig, Normalisation, OptimizerConfig, OptimizerName, Stem,
     };
     use crate::model::HeadKind;
+    use crate::optim;
     use tch::{Device, Kind};
 
     fn encoder() -> Encoder {
@@ -176,6 +177,16 @@ mod tests {
 
     /// A step that moves nothing, and what it leaves.
     fn stepped(encoder: &Encoder, pass: Pass, chunks: i64, images: &Tensor) -> (Taken, Vec<Tensor>) {
+        stepped_with(None, encoder, pass, chunks, images)
+    }
+
+    fn stepped_with(
+        scaler: Option<&mut Scaler>,
+        encoder: &Encoder,
+        pass: Pass,
+        chunks: i64,
+        images: &Tensor,
+    ) -> (Taken, Vec<Tensor>) {
         let config = OptimizerConfig {
             name: OptimizerName::Sgd,
             lr: 0.0,
@@ -190,7 +201,7 @@ mod tests {
             encoder,
             parameters: &parameters,
             optimizer: optimizer.as_mut(),
-            scaler: None,
+            scaler,
             objective: Objective::SimClr,
             temperature: 0.2,
             pass,
@@ -240,6 +251,33 @@ mod tests {
             if name.ends_with("num_batches_tracked") {
                 assert_eq!(got.int64_value(&[]), 3, "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn an_overflow_of_float16_leaves_the_running_statistics_as_they_were() {
+        let (encoder, images) = (encoder(), images(4));
+        let statistics = || -> Vec<Tensor> { encoder.running_statistics().iter().map(Tensor::copy).collect() };
+        let mut scaler = Scaler::new(Device::Cpu, encoder.running_statistics());
+        let mut step = |chunks: i64| {
+            let pass = Pass::train(Kind::Half);
+            let (taken, _) = stepped_with(Some(&mut scaler), &encoder, pass, chunks, &images);
+            taken.scaling.expect("there is a scaler").double_value(&[0]) > 0.0
+        };
+        // A scale that is too high may cost some steps at first.
+        let settled = (0..20).position(|_| !step(1)).expect("the scale settles");
+        let before = statistics();
+        assert!(!before.is_empty() && before.iter().all(|tensor| tensor.isfinite().all().int64_value(&[]) != 0));
+        assert!(!step(1), "settled after {settled} steps");
+        assert_ne!(statistics(), before, "a step that counts moves them");
+
+        let before = statistics();
+        let stem = encoder.parameters().remove(0).tensor;
+        // Beyond 65504, the largest number of float16.
+        let _ = tch::no_grad(|| stem.detach().g_mul_scalar_(1e6));
+        for chunks in [1, 2] {
+            assert!(step(chunks), "{chunks} chunks");
+            assert_eq!(statistics(), before, "{chunks} chunks");
         }
     }
 

@@ -125,7 +125,7 @@ fn training(device: Device, precision: Precision, name: &str, sizes: &Sizes) -> 
         lars_exclude_bias: true,
     };
     let mut optimizer = optim::build(&optimizer, parameters.clone()).expect("LARS trains whole networks");
-    let mut scaler = (precision == Precision::Fp16).then(|| Scaler::new(device));
+    let mut scaler = (precision == Precision::Fp16).then(|| Scaler::new(device, encoder.running_statistics()));
     let images = Tensor::randint(256, [2 * sizes.batch, 32, 32, 3], (Kind::Uint8, device));
     let alone = Ranks::alone();
     let took = seconds(device, || {
