@@ -107,6 +107,18 @@ pub fn cpu_has_bf16() -> bool {
     false
 }
 
+/// Whether float64 is at least half as fast as float32 on a device: on CPUs, and on NVIDIA's data-centre GPUs; on the
+/// others it takes 32 or 64 times as long.
+pub fn has_fast_float64(device: Device) -> bool {
+    match device {
+        Device::Cuda(index) => {
+            let gpu = native::driver().ok().flatten().and_then(|driver| driver.gpus.into_iter().nth(index));
+            gpu.is_some_and(|gpu| matches!(gpu.capability, (6..=10, 0)))
+        }
+        _ => true,
+    }
+}
+
 /// The precision to compute in: what was asked for, or with `None` the fastest that is safe on the device.
 ///
 /// The sentence says what was chosen and why.

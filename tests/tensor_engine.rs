@@ -1,6 +1,6 @@
 //! The tensor engine against the CPU engine: each operation, whole recipes, odd shapes, chunks.
 
-use flatnce::augment::{CropBox, Jitter, JitterOp, Renderer, TensorRenderer, ViewParameters, draw};
+use flatnce::augment::{CropBox, Jitter, JitterOp, Products, Renderer, TensorRenderer, ViewParameters, draw};
 use flatnce::config::{Augmentation, DatasetName};
 use flatnce::pixels::RgbRef;
 use flatnce::rng::{Purpose, Stream};
@@ -80,7 +80,10 @@ impl Pictures {
 
     /// Largest and mean difference of the engines, in levels.
     fn difference(&self, views: &[ViewParameters], kernel_px: u32, size: usize) -> (u8, f64) {
-        let tensors = self.by_tensors(&TensorRenderer::new(Device::Cpu, size, kernel_px), views);
+        let [tensors, halves] = [Products::Float64, Products::Float32Halves]
+            .map(|products| TensorRenderer::new(Device::Cpu, size, kernel_px).with_products(products))
+            .map(|renderer| self.by_tensors(&renderer, views));
+        assert!(tensors == halves, "halves of weights give the bits of whole ones");
         compare(&self.by_cpu(views, kernel_px, size), &tensors)
     }
 }
@@ -213,6 +216,17 @@ fn odd_shapes_have_the_bits_of_the_cpu_engine() {
     let thin = ViewParameters::crop_only(CropBox { top: 0, left: 18, height: 23, width: 1 });
     let views = [pixel(0, 0), pixel(22, 18), pixel(11, 4), thin, ViewParameters { flip: true, ..thin }];
     assert_eq!(pictures.difference(&views, 3, 12), (0, 0.0));
+}
+
+/// The largest sums there are: white, shrunk by as much as halves of weights are used for, and by more.
+#[test]
+fn white_stays_white_however_much_it_is_shrunk() {
+    for width in [32, 416, 440, 448, 449, 464, 2000] {
+        let mut pictures = Pictures::new(1, width, 3, Content::Noise);
+        pictures.pixels.fill(255);
+        let views = [ViewParameters::crop_only(CropBox::whole(width, 3))];
+        assert_eq!(pictures.difference(&views, 3, 32), (0, 0.0), "{width}");
+    }
 }
 
 #[test]

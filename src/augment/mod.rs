@@ -25,4 +25,4 @@ pub use cpu::Renderer;
 pub use eval::EvalTransform;
 pub use filter::Filter;
 pub use recipe::{CropBox, Jitter, JitterOp, ViewParameters, draw};
-pub use tensor::{Plan, Planner, TensorRenderer, upload};
+pub use tensor::{Plan, Planner, Products, TensorRenderer, upload};

@@ -28,6 +28,7 @@ mod weights;
 
 pub use plan::Plan;
 pub use planner::Planner;
+pub use resize::Products;
 
 use blur::Blur;
 use color::Colors;
@@ -48,6 +49,7 @@ pub struct TensorRenderer {
     size_px: usize,
     blur_kernel_px: usize,
     chunk_bytes: usize,
+    products: Products,
     colors: Colors,
     hue: Hue,
     blur: Blur,
@@ -63,6 +65,7 @@ impl TensorRenderer {
             size_px,
             blur_kernel_px,
             chunk_bytes,
+            products: Products::for_device(device),
             colors: Colors::new(device, size_px),
             hue: Hue::new(device),
             blur: Blur::new(device, size_px, blur_kernel_px),
@@ -72,6 +75,11 @@ impl TensorRenderer {
     /// The same renderer with chunks of about so many bytes. No pixel depends on it.
     pub fn with_chunk_bytes(self, chunk_bytes: usize) -> Self {
         TensorRenderer { chunk_bytes, ..self }
+    }
+
+    /// The same renderer with its resampling computed in another way. No pixel depends on it.
+    pub fn with_products(self, products: Products) -> Self {
+        TensorRenderer { products, ..self }
     }
 
     pub fn device(&self) -> Device {
@@ -100,7 +108,7 @@ impl TensorRenderer {
         let numbers = Numbers::upload(plan, self.device);
         self.render(plan, &numbers, |chunk, places| {
             let sources = images.index_select(0, &rows.index_select(0, places)); // [v, H, W, 3]
-            resize::resize(&sources, chunk, &numbers, self.size_px)
+            resize::resize(&sources, chunk, &numbers, self.size_px, self.products)
         })
     }
 

@@ -3,14 +3,15 @@
 //! The same float64 operations in the same order as there, so the same fixed-point weights.
 
 use super::plan::AXIS;
+use super::resize::{LOW_BITS, Products, Weights};
 use crate::augment::filter::WEIGHT_BITS;
 use tch::{Kind, Tensor};
 
-/// Matrices that resample one axis: f64 `[R, S, length]`, row o of matrix r holding the weights, in units of 2^-22, that
+/// Matrices that resample one axis: `[R, S, length]`, row o of matrix r holding the weights, in units of 2^-22, that
 /// output o of axis r has in an image's axis of `length` pixels; 0 outside the crop.
 ///
 /// `axes` is f64 `[R, AXIS]` (`plan::axis`), no window is longer than `taps`.
-pub(super) fn matrices(axes: &Tensor, outputs: i64, taps: i64, length: i64) -> Tensor {
+pub(super) fn matrices(axes: &Tensor, outputs: i64, taps: i64, length: i64, products: Products) -> Weights {
     let (count, options) = (axes.size()[0], (Kind::Double, axes.device()));
     let axes = axes.view([count, AXIS as i64, 1, 1]);
     let number = |place: i64| axes.select(1, place); // [R, 1, 1]
@@ -34,5 +35,17 @@ pub(super) fn matrices(axes: &Tensor, outputs: i64, taps: i64, length: i64) -> T
     let fixed = (exact / total * f64::from(1 << WEIGHT_BITS) + 0.5).floor_();
     // Windows may reach beyond the axis with weights of 0: the columns added for them are left out again.
     let index = (position + offset).to_kind(Kind::Int64);
-    Tensor::zeros([count, outputs, length + taps], options).scatter_(2, &index, &fixed).narrow(2, 0, length)
+    let placed = |weights: &Tensor| {
+        let options = (weights.kind(), weights.device());
+        Tensor::zeros([count, outputs, length + taps], options).scatter_(2, &index, weights).narrow(2, 0, length)
+    };
+    match products {
+        Products::Float64 => Weights::Whole(placed(&fixed)),
+        Products::Float32Halves => {
+            let unit = f64::from(1 << LOW_BITS);
+            let high = (&fixed / unit).floor_();
+            let low = fixed - &high * unit;
+            Weights::Halves { high: placed(&high.to_kind(Kind::Float)), low: placed(&low.to_kind(Kind::Float)) }
+        }
+    }
 }
