@@ -32,12 +32,7 @@ Close other programs: they slow both sides, and seldom both alike.
 HELP
 }
 
-fail() {
-    printf 'bench: error: %s\n' "$1" >&2
-    shift
-    if (($#)); then printf '  %s\n' "$@" >&2; fi
-    exit 2
-}
+. scripts/bench/fail.sh
 
 part=${1:-}
 case $part in

@@ -24,12 +24,7 @@ share, how busy the device is. Under 8 minutes on one H100 (planned: not run on 
 HELP
 }
 
-fail() {
-    printf 'bench: error: %s\n' "$1" >&2
-    shift
-    if (($#)); then printf '  %s\n' "$@" >&2; fi
-    exit 2
-}
+. scripts/bench/fail.sh
 
 binary="" measure="" python="" rest=()
 while (($#)); do

@@ -1,11 +1,14 @@
 //! Whole runs of several processes: launchers, stops, faults.
 
-use assert_cmd::cargo::CommandCargoExt;
+#[path = "support/program.rs"]
+mod program;
+
 use flatnce::rng::{Purpose, Stream};
 use flatnce::torch_file::{self, Value};
+use program::{said, succeeds};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// 12 images of 8 pixels a step, 4 steps an epoch. The learning rate is low: a batch so small makes training chaotic, and
@@ -41,22 +44,11 @@ const LAUNCHERS: [&str; 8] = [
 ];
 
 fn flatnce(words: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
-    command.args(words).env("OMP_NUM_THREADS", "1");
+    let mut command = program::flatnce(words);
     LAUNCHERS.iter().for_each(|name| {
         command.env_remove(name);
     });
     command
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
-fn succeeds(words: &[&str]) -> String {
-    let output = flatnce(words).output().expect("it starts");
-    assert!(output.status.success(), "{words:?}\n{}", said(&output));
-    said(&output)
 }
 
 fn free_port() -> u16 {
@@ -104,7 +96,7 @@ fn a_run_on_two_and_three_ranks_is_the_run_of_one() {
     let place = tempfile::tempdir().unwrap();
     let run = |ranks: &str| {
         let results = place.path().join(ranks);
-        succeeds(&[SMALL, &["--epochs=2", &save_dir(&results), "--nproc", ranks]].concat());
+        succeeds(flatnce(&[SMALL, &["--epochs=2", &save_dir(&results), "--nproc", ranks]].concat()));
         find_run(&results).expect("a run")
     };
     let [one, two, three] = ["1", "2", "3"].map(run);
@@ -129,7 +121,7 @@ fn a_run_on_two_and_three_ranks_is_the_run_of_one() {
         std::fs::create_dir(&directory).unwrap();
         std::fs::copy(two.join("checkpoint_0000.pth.tar"), directory.join("checkpoint_0000.pth.tar")).unwrap();
         let resume = ["--resume", directory.to_str().unwrap(), "--nproc", ranks, "--device=cpu", "--workers=2"];
-        succeeds(&resume);
+        succeeds(flatnce(&resume));
         directory
     };
     let last = "checkpoint_0002.pth.tar";
@@ -145,7 +137,7 @@ fn a_run_on_two_and_three_ranks_is_the_run_of_one() {
 #[test]
 fn features_of_two_ranks_are_those_of_one() {
     let place = tempfile::tempdir().unwrap();
-    succeeds(&[SMALL, &["--epochs=1", &save_dir(&place.path().join("runs"))]].concat());
+    succeeds(flatnce(&[SMALL, &["--epochs=1", &save_dir(&place.path().join("runs"))]].concat()));
     let run = find_run(&place.path().join("runs")).unwrap();
     let run = run.to_str().unwrap();
     let mini =
@@ -153,7 +145,7 @@ fn features_of_two_ranks_are_those_of_one() {
     let embed = |ranks: &str| {
         let out = place.path().join(format!("embed{ranks}"));
         let out_word = format!("--out={}", out.display());
-        succeeds(&[&["embed", "--checkpoint-dir", run, &out_word, "--nproc", ranks][..], &mini].concat());
+        succeeds(flatnce(&[&["embed", "--checkpoint-dir", run, &out_word, "--nproc", ranks][..], &mini].concat()));
         std::fs::read(out.join("features.npy")).unwrap()
     };
     let one = embed("1");
@@ -163,7 +155,8 @@ fn features_of_two_ranks_are_those_of_one() {
     let evaluate = |ranks: &str| {
         let results = place.path().join(format!("evaluated{ranks}"));
         let flags = ["--train-mode=eval", "--fc-epochs=3", "--feature-cache=off", "--checkpoint-dir", run, "--nproc"];
-        let said = succeeds(&[&flags[..], &[ranks, &save_dir(&results), "--train-images=600"], &mini].concat());
+        let said =
+            succeeds(flatnce(&[&flags[..], &[ranks, &save_dir(&results), "--train-images=600"], &mini].concat()));
         said.lines().filter(|line| line.starts_with("| ")).map(str::to_owned).collect::<Vec<_>>()
     };
     let (one, two) = (evaluate("1"), evaluate("2"));
@@ -326,7 +319,7 @@ fn under_torchrun_a_group_that_failed_is_started_anew_and_goes_on() {
     }
     let place = tempfile::tempdir().unwrap();
     let results = place.path().join("runs");
-    let program = Command::cargo_bin("flatnce").unwrap().get_program().to_owned();
+    let program = program::flatnce(&[]).get_program().to_owned();
     let mut command = Command::new(torchrun);
     command.args(["--no-python", "--nproc-per-node=2", "--max-restarts=1", "--monitor-interval=0.1"]);
     command.arg(format!("--master-port={}", free_port())).arg(program).args(SMALL);

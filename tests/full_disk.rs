@@ -1,8 +1,11 @@
 //! Disks that fill up: the run says what it needs, what was saved stays whole, and the run goes on from there.
 
-use assert_cmd::cargo::CommandCargoExt;
+#[path = "support/program.rs"]
+mod program;
+
 use flatnce::checkpoint;
 use flatnce::run_dir;
+use program::{flatnce, said, succeeds};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -20,12 +23,6 @@ const SETTINGS: &[&str] = &[
     "--device=cpu",
 ];
 
-fn flatnce(words: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
-    command.args(words).env("OMP_NUM_THREADS", "1");
-    command
-}
-
 /// Runs a shell script with the program as `$FLATNCE`.
 fn shell(script: &str, arguments: &[&str]) -> Output {
     let program = flatnce(&[]).get_program().to_owned();
@@ -34,15 +31,10 @@ fn shell(script: &str, arguments: &[&str]) -> Output {
     command.output().expect("sh starts")
 }
 
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
 /// Two epochs in a directory below `results`.
 fn trained(results: &Path) -> PathBuf {
     let save_dir = format!("--save-dir={}", results.display());
-    let output = flatnce(&[SETTINGS, &["--epochs=2", &save_dir]].concat()).output().expect("it starts");
-    assert!(output.status.success(), "{}", said(&output));
+    succeeds(flatnce(&[SETTINGS, &["--epochs=2", &save_dir]].concat()));
     let mut at = results.to_path_buf();
     for _ in 0..3 {
         at = std::fs::read_dir(&at).expect("a directory").next().expect("an entry").expect("readable").path();

@@ -1,9 +1,11 @@
 //! A run that was stopped and continued is the run that was never stopped, to the bit.
 
-use assert_cmd::cargo::CommandCargoExt;
+#[path = "support/program.rs"]
+mod program;
+
 use flatnce::torch_file::{self, Value};
+use program::{flatnce, said, succeeds};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 /// A run of seconds: 48 real images at 8 pixels, 6 steps an epoch.
@@ -17,24 +19,6 @@ const SMALL: &[&str] = &[
     "--save-every-n-epochs=1",
     "--device=cpu",
 ];
-
-fn flatnce(arguments: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
-    // Tests run beside each other; teams of threads would fight over the cores.
-    command.args(arguments).env("OMP_NUM_THREADS", "1");
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    let output = flatnce(arguments).output().expect("it starts");
-    assert!(
-        output.status.success(),
-        "{arguments:?}\n{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
-}
 
 /// The one run directory below a results directory.
 fn run_directory(results: &Path) -> PathBuf {
@@ -71,11 +55,11 @@ fn two_and_two_are_four(precision: &str, optimizer: &str, lr: &str) {
     let (precision, optimizer, lr) =
         (format!("--precision={precision}"), format!("--optimizer={optimizer}"), format!("--lr={lr}"));
     let settings = [SMALL, &[&precision, &optimizer, &lr, "--epochs=4", "--workers=1", &save_dir]].concat();
-    run(&settings);
+    succeeds(flatnce(&settings));
     let whole = run_directory(&whole);
     std::fs::create_dir(&parts).expect("a directory");
     std::fs::copy(whole.join("checkpoint_0001.pth.tar"), parts.join("checkpoint_0001.pth.tar")).expect("a copy");
-    run(&["--resume", parts.to_str().expect("utf-8"), "--workers=3"]);
+    succeeds(flatnce(&["--resume", parts.to_str().expect("utf-8"), "--workers=3"]));
     let last = "checkpoint_0004.pth.tar";
     assert_eq!(state(&whole.join(last)), state(&parts.join(last)), "{settings:?}");
     // The run did train: this comparison would notice a run that stands still.
@@ -132,7 +116,7 @@ fn stopping_within_epochs(engine: &str) {
     };
     let as_words = |words: &[String]| words.iter().map(String::as_str).collect::<Vec<_>>().join("\u{0}");
     let whole_words = settings(&with(&whole));
-    run(&as_words(&whole_words).split('\u{0}').collect::<Vec<_>>());
+    succeeds(flatnce(&as_words(&whole_words).split('\u{0}').collect::<Vec<_>>()));
     let whole = run_directory(&whole);
 
     let mut part_words = settings(&with(&parts));
@@ -208,7 +192,7 @@ fn run_directory_if_any(results: &Path) -> Option<PathBuf> {
 fn a_damaged_checkpoint_is_passed_over_with_a_warning_and_named_when_asked_for() {
     let place = tempfile::tempdir().expect("a directory");
     let save_dir = format!("--save-dir={}", place.path().display());
-    run(&[SMALL, &["--epochs=2", "--optimizer=sgd", "--lr=0.05", &save_dir]].concat());
+    succeeds(flatnce(&[SMALL, &["--epochs=2", "--optimizer=sgd", "--lr=0.05", &save_dir]].concat()));
     let directory = run_directory(place.path());
     let newest = directory.join("checkpoint_0002.pth.tar");
     let mut bytes = std::fs::read(&newest).expect("reads");
@@ -216,9 +200,8 @@ fn a_damaged_checkpoint_is_passed_over_with_a_warning_and_named_when_asked_for()
     bytes[middle] ^= 0x40;
     std::fs::write(&newest, bytes).expect("writes");
 
-    let output = run(&["--resume", directory.to_str().expect("utf-8")]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("checkpoint_0002.pth.tar is passed over"), "{said}");
+    let passed_over = succeeds(flatnce(&["--resume", directory.to_str().expect("utf-8")]));
+    assert!(passed_over.contains("checkpoint_0002.pth.tar is passed over"), "{passed_over}");
 
     let mut bytes = std::fs::read(&newest).expect("it was written again");
     bytes[middle] ^= 0x40;
@@ -226,7 +209,7 @@ fn a_damaged_checkpoint_is_passed_over_with_a_warning_and_named_when_asked_for()
     let log_dir = directory.to_str().expect("utf-8");
     let output = flatnce(&["--log-dir", log_dir, "--train-from=checkpoint_0002.pth.tar"]).output().expect("it starts");
     assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said(&output);
     assert!(said.contains("checkpoint_0002.pth.tar") && said.contains("checksum"), "{said}");
 }
 
@@ -240,7 +223,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_nothing_of_it_is_saved() {
     let words: Vec<&str> = words.into_iter().filter(|word| *word != "--warmup-epochs=1").collect();
     let output = flatnce(&words).output().expect("it starts");
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said(&output);
     assert!(
         said.contains("at step") && said.contains("at a learning rate of") && said.contains("checkpoint"),
         "{said}"
@@ -253,7 +236,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_nothing_of_it_is_saved() {
 fn a_longer_run_goes_on_under_the_names_of_a_longer_run() {
     let place = tempfile::tempdir().expect("a directory");
     let save_dir = format!("--save-dir={}", place.path().display());
-    run(&[SMALL, &["--epochs=2", "--optimizer=sgd", "--lr=0.05", "--keep-last=3", &save_dir]].concat());
+    succeeds(flatnce(&[SMALL, &["--epochs=2", "--optimizer=sgd", "--lr=0.05", "--keep-last=3", &save_dir]].concat()));
     let directory = run_directory(place.path());
     let names = || -> Vec<String> {
         let found = flatnce::run_dir::list_checkpoints(&directory).expect("a listing");
@@ -261,8 +244,7 @@ fn a_longer_run_goes_on_under_the_names_of_a_longer_run() {
     };
     assert_eq!(names(), ["checkpoint_0000.pth.tar", "checkpoint_0002.pth.tar"]);
     // What was the end of the run is the end of its second epoch now; else it would pass for the third's.
-    let output = run(&["--resume", directory.to_str().expect("utf-8"), "--epochs=5"]);
-    let said = String::from_utf8_lossy(&output.stdout);
+    let said = succeeds(flatnce(&["--resume", directory.to_str().expect("utf-8"), "--epochs=5"]));
     assert!(said.contains("checkpoint_0001.pth.tar in the longer run"), "{said}");
     let kept = ["checkpoint_0002.pth.tar", "checkpoint_0003.pth.tar", "checkpoint_0005.pth.tar"];
     assert_eq!(names(), kept);
@@ -274,7 +256,7 @@ fn the_spelling_of_multi_gpu_runs_is_written_when_asked_for_and_read_back() {
     let place = tempfile::tempdir().expect("a directory");
     let save_dir = format!("--save-dir={}", place.path().display());
     let prefix = "--checkpoint-prefix=module.";
-    run(&[SMALL, &["--epochs=1", "--optimizer=sgd", "--lr=0.05", prefix, &save_dir]].concat());
+    succeeds(flatnce(&[SMALL, &["--epochs=1", "--optimizer=sgd", "--lr=0.05", prefix, &save_dir]].concat()));
     let directory = run_directory(place.path());
     let written = torch_file::read(&directory.join("checkpoint_0001.pth.tar")).expect("reads");
     let names = |root: &Value| -> Vec<String> {
@@ -282,7 +264,7 @@ fn the_spelling_of_multi_gpu_runs_is_written_when_asked_for_and_read_back() {
         state.iter().map(|(name, _)| name.as_str().expect("a name").to_owned()).collect()
     };
     assert!(names(&written).iter().all(|name| name.starts_with("module.")), "{:?}", names(&written));
-    run(&["--resume", directory.to_str().expect("utf-8"), "--epochs=2", "--checkpoint-prefix=none"]);
+    succeeds(flatnce(&["--resume", directory.to_str().expect("utf-8"), "--epochs=2", "--checkpoint-prefix=none"]));
     let written = torch_file::read(&directory.join("checkpoint_0002.pth.tar")).expect("reads");
     assert!(names(&written).iter().all(|name| !name.starts_with("module.")), "{:?}", names(&written));
 }
@@ -336,7 +318,7 @@ fn each_signal_saves_within_a_step_and_a_second_interrupt_ends_at_once() {
         let saved = flatnce::run_dir::list_checkpoints(&directory).expect("a listing");
         assert_eq!(saved.len(), usize::from(code == 75), "{signals:?}: {saved:?}");
         if code == 75 {
-            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let said = said(&output);
             assert!(said.contains(&format!("continue with: flatnce --resume {}", directory.display())), "{said}");
             // The signal came early in the first step or the second; the run did not go on for long.
             let steps = flatnce::checkpoint::read(&saved[0].1).expect("reads").step;
@@ -353,7 +335,7 @@ fn looking_closely_changes_no_bit_of_the_training() {
         .map(|every| {
             let results = place.path().join(every);
             let (save_dir, every) = (format!("--save-dir={}", results.display()), format!("--log-every={every}"));
-            run(&[SMALL, &["--epochs=2", "--optimizer=adam", "--lr=1e-3", &every, &save_dir]].concat());
+            succeeds(flatnce(&[SMALL, &["--epochs=2", "--optimizer=adam", "--lr=1e-3", &every, &save_dir]].concat()));
             let directory = run_directory(&results);
             let steps = std::fs::read_to_string(directory.join("steps.jsonl")).expect("steps");
             let looks = steps.lines().filter(|line| line.contains("gradient_norm")).count();
@@ -372,7 +354,7 @@ fn neighbours_are_asked_while_training_goes_on_and_change_no_bit_of_it() {
         .map(|every| {
             let results = place.path().join(every);
             let (save_dir, flag) = (format!("--save-dir={}", results.display()), format!("--knn-every={every}"));
-            run(&[SMALL, &["--epochs=4", "--optimizer=adam", "--lr=1e-3", &flag, &save_dir]].concat());
+            succeeds(flatnce(&[SMALL, &["--epochs=4", "--optimizer=adam", "--lr=1e-3", &flag, &save_dir]].concat()));
             let directory = run_directory(&results);
             let metrics = std::fs::read_to_string(directory.join("metrics.jsonl")).expect("metrics");
             let judged: Vec<bool> = metrics

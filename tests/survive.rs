@@ -1,12 +1,15 @@
 //! Runs that are killed, disks that are full: nothing saved is lost and the run goes on.
 
-use assert_cmd::cargo::CommandCargoExt;
+#[path = "support/program.rs"]
+mod program;
+
 use flatnce::checkpoint;
 use flatnce::rng::{Purpose, Stream};
 use flatnce::run_dir;
 use flatnce::torch_file::{self, Value};
+use program::{flatnce, said, succeeds};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// 8 steps an epoch of some milliseconds, each followed by a checkpoint of 40 MiB: there is nearly always one under way.
@@ -28,16 +31,6 @@ const SETTINGS: &[&str] = &[
     "--ess-target=0.6",
     "--device=cpu",
 ];
-
-fn flatnce(words: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
-    command.args(words).env("OMP_NUM_THREADS", "1");
-    command
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
 
 /// The one run directory below `results`, if it has been made.
 fn run_directory(results: &Path) -> Option<PathBuf> {
@@ -97,8 +90,7 @@ fn killed_runs_continue_to_the_same_bits() {
 
     let place = tempfile::tempdir().expect("a directory");
     let whole = place.path().join("whole");
-    let output = flatnce(&[SETTINGS, &[&save_dir(&whole)]].concat()).output().expect("it starts");
-    assert!(output.status.success(), "{}", said(&output));
+    succeeds(flatnce(&[SETTINGS, &[&save_dir(&whole)]].concat()));
     let whole = run_directory(&whole).expect("a run");
 
     let (mut killed, mut while_saving, mut complete, mut lives) = (0u64, 0u64, 0, 0);

@@ -121,13 +121,18 @@ def checks(options, place):
     return results
 
 
+def flags(options, place, dataset, model):
+    """Those of the program that both shapes have."""
+    return [f"--dataset-name={dataset}", f"--data={place}", f"--model={model}", f"--device={options.device}", "--precision=bf16"]
+
+
 def cifar_rows(options, place, smoke):
     images, batch, epochs = (64, 8, 3) if smoke else (50_000, 512, 4)
     model = "res10" if smoke else "res18"
     pixels = made_up(images, 32)
     write_cifar(pixels, place)
     np.save(place / "cifar.npy", pixels)
-    shape = ["--dataset-name=cifar10", f"--data={place}", f"--model={model}", f"--device={options.device}", "--precision=bf16"]
+    shape = flags(options, place, "cifar10", model)
     peer = ["--size=32", f"--device={options.device}", *(["--backend=eager"] if smoke else [])]
     steps = lambda warm, count, blocks: [f"--warm={warm}", f"--steps={count}", f"--blocks={blocks}"] if not smoke else ["--warm=1", "--steps=2", "--blocks=2"]
     of = lambda manner, size, *words: theirs(manner, model, place / "cifar.npy", f"--batch={size}", *peer, *words)
@@ -191,10 +196,8 @@ def imagenet_rows(options, place, smoke):
     pixels = made_up(images, 96)
     write_stl(pixels, place)
     np.save(place / "stl.npy", pixels)
-    words = [
-        "--dataset-name=stl10", f"--data={place}", f"--model={model}", f"--device={options.device}", "--precision=bf16",
-        "--image-size=224", "--blur=true", "--data-on-device=yes", f"--batch-size={batch}",
-    ]  # fmt: skip
+    words = flags(options, place, "stl10", model)
+    words += ["--image-size=224", "--blur=true", "--data-on-device=yes", f"--batch-size={batch}"]
     common.say(f"{model}, 224 px, ours")
     mine = ours(words, epochs, images)
     common.say(f"{model}, 224 px, compiled")
