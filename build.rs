@@ -17,7 +17,8 @@ fn main() {
     });
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:rustc-env=FLATNCE_LIBTORCH_DIR={}", lib.display());
-    compile("flatnce_native", &["src/native/libtorch.cpp"], &lib, &[]);
+    println!("cargo:rerun-if-changed=src/native/guarded.h");
+    compile("flatnce_native", &["src/native/libtorch.cpp", "src/native/lists.cpp"], &lib, &[]);
     if cfg!(feature = "distributed") {
         distributed(&lib);
     }

@@ -1,35 +1,12 @@
 // What libtorch can be told and asked in C++ only: tch binds none of it. No CUDA
 // header is needed; everything goes through interfaces of the CPU library, which
 // the CUDA library fills when it is loaded.
-//
-// Every function returns null, or a message that the caller frees: no exception
-// leaves this file.
 
 #include <ATen/Context.h>
 #include <ATen/Version.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
-#include <cstdint>
-#include <cstring>
-#include <exception>
-
-namespace {
-
-template <typename Work>
-char* guarded(Work&& work) noexcept {
-  try {
-    work();
-    return nullptr;
-  } catch (const c10::Error& error) {
-    return strdup(error.what_without_backtrace());
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("an exception of unknown type");
-  }
-}
-
-}  // namespace
+#include "guarded.h"
 
 extern "C" {
 

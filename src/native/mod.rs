@@ -1,9 +1,11 @@
-//! The part of libtorch that tch does not bind, through a C++ file of our own
-//! (`libtorch.cpp`): process-wide settings of its arithmetic, what it was built
-//! as, and the memory of CUDA devices.
+//! The part of libtorch that tch does not bind, through C++ of our own:
+//! process-wide settings of its arithmetic, what it was built as, the memory of
+//! CUDA devices (`libtorch.cpp`), and operations on lists of tensors
+//! (`lists.cpp`).
 
 mod caught;
 mod driver;
+pub mod lists;
 
 pub use caught::{caught, is_out_of_memory};
 pub use driver::{Driver, Gpu, driver};

@@ -6,6 +6,7 @@ mod adam;
 mod fused;
 mod lars;
 mod lbfgs;
+mod momentum;
 mod scaler;
 mod schedule;
 mod sgd;
@@ -20,6 +21,7 @@ pub use sgd::Sgd;
 pub use update::Update;
 
 use crate::config::{OptimizerConfig, OptimizerName};
+use crate::native::lists;
 use crate::state::Parameter;
 use anyhow::{Result, bail};
 use tch::{Kind, Tensor};
@@ -59,12 +61,9 @@ pub fn build(config: &OptimizerConfig, parameters: Vec<Parameter>) -> Result<Box
 
 /// Sets all gradients to 0. They keep their memory.
 pub fn zero_gradients(parameters: &[Parameter]) {
-    for parameter in parameters {
-        let mut gradient = parameter.tensor.grad();
-        if gradient.defined() {
-            let _ = gradient.detach_().zero_();
-        }
-    }
+    let gradients = parameters.iter().map(|parameter| parameter.tensor.grad()).filter(Tensor::defined);
+    let _guard = tch::no_grad_guard();
+    lists::zero(&gradients.map(|mut gradient| gradient.detach_()).collect::<Vec<_>>()).unwrap();
 }
 
 /// The Euclidean norm of all gradients together, `[]` float32 on the device; what was not trained counts as 0.
