@@ -1,32 +1,32 @@
 //! What a pre-training run carries from step to step: opened fresh or from a
-//! checkpoint, saved into checkpoints, finished into a results directory.
+//! checkpoint (`open`), saved into checkpoints (`saves`), finished into a results
+//! directory.
+
+mod open;
+mod saves;
 
 use super::online_knn::Judge;
 use super::out_of_memory::Room;
 use super::ranks::Ranks;
-use super::readable::{self, Readable};
-use super::restore::{Counters, load_weights, restore};
-use super::saver::{Saver, Written};
+use super::restore::Counters;
+use super::saver::Saver;
 use super::similarities;
 use super::tally::{StepFeatures, Tally};
 use super::temperature::Temperature;
 use super::warnings::{Setting, Watch};
-use crate::checkpoint::{self, Checkpoint, SavedOptimizer};
-use crate::config::{Config, Engine, Precision, Pretrain, Start};
-use crate::data::Part;
+use crate::config::Pretrain;
 use crate::device;
-use crate::loader::{Loader, Order, Rendering};
-use crate::model::{Encoder, HeadKind};
+use crate::loader::Loader;
+use crate::model::Encoder;
 use crate::monitor::geometry;
-use crate::optim::{self, Optimizer, Scaler, Schedule};
+use crate::optim::{Optimizer, Scaler, Schedule};
 use crate::pixels::RgbImage;
-use crate::report::{Console, EpochReport, Plan, RunLog, contact_sheet, duration, enlarged, plots, read_json_lines};
-use crate::run_dir::{self, CheckpointKind, CheckpointName};
+use crate::report::{EpochReport, RunLog, contact_sheet, duration, enlarged, plots, read_json_lines};
+use crate::run_dir::CheckpointName;
 use crate::state::Parameter;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
@@ -68,158 +68,6 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads the data, builds the network, and starts or continues a results directory.
-    ///
-    /// Errors: data that is missing or too small, weights that do not fit, a directory that cannot be written.
-    pub fn open(
-        config: &Config,
-        pretrain: &Pretrain,
-        device: Device,
-        console: &Console,
-        ranks: &Ranks,
-    ) -> Result<Session> {
-        ranks.allow(pretrain)?;
-        let Readable { split, left_out } = readable::load(&pretrain.data, Part::Unlabelled, console)?;
-        let split = Arc::new(split);
-        console.note(&split.describe());
-        let rendering =
-            Rendering::Views { recipe: pretrain.augmentation.clone(), size_px: pretrain.data.image_size_px as usize };
-        let (batch, workers) = (pretrain.batch_size as usize, config.workers as usize);
-        let share = ranks.share_of_batch(pretrain.batch_size)?;
-        let loader = Loader::new(split, rendering, Order::Shuffled, batch, pretrain.seed, workers)?.with_share(share);
-        let loader = match pretrain.engine {
-            Engine::Cpu => loader.deliver_to(device),
-            Engine::Tensor => loader.on_device(device, config.data_on_device)?,
-        };
-        console.note(&loader.describe());
-        let steps_per_epoch = loader.batches() as u64;
-
-        let mut room = Room::before(pretrain, device);
-        let encoder = Encoder::new(&pretrain.model, HeadKind::Projection, device, pretrain.seed);
-        let parameters = encoder.parameters();
-        let short_of_memory = room.foresee(&parameters);
-        let mut optimizer = optim::build(&pretrain.optimizer, parameters.clone())?;
-        let mut scaler =
-            (pretrain.precision == Precision::Fp16).then(|| Scaler::new(device, encoder.running_statistics()));
-        let schedule =
-            Schedule::new(pretrain.schedule, pretrain.optimizer.lr, steps_per_epoch, u64::from(pretrain.epochs));
-
-        let (mut earlier_rows, mut ours) = (None, false);
-        let mut temperature = Temperature::new(pretrain.temperature, pretrain.ess_target);
-        let (directory, at, last_saved) = match &config.start {
-            Start::Fresh => (None, Counters::default(), None),
-            Start::Pretrained(path) => {
-                console.note(&load_weights(&encoder, &pretrain.model, path)?);
-                (None, Counters::default(), None)
-            }
-            Start::Resume(path) => {
-                let saved = checkpoint::read(path)?;
-                let at = restore(&saved, &encoder, optimizer.as_mut(), steps_per_epoch)
-                    .with_context(|| format!("cannot continue from {}", path.display()))?;
-                (earlier_rows, ours) = (saved.epoch_rows, saved.config.is_some());
-                if let (Some(scaler), Some(state)) = (&mut scaler, saved.scaler) {
-                    scaler.restore(state).with_context(|| format!("cannot continue from {}", path.display()))?;
-                }
-                if let Some(state) = &saved.temperature {
-                    temperature.restore(state);
-                }
-                let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                (Some(parent.to_owned()), at, Some(path.clone()))
-            }
-        };
-        let resumed = directory.is_some();
-        // Nobody touches the directory before everybody has read the checkpoint.
-        ranks.same("images", loader.split().len() as u64)?;
-        ranks.same("steps trained", at.step)?;
-        ranks.same_state(&encoder)?;
-        let directory = match directory {
-            Some(directory) => directory,
-            None => ranks.directory(|| {
-                let parent = run_dir::pretrain_parent(
-                    &config.save_dir,
-                    pretrain.data.dataset,
-                    pretrain.batch_size,
-                    pretrain.objective,
-                );
-                let directory = run_dir::create(&parent, chrono::Local::now().naive_local())?;
-                run_dir::write_config(&directory, &serde_json::to_value(config)?, &config.command)?;
-                Ok(directory)
-            })?,
-        };
-        ranks.remember_directory(&directory)?;
-        let claim = ranks.writes().then(|| run_dir::claim(&directory)).transpose()?;
-        if ranks.writes() {
-            readable::write_names(&directory, &left_out)?;
-        }
-        let mut last_saved = last_saved;
-        if resumed && ranks.writes() {
-            run_dir::remove_half_written(&directory)?;
-            if ours && at.epoch < u64::from(pretrain.epochs) {
-                last_saved = last_saved.map(|path| name_within_longer_run(path, at, console)).transpose()?;
-            }
-        }
-        let plan = Plan { first_epoch: at.epoch, epochs: u64::from(pretrain.epochs), steps_per_epoch };
-        let mut log = match ranks.writes() {
-            true => RunLog::create(&directory, plan, console.clone())?,
-            false => RunLog::silent(plan, console.clone())?,
-        };
-        log.detail(&format!("command: {}", config.command.join(" ")));
-        log.note(&format!("results go to {}", directory.display()));
-        if let Some(text) = ranks.describe(pretrain) {
-            log.note(&text);
-        }
-        if let Some(warning) = short_of_memory {
-            log.warn(&warning);
-        }
-        let settings = run_dir::to_yaml(&serde_json::to_value(config)?);
-        let step = at.epoch * steps_per_epoch + at.batch;
-        log.events().text("configuration", step, &format!("```\n{settings}\n```"));
-        // A run that ends before the first evaluation needs no labels.
-        let judges = pretrain.online_knn.filter(|knn| knn.every_epochs <= pretrain.epochs);
-        let judge = judges.and_then(|knn| match Judge::new(knn, &pretrain.data, console) {
-            Ok(judge) => {
-                log.note(&judge.describe());
-                Some(judge)
-            }
-            Err(error) => {
-                log.warn(&format!("no kNN evaluation during training: {error:#} (--knn-every 0 asks for none)"));
-                None
-            }
-        });
-        // All of them, or none: they judge together.
-        let judge = if ranks.any(judges.is_some() && judge.is_none())? { None } else { judge };
-        let pretrain = pretrain.clone();
-        let saver = Saver::new(&directory, pretrain.checkpoints);
-        let started = Instant::now();
-        Ok(Session {
-            pretrain,
-            encoder,
-            parameters,
-            optimizer,
-            scaler,
-            schedule,
-            loader,
-            ranks: ranks.clone(),
-            temperature,
-            log,
-            at,
-            last_saved,
-            earlier_rows,
-            saver,
-            watch: Watch::default(),
-            judge,
-            workers,
-
-            last_begun: None,
-            directory,
-            _claim: claim,
-            device,
-            first_step: at.step,
-            started,
-            room,
-        })
-    }
-
     pub fn device(&self) -> Device {
         self.device
     }
@@ -299,33 +147,6 @@ impl Session {
         Ok(())
     }
 
-    /// Whether `--save-every-n-steps` asks for a checkpoint after this step.
-    pub fn saves_now(&self) -> bool {
-        self.pretrain.checkpoints.every_n_steps.is_some_and(|every| self.at.step.is_multiple_of(u64::from(every)))
-    }
-
-    /// Begins a checkpoint in the middle of an epoch.
-    pub fn save_within_epoch(&mut self, tally: &Tally) -> Result<()> {
-        let kind = CheckpointKind::Within { step: self.at.step };
-        self.begin_save(CheckpointName { epoch: self.at.epoch as u32, kind }, Some(tally))
-    }
-
-    /// Saves on a request to stop: `tally` is that of the epoch under way, or `None` between two epochs.
-    pub fn save_stopped(&mut self, tally: Option<&Tally>) -> Result<()> {
-        match tally {
-            Some(tally) => self.save_within_epoch(tally)?,
-            None => {
-                let name = CheckpointName::finished((self.at.epoch - 1) as u32);
-                if self.last_begun != Some(name) {
-                    self.begin_save(name, None)?;
-                }
-            }
-        }
-        self.wait_for_save()?;
-        self.log.note(&format!("stopped on request; continue with: flatnce --resume {}", self.directory.display()));
-        Ok(())
-    }
-
     /// Saves the final checkpoint, draws the curves and closes the log.
     pub fn finish(mut self) -> Result<()> {
         let name = CheckpointName::finished(self.pretrain.epochs);
@@ -379,71 +200,4 @@ impl Session {
     fn own_statistics_agree(&self) -> Result<()> {
         if self.pretrain.sync_bn { Ok(()) } else { self.ranks.same_state(&self.encoder) }
     }
-
-    fn begin_save(&mut self, name: CheckpointName, tally: Option<&Tally>) -> Result<()> {
-        self.own_statistics_agree()?;
-        if !self.ranks.writes() {
-            self.last_begun = Some(name);
-            return Ok(());
-        }
-        let state = self.optimizer.state();
-        let checkpoint = Checkpoint {
-            epochs_done: self.at.epoch as u32,
-            step: self.at.step,
-            batch_in_epoch: self.at.batch,
-            model: self.encoder.state_dict(),
-            optimizer: SavedOptimizer {
-                state: state.into_iter().map(|(index, name, tensor)| (index, name.to_owned(), tensor)).collect(),
-                parameters: self.parameters.len(),
-                lr: self.schedule.lr(self.at.step),
-            },
-            config: Some(self.pretrain.clone()),
-            model_name: Some(self.pretrain.model.depth.name().to_owned()),
-            batch_size: Some(self.pretrain.batch_size),
-            epoch_rows: tally.map(Tally::rows),
-            temperature: self.temperature.state(),
-            scaler: self.scaler.as_ref().map(Scaler::state),
-        };
-        let before = self.saver.begin(name, &checkpoint)?;
-        self.last_begun = Some(name);
-        self.note_written(before);
-        Ok(())
-    }
-
-    /// Looks, without waiting, what became of the save under way.
-    pub fn poll_save(&mut self) -> Result<()> {
-        let written = self.saver.poll()?;
-        self.note_written(written);
-        Ok(())
-    }
-
-    /// Waits for the save under way.
-    pub fn wait_for_save(&mut self) -> Result<()> {
-        let written = self.saver.finish()?;
-        self.note_written(written);
-        Ok(())
-    }
-
-    fn note_written(&mut self, written: Option<Written>) {
-        let Some(Written { path, bytes, took }) = written else { return };
-        let mib = bytes as f64 / 1048576.0;
-        self.log.detail(&format!("saved {} ({mib:.1} MiB in {:.2} s)", path.display(), took.as_secs_f64()));
-        self.last_saved = Some(path);
-    }
-}
-
-/// A complete run's last checkpoint carries the number of epochs, which is also the name of the epoch that comes next if
-/// the run goes on. It takes the name that it would have had in the longer run.
-fn name_within_longer_run(path: PathBuf, at: Counters, console: &Console) -> Result<PathBuf> {
-    let name = path.file_name().and_then(|name| CheckpointName::parse(name.to_str()?));
-    if name != Some(CheckpointName::finished(at.epoch as u32)) || at.batch != 0 {
-        return Ok(path);
-    }
-    let kind = if at.epoch == 0 { CheckpointKind::Within { step: 0 } } else { CheckpointKind::Finished };
-    let earlier = CheckpointName { epoch: at.epoch.saturating_sub(1) as u32, kind };
-    let renamed = path.with_file_name(earlier.to_string());
-    std::fs::rename(&path, &renamed)
-        .with_context(|| format!("cannot rename {} to {earlier}, its name in a longer run", path.display()))?;
-    console.note(&format!("{} is {earlier} in the longer run, and was renamed", path.display()));
-    Ok(renamed)
 }
