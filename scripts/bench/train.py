@@ -11,10 +11,10 @@ import runs
 
 
 def model_rows(model, quick):
-    best = lambda: runs.ours(model, None, *((2, 3) if quick else (10, 4)))
-    plain = lambda: runs.ours(model, "fp32", *((2, 2) if quick else (10, 3)))
-    recipe = lambda: runs.theirs("upstream", model, *((1, 2) if quick else (3, 10)))
-    tuned = lambda: runs.theirs("tuned", model, *((2, 5) if quick else (4, 30)))
+    best = lambda: runs.ours(model, None, *((2, 3) if quick else (8, 4)))
+    plain = lambda: runs.ours(model, "fp32", *((2, 2) if quick else (6, 4)))
+    recipe = lambda: runs.theirs("upstream", model, *((1, 2) if quick else (2, 8)))
+    tuned = lambda: runs.theirs("tuned", model, *((2, 5) if quick else (4, 16)))
     works = [best, recipe, tuned, plain]
     if quick and model != "res10":
         works = works[:2]  # torch.compile and a second precision would take minutes.
@@ -41,7 +41,7 @@ def model_rows(model, quick):
 def loop_rows(model, quick):
     """The program's loop against the bare arithmetic on one batch, in turns within one process."""
     common.say(f"what the loop costs, {model}")
-    rounds, steps = (2, 4) if quick else (7, 20)
+    rounds, steps = (2, 4) if quick else (7, 12)
     with common.measure("loop", model, "auto", str(steps)) as served:
         answers = [served.ask() for _ in range(rounds)]
     note = (
