@@ -13,7 +13,7 @@ table: CIFAR's shape with res18 (batch 512 and 32), 224 px with res50, the augme
 share, how busy the device is. Under 8 minutes on one H100 (planned: not run on one yet).
 
   --device D     cuda:N (default: cuda:0), or cpu with --smoke
-  --binary FILE  this flatnce instead of building one
+  --binary FILE  this flatnce instead of building one, with the libtorch of that PyTorch
   --measure FILE this benches/measure (target/release/deps/measure-*), with --binary, for the
                  augmentation's share
   --python FILE  this interpreter (default: the one that scripts/setup.sh --python makes if it
@@ -61,6 +61,9 @@ if [[ -z $binary ]]; then
     cargo bench --no-run --quiet --bench measure >&2
 else
     export FLATNCE_BINARY=$binary
+    # What it was built beside may be on another machine: PyTorch's libtorch is here, with its CUDA part.
+    libtorch=$("$python" -c 'import os, torch; print(os.path.join(os.path.dirname(torch.__file__), "lib"))')
+    export LD_LIBRARY_PATH=$libtorch${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 fi
 [[ -z $measure ]] || export FLATNCE_MEASURE=$measure
 # cuBLAS wants it for --deterministic, and it costs nothing without.
