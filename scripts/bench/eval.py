@@ -220,6 +220,12 @@ def has_bf16():
     return False
 
 
+def default_precisions(quick):
+    if not has_bf16():
+        return "fp32"
+    return "bf16" if quick else "fp32,bf16"
+
+
 def compare(options, place):
     bench = Bench(options, place)
     rounds = {(task, precision): [] for precision in options.precisions for task in options.tasks}
@@ -250,7 +256,7 @@ def main():
     if options.rounds is not None and options.rounds < 1:
         fail("--rounds must be at least 1")
     options.tasks = [options.only] if options.only else list(TARGETS)
-    options.precisions = (options.precision or ("fp32,bf16" if has_bf16() else "fp32")).split(",")
+    options.precisions = (options.precision or default_precisions(options.quick)).split(",")
     if unknown := set(options.precisions) - {"fp32", "bf16"}:
         fail(f"--precision {', '.join(sorted(unknown))} is unknown; give fp32, bf16 or fp32,bf16")
     if not options.precision and "bf16" not in options.precisions:
@@ -263,7 +269,7 @@ def main():
 def more_options(parser):
     parser.add_argument("--only", choices=TARGETS, help="one of the two comparisons (default: both)")
     parser.add_argument("--rounds", type=int, help="default: 1 of the linear evaluation, 3 of the features; with --quick 1 of each")
-    parser.add_argument("--precision", help="fp32, bf16 or both with a comma (default: both where the CPU has bf16)")
+    parser.add_argument("--precision", help="fp32, bf16 or both with a comma (default: both where the CPU has bf16, with --quick bf16 alone)")
     parser.add_argument("--data", help="directory that holds fashion_mnist/ (default: where it is installed, else the embedded images)")
     parser.add_argument("--binary", help="the program (default: what cargo build --release made)")
     for name in ("--peer", "--checkpoint", "--images"):
