@@ -2,10 +2,10 @@
 
 use super::engine::{Engine, Store};
 use super::meeting;
-use super::pulse::{self, Pulse};
+use super::pulse::{self, Keys, Pulse};
 use super::surroundings::Placement;
 use super::{Reduction, Traffic};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ pub struct PeerFault {
 pub struct Group {
     engine: Engine,
     // Before the store that it counts in.
-    _pulse: Pulse,
+    pulse: Pulse,
     store: Store,
     placement: Placement,
     timeout: Duration,
@@ -63,11 +63,17 @@ impl Group {
         meeting::agree(&store, placement, hello, timeout)?;
         let Placement { rank, world_size, attempt, .. } = *placement;
         let beating = meeting::join_store(placement, None, timeout)?;
-        let pulse = Pulse::start(beating, format!("{attempt}/pulse/{rank}"))?;
+        let key = |what: &str| format!("{attempt}/{what}");
+        let keys = Keys {
+            count: key(&format!("pulse/{rank}")),
+            verdict: key("verdict"),
+            surveyed: key(&format!("surveyed/{rank}")),
+        };
+        let pulse = Pulse::start(beating, keys)?;
         let reached = meeting::reached(placement)?;
         let engine = Engine::open(&store, &attempt.to_string(), (rank, world_size), &reached, nccl, timeout)
             .with_context(|| format!("the ranks cannot be connected ({reached:?})"))?;
-        Ok(Group { engine, _pulse: pulse, store, placement: placement.clone(), timeout })
+        Ok(Group { engine, pulse, store, placement: placement.clone(), timeout })
     }
 
     pub fn rank(&self) -> usize {
@@ -190,7 +196,10 @@ impl Group {
             let _ = self.store.set(&self.key(&format!("failed/{}", self.rank())), format!("{error:#}").as_bytes());
             error
         } else {
-            let cause = self.survey().unwrap_or_else(|_| self.store_is_gone());
+            let cause = self.survey().unwrap_or_else(|_| match self.pulse.verdict() {
+                Some(verdict) => verdict.to_owned(),
+                None => self.store_is_gone(),
+            });
             let _ = self.store.set(&self.key(&format!("surveyed/{}", self.rank())), b"");
             anyhow!("{cause} ({error:#})")
         };
@@ -220,8 +229,9 @@ impl Group {
             for &rank in &others {
                 if self.store.has(&key("failed", rank))? {
                     let said = self.store.get(&key("failed", rank), self.timeout)?;
+                    ensure!(!said.is_empty(), "the store goes and answers with nothing");
                     let of = self.world_size();
-                    return Ok(format!("rank {rank} of {of} failed: {}", String::from_utf8_lossy(&said)));
+                    return self.publish(format!("rank {rank} of {of} failed: {}", String::from_utf8_lossy(&said)));
                 }
             }
             std::thread::sleep(pulse::INTERVAL / 10);
@@ -234,14 +244,22 @@ impl Group {
             }
         }
         let of = self.world_size();
-        Ok(match &gone[..] {
-            [] => format!(
+        match &gone[..] {
+            [] => Ok(format!(
                 "every rank is alive, but not all answered within --distributed-timeout {} s",
                 self.timeout.as_secs()
-            ),
-            [rank] => format!("rank {rank} of {of} has gone: its process was killed or its machine is out of reach"),
-            several => format!("ranks {} of {of} have gone", several.join(", ")),
-        })
+            )),
+            [rank] => self.publish(format!(
+                "rank {rank} of {of} has gone: its process was killed or its machine is out of reach"
+            )),
+            several => self.publish(format!("ranks {} of {of} have gone", several.join(", "))),
+        }
+    }
+
+    /// Tells those who have not noticed yet, and may not be able to ask any more when they do.
+    fn publish(&self, verdict: String) -> Result<String> {
+        self.store.set(&self.key("verdict"), verdict.as_bytes())?;
+        Ok(verdict)
     }
 
     fn stay_for_the_others(&self) {
