@@ -155,9 +155,9 @@ fn features_of_two_ranks_are_those_of_one() {
     let evaluate = |ranks: &str| {
         let results = place.path().join(format!("evaluated{ranks}"));
         let flags = ["--train-mode=eval", "--fc-epochs=3", "--feature-cache=off", "--checkpoint-dir", run, "--nproc"];
-        let said =
-            succeeds(flatnce(&[&flags[..], &[ranks, &save_dir(&results), "--train-images=600"], &mini].concat()));
-        said.lines().filter(|line| line.starts_with("| ")).map(str::to_owned).collect::<Vec<_>>()
+        let words = [&flags[..], &[ranks, &save_dir(&results), "--train-images=600"], &mini].concat();
+        let text = said(&succeeds(flatnce(&words)));
+        text.lines().filter(|line| line.starts_with("| ")).map(str::to_owned).collect::<Vec<_>>()
     };
     let (one, two) = (evaluate("1"), evaluate("2"));
     assert!(one.iter().any(|line| line.contains("test top-1")), "{one:?}");

@@ -200,7 +200,7 @@ fn a_damaged_checkpoint_is_passed_over_with_a_warning_and_named_when_asked_for()
     bytes[middle] ^= 0x40;
     std::fs::write(&newest, bytes).expect("writes");
 
-    let passed_over = succeeds(flatnce(&["--resume", directory.to_str().expect("utf-8")]));
+    let passed_over = said(&succeeds(flatnce(&["--resume", directory.to_str().expect("utf-8")])));
     assert!(passed_over.contains("checkpoint_0002.pth.tar is passed over"), "{passed_over}");
 
     let mut bytes = std::fs::read(&newest).expect("it was written again");
@@ -209,7 +209,7 @@ fn a_damaged_checkpoint_is_passed_over_with_a_warning_and_named_when_asked_for()
     let log_dir = directory.to_str().expect("utf-8");
     let output = flatnce(&["--log-dir", log_dir, "--train-from=checkpoint_0002.pth.tar"]).output().expect("it starts");
     assert!(!output.status.success());
-    let said = said(&output);
+    let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("checkpoint_0002.pth.tar") && said.contains("checksum"), "{said}");
 }
 
@@ -223,7 +223,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_nothing_of_it_is_saved() {
     let words: Vec<&str> = words.into_iter().filter(|word| *word != "--warmup-epochs=1").collect();
     let output = flatnce(&words).output().expect("it starts");
     assert_eq!(output.status.code(), Some(1));
-    let said = said(&output);
+    let said = String::from_utf8_lossy(&output.stderr);
     assert!(
         said.contains("at step") && said.contains("at a learning rate of") && said.contains("checkpoint"),
         "{said}"
@@ -244,7 +244,8 @@ fn a_longer_run_goes_on_under_the_names_of_a_longer_run() {
     };
     assert_eq!(names(), ["checkpoint_0000.pth.tar", "checkpoint_0002.pth.tar"]);
     // What was the end of the run is the end of its second epoch now; else it would pass for the third's.
-    let said = succeeds(flatnce(&["--resume", directory.to_str().expect("utf-8"), "--epochs=5"]));
+    let output = succeeds(flatnce(&["--resume", directory.to_str().expect("utf-8"), "--epochs=5"]));
+    let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("checkpoint_0001.pth.tar in the longer run"), "{said}");
     let kept = ["checkpoint_0002.pth.tar", "checkpoint_0003.pth.tar", "checkpoint_0005.pth.tar"];
     assert_eq!(names(), kept);
@@ -318,7 +319,7 @@ fn each_signal_saves_within_a_step_and_a_second_interrupt_ends_at_once() {
         let saved = flatnce::run_dir::list_checkpoints(&directory).expect("a listing");
         assert_eq!(saved.len(), usize::from(code == 75), "{signals:?}: {saved:?}");
         if code == 75 {
-            let said = said(&output);
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
             assert!(said.contains(&format!("continue with: flatnce --resume {}", directory.display())), "{said}");
             // The signal came early in the first step or the second; the run did not go on for long.
             let steps = flatnce::checkpoint::read(&saved[0].1).expect("reads").step;

@@ -16,9 +16,9 @@ pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// Runs a command to its end, which must be a good one; all that it printed.
-pub fn succeeds(mut command: Command) -> String {
+/// Runs a command to its end, which must be a good one.
+pub fn succeeds(mut command: Command) -> Output {
     let output = command.output().expect("it starts");
     assert!(output.status.success(), "{command:?}\n{}", said(&output));
-    said(&output)
+    output
 }
