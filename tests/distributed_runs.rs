@@ -155,7 +155,8 @@ fn features_of_two_ranks_are_those_of_one() {
     let evaluate = |ranks: &str| {
         let results = place.path().join(format!("evaluated{ranks}"));
         let flags = ["--train-mode=eval", "--fc-epochs=3", "--feature-cache=off", "--checkpoint-dir", run, "--nproc"];
-        let words = [&flags[..], &[ranks, &save_dir(&results), "--train-images=600"], &mini].concat();
+        let saved = save_dir(&results);
+        let words = [&flags[..], &[ranks, &saved, "--train-images=600"], &mini].concat();
         let text = said(&succeeds(flatnce(&words)));
         text.lines().filter(|line| line.starts_with("| ")).map(str::to_owned).collect::<Vec<_>>()
     };
