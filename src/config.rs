@@ -10,9 +10,9 @@ mod parts;
 mod tools;
 
 pub use choices::{
-    BadImages, ClassifierAugment, DataOnDevice, DatasetName, Depth, DeviceChoice, DeviceKind, EarlyStopOn, EmbedFormat,
-    EmbedPart, Engine, ExportFormat, HeadMode, KeyPrefix, LearningRateScaling, LogFormat, Objective, OptimizerName,
-    Precision, ReportFormat, ScheduleName, Stem, TrainMode, TransferMode,
+    BadImages, ClassifierAugment, CudaGraph, DataOnDevice, DatasetName, Depth, DeviceChoice, DeviceKind, EarlyStopOn,
+    EmbedFormat, EmbedPart, Engine, ExportFormat, HeadMode, KeyPrefix, LearningRateScaling, LogFormat, Objective,
+    OptimizerName, Precision, ReportFormat, ScheduleName, Stem, TrainMode, TransferMode,
 };
 pub use jobs::{CheckpointChoice, EncoderSource, Evaluate, KnnConfig, OnlineKnn, Pretrain};
 pub use parts::{
@@ -57,6 +57,16 @@ fn distributed_timeout_seconds() -> u32 {
     600
 }
 
+/// How a GPU is told its work. Results do not depend on it beyond rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CudaSettings {
+    #[serde(default)]
+    pub graph: CudaGraph,
+    /// Kernels of this program's own for BatchNorm and augmentation.
+    #[serde(default)]
+    pub fused_kernels: bool,
+}
+
 /// A command line, resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Config {
@@ -67,6 +77,8 @@ pub struct Config {
     pub workers: u32,
     #[serde(default)]
     pub data_on_device: DataOnDevice,
+    #[serde(default)]
+    pub cuda: CudaSettings,
     /// Results go below this directory.
     pub save_dir: PathBuf,
     /// Processes to start on this machine, where this program is to start them itself.

@@ -10,7 +10,7 @@ pub use resume::{Origin, ReadSaved, Saved, read_saved};
 
 use super::{MachineArgs, Typed, flag_name};
 use crate::config::{
-    CheckpointPolicy, Config, DataOnDevice, DeviceChoice, Engine, Job, Precision, Start, Talk, TrainMode,
+    CheckpointPolicy, Config, CudaSettings, DataOnDevice, DeviceChoice, Engine, Job, Precision, Start, Talk, TrainMode,
 };
 use crate::device;
 use crate::distributed::{self, Placement};
@@ -54,8 +54,8 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
             note.push_str(", as the run began");
         }
         let (pretrain, start) = match run {
-            Some(run) => resume::continued(typed, run, precision, &mut warnings)?,
-            None => (pretrain::from_flags(typed, precision)?, fresh(typed)),
+            Some(run) => resume::continued(typed, run, precision, device, &mut warnings)?,
+            None => (pretrain::from_flags(typed, precision, device)?, fresh(typed)),
         };
         if let CheckpointPolicy { keep_every: Some(every), keep_last: None, .. } = pretrain.checkpoints {
             bail!("--keep-every {every} spares checkpoints that --keep-last N removes; give --keep-last as well");
@@ -77,6 +77,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         device: device_choice(&args.machine)?,
         workers: workers(&args.machine, placement.as_ref()),
         data_on_device: args.machine.data_on_device,
+        cuda: CudaSettings { graph: args.machine.cuda_graph, fused_kernels: args.machine.fused_kernels },
         nproc: own_processes(&args.machine, placement.as_ref()),
         distributed_timeout_seconds: args.machine.distributed_timeout,
         save_dir: args.results.save_dir.clone(),

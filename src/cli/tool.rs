@@ -6,6 +6,7 @@ use super::resolve::pretrain::{augmentation, data_config, engine, numerics};
 use super::resolve::{device_choice, own_device, own_processes, placement, precision_asked, workers};
 use crate::config::{Doctor, Embed, EncoderSource, Export, Inspect, Preview, Report, Tool};
 use anyhow::Result;
+use tch::Device;
 
 /// Resolves a subcommand.
 ///
@@ -71,7 +72,7 @@ fn preview(args: &PreviewArgs) -> Result<Preview> {
     let augmentation = augmentation(&args.augmentation, &data)?;
     let PreviewArgs { seed, epoch, images, out, parameters, .. } = args;
     let (seed, epoch, images, parameters) = (*seed, *epoch, *images, *parameters);
-    let engine = engine(&args.augmentation);
+    let engine = engine(&args.augmentation, args.data.dataset_name, Device::Cpu);
     let views = args.views.clone().map(|file| (file, args.batches));
     Ok(Preview { data, augmentation, engine, seed, epoch, images, out: out.clone(), parameters, views })
 }

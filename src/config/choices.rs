@@ -244,6 +244,17 @@ choice! {
     }
 }
 
+choice! {
+    /// Whether a GPU's training step is recorded as a CUDA graph and replayed.
+    #[derive(Default)]
+    CudaGraph {
+        /// Where that is possible.
+        #[default]
+        Auto = "auto",
+        No = "no",
+    }
+}
+
 /// A device: its kind and, for CUDA, its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

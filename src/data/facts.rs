@@ -22,6 +22,25 @@ pub fn native_size_px(dataset: DatasetName) -> u32 {
     }
 }
 
+/// Whether the images are read as one block of memory, all of one size; others are files, decoded as they come.
+pub fn is_packed(dataset: DatasetName) -> bool {
+    match dataset {
+        DatasetName::Cifar10
+        | DatasetName::Cifar100
+        | DatasetName::FashionMnist
+        | DatasetName::FashionMnistMini
+        | DatasetName::Stl10 => true,
+        DatasetName::TinyImagenet
+        | DatasetName::Imagenet
+        | DatasetName::Caltech
+        | DatasetName::Voc
+        | DatasetName::Flower
+        | DatasetName::Food
+        | DatasetName::Sun
+        | DatasetName::Folder => false,
+    }
+}
+
 /// Number of classes of the published set; `None` for `folder`. A tree on disk may hold fewer
 /// (a subset of ImageNet, say): what counts in a run is `Split::classes`.
 pub fn num_classes(dataset: DatasetName) -> Option<usize> {

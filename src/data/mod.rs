@@ -29,7 +29,7 @@ mod voc;
 mod walk;
 
 pub use decode::{BadImage, MAX_PIXELS, decode_bytes, decode_file};
-pub use facts::{how_to_get, native_size_px, num_classes};
+pub use facts::{how_to_get, is_packed, native_size_px, num_classes};
 pub use file_list::FileList;
 pub use split::{Images, Packed, Split, grouped};
 pub use subset::{list_for, semi_subset, some_of};

@@ -1,7 +1,7 @@
 //! What computes.
 
 use crate::cli::values::{PrecisionAsked, between, device, one_of, switch};
-use crate::config::{DataOnDevice, DeviceChoice};
+use crate::config::{CudaGraph, DataOnDevice, DeviceChoice};
 use clap::ArgAction::Set;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -50,6 +50,20 @@ pub struct MachineArgs {
     /// are files, or do not fit.
     #[arg(long, value_name = "RULE", default_value = "auto", value_parser = one_of!(DataOnDevice), hide_short_help = true)]
     pub data_on_device: DataOnDevice,
+    /// On a GPU: record the training step as a CUDA graph and replay it
+    ///
+    /// A replayed step costs the host a few launches instead of hundreds, which
+    /// is what a small batch waits for. auto does so in pre-training on one GPU
+    /// without --deterministic, --grad-cache and --ess-target, and says why where
+    /// it does not; no never does. Same arithmetic, same order.
+    #[arg(long, value_name = "RULE", default_value = "auto", value_parser = one_of!(CudaGraph), hide_short_help = true)]
+    pub cuda_graph: CudaGraph,
+    /// On a GPU: BatchNorm with ReLU, and augmentation, in kernels of our own
+    ///
+    /// Off until they have been confirmed on a GPU.
+    #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", action = Set, value_parser = switch)]
+    pub fused_kernels: bool,
     /// Threads that load and augment images (default: the number of cores)
     ///
     /// Of several processes on a machine, each has its part of the cores.

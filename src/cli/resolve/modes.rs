@@ -67,6 +67,7 @@ const PRETRAINING_ONLY: &[&str] = &[
     "engine",
     "faster_version",
     "data_on_device",
+    "cuda_graph",
     "crop_scale_min",
     "crop_scale_max",
     "crop_ratio_min",

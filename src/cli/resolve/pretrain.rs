@@ -6,19 +6,20 @@ use crate::config::{
     Augmentation, CheckpointPolicy, DataConfig, DatasetName, Engine, HeadConfig, KnnConfig, ModelConfig, Normalisation,
     Numerics, OnlineKnn, OptimizerConfig, Precision, Pretrain, ScheduleConfig, ScheduleName, Stem,
 };
-use crate::data::native_size_px;
+use crate::data::{is_packed, native_size_px};
 use crate::optim::scaled_lr;
 use anyhow::{Result, bail};
+use tch::Device;
 
 /// From this side on, images meet the stem that halves them twice before the first block.
 const IMAGENET_STEM_FROM_PX: u32 = 128;
 
-pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Pretrain> {
+pub fn from_flags(typed: &Typed, precision: Precision, device: Device) -> Result<Pretrain> {
     let Args { data, objective, optimisation, .. } = &typed.args;
     let data = data_config(data, data.dataset_name);
     Ok(Pretrain {
         augmentation: augmentation(&typed.args.augmentation, &data)?,
-        engine: engine(&typed.args.augmentation),
+        engine: engine(&typed.args.augmentation, data.dataset, device),
         objective: objective.clr,
         temperature: objective.temperature,
         ess_target: objective.ess_target,
@@ -100,10 +101,11 @@ pub fn model(args: &Args, data: &DataConfig) -> ModelConfig {
     }
 }
 
-/// What was asked for, or what the recipe brings along.
-pub fn engine(flags: &AugmentationArgs) -> Engine {
-    let usual = if flags.faster_version { Engine::Tensor } else { Engine::Cpu };
-    flags.engine.unwrap_or(usual)
+/// What was asked for; else the tensor engine where the recipe brings it along, and on a GPU with a data set that can lie
+/// in its memory: worker threads would not keep up with it.
+pub fn engine(flags: &AugmentationArgs, dataset: DatasetName, device: Device) -> Engine {
+    let usual = flags.faster_version || (device != Device::Cpu && is_packed(dataset));
+    flags.engine.unwrap_or(if usual { Engine::Tensor } else { Engine::Cpu })
 }
 
 fn schedule(typed: &Typed) -> Result<ScheduleName> {
@@ -147,4 +149,23 @@ pub fn augmentation(flags: &AugmentationArgs, data: &DataConfig) -> Result<Augme
     ordered(["crop_ratio_min", "crop_ratio_max"], recipe.crop_ratio_min, recipe.crop_ratio_max)?;
     ordered(["blur_sigma_min", "blur_sigma_max"], recipe.blur_sigma_min, recipe.blur_sigma_max)?;
     Ok(recipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_renders_what_can_lie_in_its_memory_unless_told_otherwise() {
+        let engine_of = |line: &str, device: Device| {
+            let typed = crate::cli::parse(line.split(' ')).unwrap();
+            engine(&typed.args.augmentation, typed.args.data.dataset_name, device)
+        };
+        let gpu = Device::Cuda(0);
+        assert_eq!(engine_of("flatnce --dataset-name=cifar10", gpu), Engine::Tensor);
+        assert_eq!(engine_of("flatnce --dataset-name=cifar10", Device::Cpu), Engine::Cpu);
+        assert_eq!(engine_of("flatnce --dataset-name=imagenet", gpu), Engine::Cpu);
+        assert_eq!(engine_of("flatnce --dataset-name=cifar10 --engine=cpu", gpu), Engine::Cpu);
+        assert_eq!(engine_of("flatnce --dataset-name=imagenet --engine=tensor", Device::Cpu), Engine::Tensor);
+    }
 }

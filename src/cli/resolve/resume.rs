@@ -7,6 +7,7 @@ use crate::cli::{Typed, flag_name};
 use crate::config::{Depth, Precision, Pretrain, Start};
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
+use tch::Device;
 
 /// Which checkpoint to continue from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,11 +62,12 @@ pub fn continued(
     typed: &Typed,
     saved: Saved,
     precision: Precision,
+    device: Device,
     warnings: &mut Vec<String>,
 ) -> Result<(Pretrain, Start)> {
     let Some(mut config) = saved.config else {
         let typed = with_upstream_settings(typed, &saved)?;
-        let config = pretrain::from_flags(&typed, precision)?;
+        let config = pretrain::from_flags(&typed, precision, device)?;
         return Ok((config, Start::Resume(saved.path)));
     };
     // Flags that follow from others follow from the run's.
@@ -79,7 +81,11 @@ pub fn continued(
     if !typed.has("dataset_name") {
         filled.args.data.dataset_name = config.data.dataset;
     }
-    let wanted = pretrain::from_flags(&filled, precision)?;
+    if !typed.has("engine") && !typed.args.augmentation.faster_version {
+        // Its default depends on the device, and the run keeps the one that it began with.
+        filled.args.augmentation.engine = Some(config.engine);
+    }
+    let wanted = pretrain::from_flags(&filled, precision, device)?;
     let differing = contradictions(typed, &wanted, &config);
     if !differing.is_empty() {
         bail!(
@@ -290,6 +296,8 @@ mod tests {
         "deterministic",
         "workers",
         "data_on_device",
+        "cuda_graph",
+        "fused_kernels",
         "nproc",
         "distributed_timeout",
         "dry_run",
