@@ -1,9 +1,10 @@
 //! The part of libtorch that tch does not bind, through C++ of our own:
 //! process-wide settings of its arithmetic, what it was built as, the memory of
 //! CUDA devices (`libtorch.cpp`), and operations on lists of tensors
-//! (`lists.cpp`).
+//! (`lists.cpp`). What needs CUDA itself is in [`cuda`].
 
 mod caught;
+pub mod cuda;
 mod driver;
 pub mod lists;
 
