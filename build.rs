@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 /// The C++ of the CUDA part (src/native/cuda/mod.rs).
-const CUDA_PART: &[&str] = &["src/native/cuda/nccl.cpp", "src/native/cuda/part.cpp"];
+const CUDA_PART: &[&str] = &["src/native/cuda/graph.cpp", "src/native/cuda/nccl.cpp", "src/native/cuda/part.cpp"];
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

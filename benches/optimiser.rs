@@ -24,7 +24,9 @@ fn steps(criterion: &mut Criterion) {
             let mut algorithm = optim::build(&run.optimizer, parameters).expect("an optimiser of pre-training");
             group.sample_size(10).throughput(Throughput::Elements(count as u64));
             // So small a rate that the weights stay what they are.
-            group.bench_function(BenchmarkId::new(optimiser, model), |bencher| bencher.iter(|| algorithm.step(1e-9)));
+            group.bench_function(BenchmarkId::new(optimiser, model), |bencher| {
+                bencher.iter(|| algorithm.step(&1e-9.into(), None))
+            });
         }
     }
     group.finish();

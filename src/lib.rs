@@ -54,6 +54,21 @@ pub enum Outcome {
 ///
 /// Errors: whatever stops the run, with its causes.
 pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
+    native::caught(|| run_resolved(resolved)).unwrap_or_else(|error| Err(libtorch_failed(error)))
+}
+
+/// A failure of libtorch that nobody nearer to it has put into words.
+fn libtorch_failed(error: native::NativeError) -> anyhow::Error {
+    let text = if error.is_out_of_memory() {
+        "out of memory: free some (nvidia-smi shows who holds a GPU's), or take a smaller --batch-size, --image-size or \
+         --model"
+    } else {
+        "libtorch failed"
+    };
+    anyhow::Error::new(error).context(text)
+}
+
+fn run_resolved(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
     let (config, place) = (&resolved.config, resolved.placement.as_ref());
     let verbosity = match config.talk {
         Talk::Quiet => Verbosity::Quiet,
@@ -102,6 +117,10 @@ pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
 ///
 /// Errors: whatever stops it, with its causes.
 pub fn use_tool(tool: &config::Tool) -> anyhow::Result<()> {
+    native::caught(|| use_resolved(tool)).unwrap_or_else(|error| Err(libtorch_failed(error)))
+}
+
+fn use_resolved(tool: &config::Tool) -> anyhow::Result<()> {
     let Tool::Embed(embed) = tool else { return tools::run(tool, &Console::new(Verbosity::Normal, LogFormat::Text)) };
     let timeout = Duration::from_secs(embed.distributed_timeout_seconds.into());
     if let Some(count) = embed.nproc {

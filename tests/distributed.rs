@@ -4,7 +4,7 @@
 use flatnce::config::{DatasetName, Depth, HeadConfig, HeadMode, ModelConfig, Normalisation, Objective, Stem};
 use flatnce::distributed::{self, Group, Launcher, Placement, Reduction};
 use flatnce::model::{Encoder, HeadKind, Pass};
-use flatnce::optim::{Optimizer, StateEntry};
+use flatnce::optim::{Optimizer, Rate, StateEntry};
 use flatnce::rng::{Purpose, Stream};
 use flatnce::state::Parameter;
 use flatnce::train::ranks::Ranks;
@@ -177,9 +177,7 @@ fn batch_norm_over_the_ranks_is_that_of_one_process() {
 struct Idle;
 
 impl Optimizer for Idle {
-    fn step(&mut self, _: f64) {}
-
-    fn step_unless(&mut self, _: &Tensor, _: f64) {}
+    fn step(&mut self, _: &Rate, _: Option<&Tensor>) {}
 
     fn state(&self) -> Vec<StateEntry> {
         Vec::new()
@@ -239,7 +237,7 @@ fn one_step(ranks: &Ranks, seed: u64, objective: Objective, compute: Kind, sync_
         chunks: 1,
         ranks,
     };
-    let taken = step.take(&batch, 0.1).expect("a step");
+    let taken = step.take(&batch, &0.1.into()).expect("a step");
     let gradients = parameters.iter().map(|Parameter { name, tensor, .. }| (name.clone(), tensor.grad().copy()));
     let running = encoder.state_dict();
     Seen {

@@ -4,7 +4,7 @@
 use flatnce::config::*;
 use flatnce::loss::{anchors, contrast, contrast_in_chunks, normalise};
 use flatnce::model::{Encoder, HeadKind, Pass};
-use flatnce::optim;
+use flatnce::optim::{self, Rate};
 use flatnce::state::{Parameter, Role};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -355,7 +355,7 @@ fn optimizer_parameters() -> Vec<Parameter> {
 }
 
 fn set_gradients(parameters: &[Parameter], step: usize) {
-    optim::zero_gradients(parameters);
+    optim::clear_gradients(parameters);
     for (k, p) in parameters.iter().enumerate() {
         let noise: Vec<f32> =
             (0..p.tensor.numel()).map(|i| (0.3 * i as f64 + (step + k) as f64).cos() as f32).collect();
@@ -369,7 +369,11 @@ fn set_gradients(parameters: &[Parameter], step: usize) {
 fn optimisers_follow_pytorch_and_continue_from_saved_state() {
     let golden = fixture("optim/optim.json");
     let lrs = floats(&golden["lrs"]);
-    for case in golden["cases"].as_array().expect("cases") {
+    // As the CPU steps and as a GPU does, with the rate as a tensor.
+    let there = |lr: f64| Rate::as_tensor(lr, Device::Cpu);
+    let cases = golden["cases"].as_array().expect("cases").iter();
+    let ways: [fn(f64) -> Rate; 2] = [Rate::from, there];
+    for (case, rate) in cases.flat_map(|case| ways.map(|way| (case, way))) {
         let config = optimizer_config(case);
         let parameters = optimizer_parameters();
         let mut optimizer = optim::build(&config, parameters.clone()).expect("known optimiser");
@@ -384,7 +388,7 @@ fn optimisers_follow_pytorch_and_continue_from_saved_state() {
                 optimizer.load(&find).expect("state fits");
             }
             set_gradients(&parameters, step);
-            optimizer.step(lr);
+            optimizer.step(&rate(lr), None);
         }
         for (p, wanted) in parameters.iter().zip(case["result"].as_array().expect("results")) {
             let error = relative_error(&to_vec(&p.tensor), &floats(wanted));
@@ -400,7 +404,7 @@ fn lars_moves_a_parameter_that_starts_at_zero() {
     let parameters = vec![Parameter { name: "w".into(), tensor, role: Role::Weight }];
     let mut optimizer = optim::build(&optimizer_config(&case), parameters.clone()).expect("lars");
     (&parameters[0].tensor * 2.0).sum(Kind::Float).backward();
-    optimizer.step(0.5);
+    optimizer.step(&0.5.into(), None);
     assert_eq!(to_vec(&parameters[0].tensor), vec![-1.0; 3]);
 }
 

@@ -41,10 +41,10 @@ pub fn lars() -> Result<()> {
         (&p.tensor * p.tensor.detach().randn_like()).sum(Kind::Float).backward();
     }
     let mut optimizer = optim::build(&run.optimizer, parameters)?;
-    optimizer.step(1e-6);
+    optimizer.step(&1e-6.into(), None);
     serve(|| {
         let start = Instant::now();
-        (0..10).for_each(|_| optimizer.step(1e-6));
+        (0..10).for_each(|_| optimizer.step(&1e-6.into(), None));
         Ok(json!({"seconds": start.elapsed().as_secs_f64() / 10.0}))
     })
 }
@@ -70,9 +70,9 @@ pub fn diagnostics(model: &str) -> Result<()> {
             let features = encoder.forward(&encoder.prepare(&images), Pass::train(device::compute_kind(run.precision)));
             let unit = loss::normalise(&features.projected);
             let contrast = loss::contrast(&unit, run.temperature, run.objective);
-            optim::zero_gradients(&parameters);
+            optim::clear_gradients(&parameters);
             loss::backward(&unit, &contrast.gradient);
-            optimizer.step(1e-6);
+            optimizer.step(&1e-6.into(), None);
             (seen, hidden) = (Some((contrast, unit.detach())), features.hidden.detach());
         });
         let _guard = tch::no_grad_guard();
@@ -142,9 +142,9 @@ pub fn whole_loop(model: &str, precision: &str, steps: usize) -> Result<()> {
             encoder.forward(&encoder.prepare(&batch.images), Pass::train(device::compute_kind(run.precision)));
         let unit = loss::normalise(&features.projected);
         let contrast = loss::contrast(&unit, run.temperature, run.objective);
-        optim::zero_gradients(&parameters);
+        optim::clear_gradients(&parameters);
         loss::backward(&unit, &contrast.gradient);
-        optimizer.step(1e-6);
+        optimizer.step(&1e-6.into(), None);
     };
     bare_step();
     serve(|| {

@@ -3,7 +3,7 @@
 use super::pieces::{Gathered, Pieces};
 use super::placement::Making;
 use super::resident::ResidentBatches;
-use super::{Batch, Loader};
+use super::{Batch, Loader, Rendering};
 use crate::augment::upload;
 use crate::data::Split;
 use anyhow::Result;
@@ -26,6 +26,8 @@ pub struct Epoch {
     left: usize,
     /// The next batch, when its pieces were there before it was asked for: on its way to the device already.
     staged: Option<Result<Batch>>,
+    /// Whether batches come with their labels.
+    labelled: bool,
     /// Whether batches are staged: not on the CPU, where there is no way to go.
     stages: bool,
     waited: Duration,
@@ -43,6 +45,7 @@ impl Epoch {
         };
         Epoch {
             split: Arc::clone(&loader.split),
+            labelled: matches!(&*loader.rendering, Rendering::Single(_)),
             stages: making.device() != Device::Cpu,
             making,
             source,
@@ -89,8 +92,9 @@ impl Epoch {
     fn batch(&self, images: Tensor, samples: Vec<usize>) -> Batch {
         let of =
             |labels: &Vec<i64>| Tensor::from_slice(&samples.iter().map(|&sample| labels[sample]).collect::<Vec<i64>>());
-        let labels = self.split.labels.as_ref().map(of);
-        Batch { images, samples, labels }
+        // Nobody asks for the labels of views.
+        let labels = self.split.labels.as_ref().filter(|_| self.labelled).map(of);
+        Batch { images, samples, labels: labels.map(|labels| upload(&labels, self.making.device())) }
     }
 
     /// Begins the next batch's way to the device if it is there: its copy is then before this step's work in the device's

@@ -81,6 +81,27 @@ impl Registry {
         self.slots.iter().filter_map(of).collect()
     }
 
+    fn counters(&self) -> impl Iterator<Item = &AtomicI64> {
+        self.slots.iter().filter_map(|slot| if let Slot::Counter(_, count) = slot { Some(&**count) } else { None })
+    }
+
+    /// Counts a batch of every BatchNorm that a forward pass has not counted itself.
+    pub fn count_batch(&self) {
+        for count in self.counters() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// `num_batches_tracked` of every BatchNorm.
+    pub fn batches_counted(&self) -> Vec<i64> {
+        self.counters().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
+    /// The reverse of [`Registry::batches_counted`].
+    pub fn set_batches_counted(&self, counts: &[i64]) {
+        self.counters().zip(counts).for_each(|(count, &value)| count.store(value, Ordering::Relaxed));
+    }
+
     /// Every parameter and buffer; the tensors are the live ones, not copies.
     pub fn state_dict(&self) -> StateDict {
         let mut state = StateDict::new();

@@ -111,6 +111,21 @@ impl Encoder {
         self.registry.running_statistics()
     }
 
+    /// Counts a batch that went through a recorded forward pass.
+    pub fn count_batch(&self) {
+        self.registry.count_batch();
+    }
+
+    /// How many batches every BatchNorm has counted.
+    pub fn batches_counted(&self) -> Vec<i64> {
+        self.registry.batches_counted()
+    }
+
+    /// Makes the counts what [`Encoder::batches_counted`] gave.
+    pub fn set_batches_counted(&self, counts: &[i64]) {
+        self.registry.set_batches_counted(counts);
+    }
+
     /// The live state in PyTorch's order and names.
     pub fn state_dict(&self) -> StateDict {
         self.registry.state_dict()

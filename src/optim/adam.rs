@@ -6,11 +6,12 @@
 //! p -= lr m / (1 - b1^k) / (sqrt(u / (1 - b2^k)) + eps)
 //! ```
 
-use super::{Optimizer, StateEntry, become_unless, load_slots, slot_entries};
+use super::{Optimizer, Rate, StateEntry, load_slots, slot_entries};
 use crate::config::OptimizerConfig;
+use crate::native::lists::{self, Algorithm, Stepped};
 use crate::state::Parameter;
 use anyhow::{Result, bail};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 pub const BETAS: (f64, f64) = (0.9, 0.999);
 pub const EPSILON: f64 = 1e-8;
@@ -19,62 +20,50 @@ pub const EPSILON: f64 = 1e-8;
 pub struct Adam {
     parameters: Vec<Parameter>,
     weight_decay: f64,
-    steps: Vec<i64>,
-    /// Steps counted in `steps` that the device has left out, `[]` float64 on it; `None` as long as none could be.
-    left_out: Option<Tensor>,
+    steps: Steps,
     means: Vec<Option<Tensor>>,
     squares: Vec<Option<Tensor>>,
+}
+
+/// Steps taken of each parameter.
+#[derive(Debug)]
+enum Steps {
+    Here(Vec<i64>),
+    /// `[P]` float32 on the device: where it decides whether a step is taken, it alone knows their number.
+    There(Tensor),
+}
+
+impl Steps {
+    fn read(&self) -> Vec<i64> {
+        match self {
+            Steps::Here(steps) => steps.clone(),
+            Steps::There(steps) => {
+                let steps = steps.to_device(Device::Cpu).to_kind(Kind::Double);
+                Vec::<f64>::try_from(steps).expect("a vector").into_iter().map(|count| count as i64).collect()
+            }
+        }
+    }
 }
 
 impl Adam {
     pub fn new(config: &OptimizerConfig, parameters: Vec<Parameter>) -> Self {
         let none = || parameters.iter().map(|_| None).collect();
-        let (means, squares, steps) = (none(), none(), vec![0; parameters.len()]);
-        Adam { parameters, weight_decay: config.weight_decay, steps, left_out: None, means, squares }
-    }
-}
-
-impl Adam {
-    /// The step of parameter `i` where the device knows whether it is taken, and how many were before.
-    fn step_on_device(&mut self, i: usize, gradient: &Tensor, left_out: &Tensor, lr: f64) {
-        let (b1, b2) = BETAS;
-        let mut value = self.parameters[i].tensor.detach();
-        let before = self.left_out.as_ref().expect("set before");
-        let exponent = before.neg() + self.steps[i] as f64; // [] float64
-        let correction = |beta: f64| (&exponent * beta.ln()).expm1().neg();
-        let (first, second) = (correction(b1), correction(b2));
-        let mean = self.means[i].get_or_insert_with(|| value.zeros_like());
-        let next_mean = mean.lerp(gradient, 1.0 - b1);
-        let square = self.squares[i].get_or_insert_with(|| value.zeros_like());
-        let next_square = &*square * b2 + gradient * gradient * (1.0 - b2);
-        let denominator = next_square.sqrt() / second.sqrt() + EPSILON;
-        let next = &value - &next_mean * (first.reciprocal() * lr) / denominator;
-        become_unless(Some(left_out), mean, &next_mean);
-        become_unless(Some(left_out), square, &next_square);
-        become_unless(Some(left_out), &mut value, &next);
+        let (means, squares, steps) = (none(), none(), Steps::Here(vec![0; parameters.len()]));
+        Adam { parameters, weight_decay: config.weight_decay, steps, means, squares }
     }
 
-    fn run(&mut self, lr: f64, left_out: Option<&Tensor>) {
-        let _guard = tch::no_grad_guard();
+    fn step_here(&mut self, lr: f64) {
         let (b1, b2) = BETAS;
-        if let Some(flag) = left_out {
-            self.left_out.get_or_insert_with(|| Tensor::zeros([], (Kind::Double, flag.device())));
-        }
-        // Once some steps may have been left out, only the device knows their number.
-        let never = self.left_out.as_ref().map(|count| count.zeros_like().to_kind(Kind::Bool));
-        for i in 0..self.parameters.len() {
-            let gradient = self.parameters[i].tensor.grad();
+        let mut steps = self.steps.read();
+        for (i, parameter) in self.parameters.iter().enumerate() {
+            let gradient = parameter.tensor.grad();
             if !gradient.defined() {
                 continue;
             }
-            let mut value = self.parameters[i].tensor.detach();
+            let mut value = parameter.tensor.detach();
             let gradient = if self.weight_decay == 0.0 { gradient } else { gradient + &value * self.weight_decay };
-            self.steps[i] += 1;
-            if let Some(never) = &never {
-                self.step_on_device(i, &gradient, left_out.unwrap_or(never), lr);
-                continue;
-            }
-            let exponent = self.steps[i] as f64;
+            steps[i] += 1;
+            let exponent = steps[i] as f64;
             let (first, second) = (1.0 - b1.powf(exponent), 1.0 - b2.powf(exponent));
             let mean = self.means[i].get_or_insert_with(|| value.zeros_like());
             let _ = mean.lerp_(&gradient, 1.0 - b1);
@@ -84,27 +73,51 @@ impl Adam {
             let denominator = square.sqrt().g_div_scalar_(second.sqrt()).g_add_scalar_(EPSILON);
             let _ = value.addcdiv_(&(&*mean * (-lr / first)), &denominator);
         }
-        if let (Some(count), Some(flag)) = (&mut self.left_out, left_out) {
-            let _ = count.g_add_(&flag.to_kind(Kind::Double));
+        self.steps = Steps::Here(steps);
+    }
+
+    /// The same in a few launches, reading no number of the host's.
+    fn step_there(&mut self, rate: &Rate, left_out: Option<&Tensor>) {
+        let trained = |p: &Parameter| p.tensor.grad().defined();
+        let chosen: Vec<usize> = (0..self.parameters.len()).filter(|&i| trained(&self.parameters[i])).collect();
+        let Some(&first) = chosen.first() else { return };
+        let device = self.parameters[first].tensor.device();
+        if let Steps::Here(steps) = &self.steps {
+            let steps: Vec<f32> = steps.iter().map(|&count| count as f32).collect();
+            self.steps = Steps::There(Tensor::from_slice(&steps).to_device(device));
         }
+        let Steps::There(steps) = &self.steps else { unreachable!("just put there") };
+        let values: Vec<Tensor> = chosen.iter().map(|&i| self.parameters[i].tensor.detach()).collect();
+        let gradients: Vec<Tensor> = chosen.iter().map(|&i| self.parameters[i].tensor.grad()).collect();
+        let steps: Vec<Tensor> = chosen.iter().map(|&i| steps.get(i as i64)).collect();
+        let moments = |slots: &mut [Option<Tensor>]| -> Vec<Tensor> {
+            let of =
+                |(&i, value): (&usize, &Tensor)| slots[i].get_or_insert_with(|| value.zeros_like()).shallow_clone();
+            chosen.iter().zip(&values).map(of).collect()
+        };
+        let (means, squares) = (moments(&mut self.means), moments(&mut self.squares));
+        let state: &[&[Tensor]] = &[&means, &squares, &steps];
+        let stepped = Stepped { values: &values, gradients: &gradients, state, lr: &rate.tensor(device), left_out };
+        let algorithm = Algorithm::Adam { decay: self.weight_decay, betas: BETAS, epsilon: EPSILON };
+        lists::step(stepped, algorithm).unwrap();
     }
 }
 
 impl Optimizer for Adam {
-    fn step(&mut self, lr: f64) {
-        self.run(lr, None);
-    }
-
-    fn step_unless(&mut self, left_out: &Tensor, lr: f64) {
-        self.run(lr, Some(left_out));
+    fn step(&mut self, rate: &Rate, left_out: Option<&Tensor>) {
+        let _guard = tch::no_grad_guard();
+        match (rate.there(), left_out) {
+            (None, None) => self.step_here(rate.number()),
+            _ => self.step_there(rate, left_out),
+        }
     }
 
     fn state(&self) -> Vec<StateEntry> {
         let mut entries = Vec::new();
-        let left_out = self.left_out.as_ref().map_or(0, |count| count.double_value(&[]) as i64);
+        let steps = self.steps.read();
         let (means, squares) = (slot_entries(&self.means, "exp_avg"), slot_entries(&self.squares, "exp_avg_sq"));
         for (mean, square) in means.into_iter().zip(squares) {
-            entries.push((mean.0, "step", Tensor::from((self.steps[mean.0] - left_out) as f32)));
+            entries.push((mean.0, "step", Tensor::from(steps[mean.0] as f32)));
             entries.push(mean);
             entries.push(square);
         }
@@ -122,7 +135,7 @@ impl Optimizer for Adam {
         }
         load_slots(&mut self.means, &self.parameters, "exp_avg", get)?;
         load_slots(&mut self.squares, &self.parameters, "exp_avg_sq", get)?;
-        (self.steps, self.left_out) = (steps, None);
+        self.steps = Steps::Here(steps);
         Ok(())
     }
 }

@@ -11,11 +11,21 @@
 mod together;
 
 use crate::memory;
-pub(super) use crate::native::lists::Momentum as Rule;
 use std::ops::Range;
 use std::sync::Mutex;
 use tch::{Device, Kind, Tensor};
 use together::Shared;
+
+/// `g += decay p; m = momentum m + rate g; p -= step m` for every value p, gradient g and buffer m, where `rate` is
+/// multiplied with `eeta |p| / |g|` (1 where either norm is 0) if `eeta` is set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Rule {
+    pub decay: f64,
+    pub momentum: f64,
+    pub rate: f64,
+    pub step: f64,
+    pub eeta: Option<f64>,
+}
 
 /// One parameter: value, gradient, momentum buffer, all of one layout in memory.
 pub(super) struct Work<'a> {

@@ -9,10 +9,10 @@
 //! Excluded parameters (BatchNorm and biases by default) take neither decay nor
 //! adaptation: trust 1 and wd 0.
 
-use super::fused::Rule;
 use super::momentum::Buffered;
-use super::{Optimizer, StateEntry};
+use super::{Optimizer, Rate, StateEntry};
 use crate::config::OptimizerConfig;
+use crate::native::lists::Algorithm;
 use crate::state::{Parameter, Role};
 use anyhow::Result;
 use tch::Tensor;
@@ -42,24 +42,16 @@ impl Lars {
         let buffered = Buffered::new(parameters);
         Lars { buffered, adapted, momentum: config.momentum, weight_decay: config.weight_decay }
     }
-
-    fn run(&mut self, lr: f64, left_out: Option<&Tensor>) {
-        let Lars { adapted, momentum, weight_decay, .. } = self;
-        let rule = |index: usize| {
-            let (decay, eeta) = if adapted[index] { (*weight_decay, Some(EETA)) } else { (0.0, None) };
-            Rule { decay, momentum: *momentum, rate: lr, step: 1.0, eeta }
-        };
-        self.buffered.step(rule, left_out);
-    }
 }
 
 impl Optimizer for Lars {
-    fn step(&mut self, lr: f64) {
-        self.run(lr, None);
-    }
-
-    fn step_unless(&mut self, left_out: &Tensor, lr: f64) {
-        self.run(lr, Some(left_out));
+    fn step(&mut self, rate: &Rate, left_out: Option<&Tensor>) {
+        let Lars { adapted, momentum, weight_decay, .. } = self;
+        let algorithm = |index: usize| {
+            let (decay, eeta) = if adapted[index] { (*weight_decay, Some(EETA)) } else { (0.0, None) };
+            Algorithm::Lars { decay, momentum: *momentum, eeta }
+        };
+        self.buffered.step(algorithm, rate, left_out);
     }
 
     fn state(&self) -> Vec<StateEntry> {

@@ -7,6 +7,7 @@ mod fused;
 mod lars;
 mod lbfgs;
 mod momentum;
+mod rate;
 mod scaler;
 mod schedule;
 mod sgd;
@@ -15,6 +16,7 @@ mod update;
 pub use adam::Adam;
 pub use lars::Lars;
 pub use lbfgs::Lbfgs;
+pub use rate::Rate;
 pub use scaler::Scaler;
 pub use schedule::{Schedule, scaled_lr};
 pub use sgd::Sgd;
@@ -31,12 +33,10 @@ pub type StateEntry = (usize, &'static str, Tensor);
 
 /// An optimisation algorithm over a fixed list of parameters.
 pub trait Optimizer {
-    /// Updates every parameter that has a gradient, with this step's learning rate, and clears nothing.
-    fn step(&mut self, lr: f64);
-
-    /// As [`Optimizer::step`], but where `left_out`, `[]` bool on the parameters' device, is true, no parameter and no
-    /// state changes. The device decides: nothing waits for it.
-    fn step_unless(&mut self, left_out: &Tensor, lr: f64);
+    /// Updates every parameter that has a gradient, with this step's learning rate, and clears nothing. Where `left_out`,
+    /// `[]` float32 on the parameters' device, is 1 and not 0, no parameter and no state changes: the device decides, and
+    /// nothing waits for it.
+    fn step(&mut self, rate: &Rate, left_out: Option<&Tensor>);
 
     /// The state to save; the tensors are live.
     fn state(&self) -> Vec<StateEntry>;
@@ -59,8 +59,12 @@ pub fn build(config: &OptimizerConfig, parameters: Vec<Parameter>) -> Result<Box
     })
 }
 
-/// Sets all gradients to 0. They keep their memory.
-pub fn zero_gradients(parameters: &[Parameter]) {
+/// Makes the parameters ready for a backward pass. In main memory gradients become 0 and keep their place; on a device
+/// they are dropped, and those of the backward pass take their place without an addition.
+pub fn clear_gradients(parameters: &[Parameter]) {
+    if parameters.iter().any(|parameter| parameter.tensor.device() != tch::Device::Cpu) {
+        return lists::drop_gradients(parameters.iter().map(|parameter| &parameter.tensor)).unwrap();
+    }
     let gradients = parameters.iter().map(|parameter| parameter.tensor.grad()).filter(Tensor::defined);
     let _guard = tch::no_grad_guard();
     lists::zero(&gradients.map(|mut gradient| gradient.detach_()).collect::<Vec<_>>()).unwrap();
@@ -75,15 +79,6 @@ pub fn gradient_norm(parameters: &[Parameter]) -> Tensor {
         return Tensor::zeros([], (Kind::Float, tch::Device::Cpu));
     }
     Tensor::stack(&norms, 0).norm()
-}
-
-/// Makes `target` what `next` is, but where `left_out`, `[]` bool, is true it stays.
-fn become_unless(left_out: Option<&Tensor>, target: &mut Tensor, next: &Tensor) {
-    match left_out {
-        None => target.copy_(next),
-        // Chosen, not multiplied: what is left out may not be finite.
-        Some(left_out) => target.copy_(&target.where_self(left_out, next)),
-    }
 }
 
 /// Reads one saved tensor per parameter into `slots`.

@@ -2,8 +2,8 @@
 //! that is taken in the way that is fastest where they lie.
 
 use super::fused::{Rule, Walk, Work};
-use super::{StateEntry, become_unless, load_slots, slot_entries};
-use crate::native::lists;
+use super::{Rate, StateEntry, load_slots, slot_entries};
+use crate::native::lists::{self, Algorithm, Stepped};
 use crate::state::Parameter;
 use anyhow::Result;
 use tch::Tensor;
@@ -20,7 +20,7 @@ pub(super) struct Buffered {
     walk: Walk,
 }
 
-/// Parameters of one rule that are stepped as lists.
+/// Parameters of one algorithm that are stepped as lists.
 #[derive(Default)]
 struct Lists {
     values: Vec<Tensor>,
@@ -38,12 +38,13 @@ impl Buffered {
         &self.parameters
     }
 
-    /// Takes the step of every parameter that has a gradient, by the rule of its index; where `left_out`, `[]` bool on
-    /// their device, is true, nothing changes. Waits for nothing.
-    pub fn step(&mut self, rule: impl Fn(usize) -> Rule, left_out: Option<&Tensor>) {
+    /// Takes the step of every parameter that has a gradient, by the algorithm of its index; where `left_out`, `[]`
+    /// float32 on their device, is not 0, nothing changes. Waits for nothing.
+    pub fn step(&mut self, algorithm: impl Fn(usize) -> Algorithm, rate: &Rate, left_out: Option<&Tensor>) {
         let _guard = tch::no_grad_guard();
+        let on_host = rate.there().is_none() && left_out.is_none();
         let mut values: Vec<Tensor> = self.parameters.iter().map(|parameter| parameter.tensor.detach()).collect();
-        let (mut work, mut others) = (Vec::with_capacity(values.len()), Vec::<(Rule, Lists)>::new());
+        let (mut work, mut others) = (Vec::with_capacity(values.len()), Vec::<(Algorithm, Lists)>::new());
         for (index, ((value, buffer), parameter)) in
             values.iter_mut().zip(&mut self.buffers).zip(&self.parameters).enumerate()
         {
@@ -51,16 +52,14 @@ impl Buffered {
             if !gradient.defined() {
                 continue;
             }
-            let rule = rule(index);
+            let algorithm = algorithm(index);
             // Zeros at first make m the first update.
             let buffer = buffer.get_or_insert_with(|| value.zeros_like());
-            if let Some(left_out) = left_out {
-                step_unless(left_out, value, gradient, buffer, rule);
-            } else if Work::fits(value, &gradient, buffer) {
-                work.push(Work::of(value, gradient, buffer, rule));
+            if on_host && Work::fits(value, &gradient, buffer) {
+                work.push(Work::of(value, gradient, buffer, rule(algorithm, rate.number())));
             } else {
-                let place = others.iter().position(|(other, _)| *other == rule).unwrap_or_else(|| {
-                    others.push((rule, Lists::default()));
+                let place = others.iter().position(|(other, _)| *other == algorithm).unwrap_or_else(|| {
+                    others.push((algorithm, Lists::default()));
                     others.len() - 1
                 });
                 let lists = &mut others[place].1;
@@ -70,8 +69,10 @@ impl Buffered {
             }
         }
         self.walk.run(work);
-        for (rule, Lists { values, gradients, buffers }) in others {
-            lists::momentum_step(&values, &gradients, &buffers, rule).unwrap();
+        for (algorithm, Lists { values, gradients, buffers }) in others {
+            let lr = rate.tensor(values[0].device());
+            let (values, gradients, state) = (&values, &gradients, &[&buffers[..]]);
+            lists::step(Stepped { values, gradients, state, lr: &lr, left_out }, algorithm).unwrap();
         }
     }
 
@@ -86,24 +87,13 @@ impl Buffered {
     }
 }
 
-/// The step of one parameter; no operation waits for a norm.
-fn step_unless(left_out: &Tensor, value: &mut Tensor, gradient: Tensor, buffer: &mut Tensor, rule: Rule) {
-    let decayed = if rule.decay == 0.0 { gradient } else { gradient + &*value * rule.decay };
-    let update = match rule.eeta {
-        Some(eeta) => {
-            let (p_norm, g_norm) = (value.norm(), decayed.norm());
-            // 0/0 and x/0 never win over the 1.
-            let usable = p_norm.gt(0.0).logical_and(&g_norm.gt(0.0));
-            let one = value.new_ones([], (value.kind(), value.device()));
-            let trust = (p_norm / g_norm * eeta).where_self(&usable, &one);
-            decayed * (trust * rule.rate)
-        }
-        None => decayed * rule.rate,
-    };
-    let m = &*buffer * rule.momentum + update;
-    let next = &*value - &m * rule.step;
-    become_unless(Some(left_out), buffer, &m);
-    become_unless(Some(left_out), value, &next);
+/// The same step of one parameter in main memory.
+fn rule(algorithm: Algorithm, lr: f64) -> Rule {
+    match algorithm {
+        Algorithm::Sgd { decay, momentum } => Rule { decay, momentum, rate: 1.0, step: lr, eeta: None },
+        Algorithm::Lars { decay, momentum, eeta } => Rule { decay, momentum, rate: lr, step: 1.0, eeta },
+        Algorithm::Adam { .. } => unreachable!("Adam has no momentum buffer"),
+    }
 }
 
 #[cfg(test)]
@@ -118,9 +108,9 @@ mod tests {
         (Tensor::arange(count, (Kind::Double, Device::Cpu)) * (0.37 + salt)).sin().view(shape)
     }
 
-    /// Three steps over parameters of a kind, by one rule for weights and one for the rest.
-    fn trained(kind: Kind, left_out: Option<bool>) -> Vec<Tensor> {
-        let shapes: [&[i64]; 5] = [&[40, 30], &[7], &[8, 3, 3, 3], &[5], &[64, 64]];
+    /// Three steps over parameters of a kind, by one algorithm for weights and one for the rest.
+    fn trained(kind: Kind, rate: Rate, left_out: Option<f32>, sgd: bool) -> Vec<Tensor> {
+        let shapes: [&[i64]; 6] = [&[40, 30], &[7], &[8, 3, 3, 3], &[5], &[64, 64], &[6, 4, 1, 1]];
         let parameters: Vec<Parameter> = shapes
             .iter()
             .enumerate()
@@ -133,40 +123,50 @@ mod tests {
         // A parameter of zeros has no trust ratio.
         let _ = tch::no_grad(|| parameters[3].tensor.detach().zero_());
         let mut buffered = Buffered::new(parameters.clone());
-        let rule = |index: usize| Rule {
-            decay: if shapes[index].len() > 1 { 0.1 } else { 0.0 },
-            momentum: 0.9,
-            rate: 0.3,
-            step: 0.5,
-            eeta: (shapes[index].len() > 1 || index == 3).then_some(0.02),
+        let algorithm = |index: usize| {
+            let (decay, momentum) = (if shapes[index].len() > 1 { 0.1 } else { 0.0 }, 0.9);
+            let eeta = (shapes[index].len() > 1 || index == 3).then_some(0.02);
+            if sgd { Algorithm::Sgd { decay, momentum } } else { Algorithm::Lars { decay, momentum, eeta } }
         };
         for step in 0..3 {
-            super::super::zero_gradients(&parameters);
+            super::super::clear_gradients(&parameters);
             for (i, p) in parameters.iter().enumerate() {
                 let gradient = wave(shapes[i], 2.0 + f64::from(step) + i as f64).to_kind(kind);
                 (&p.tensor * gradient).sum(kind).backward();
             }
-            buffered.step(rule, left_out.map(Tensor::from).as_ref());
+            if left_out == Some(1.0) {
+                let _ = tch::no_grad(|| parameters[0].tensor.grad().fill_(f64::INFINITY));
+            }
+            buffered.step(algorithm, &rate, left_out.map(Tensor::from).as_ref());
         }
         let state = buffered.state().into_iter().map(|(_, _, buffer)| buffer);
         parameters.iter().map(|p| p.tensor.detach()).chain(state).map(|t| t.to_kind(Kind::Double)).collect()
     }
 
-    /// float32 in main memory is walked over, float64 goes through the lists that a GPU's parameters go through, and a
-    /// step that may be left out through tensors one by one.
+    /// float32 in main memory is walked over; float64 goes through the lists that a GPU's parameters go through, with and
+    /// without a step's being left out.
     #[test]
     fn every_way_of_stepping_is_the_same_step() {
-        let [walked, listed, one_by_one] =
-            [(Kind::Float, None), (Kind::Double, None), (Kind::Double, Some(false))].map(|(k, l)| trained(k, l));
-        assert_eq!(listed.len(), 10);
-        for (place, (a, b)) in listed.iter().zip(&one_by_one).enumerate() {
-            assert!(a.allclose(b, 1e-12, 1e-13, false), "{place}: {:e}", (a - b).abs().max().double_value(&[]));
+        for sgd in [false, true] {
+            // Exact in float32, as the tensor has it.
+            let there = || Rate::as_tensor(0.25, Device::Cpu);
+            let walked = trained(Kind::Float, Rate::from(0.25), None, sgd);
+            let listed = trained(Kind::Double, there(), None, sgd);
+            assert_eq!(listed.len(), 12);
+            for other in
+                [trained(Kind::Double, Rate::from(0.25), None, sgd), trained(Kind::Double, there(), Some(0.0), sgd)]
+            {
+                for (place, (a, b)) in listed.iter().zip(&other).enumerate() {
+                    assert!(a.allclose(b, 1e-12, 1e-13, false), "{place}: {:e}", (a - b).abs().max().double_value(&[]));
+                }
+            }
+            for (place, (a, b)) in listed.iter().zip(&walked).enumerate() {
+                assert!(a.allclose(b, 1e-5, 1e-6, false), "{place}: {:e}", (a - b).abs().max().double_value(&[]));
+            }
+            let still = trained(Kind::Double, there(), Some(1.0), sgd);
+            assert!(still[6..].iter().all(|buffer| buffer.count_nonzero(None).int64_value(&[]) == 0));
+            assert_eq!(still[0], wave(&[40, 30], 0.0), "a step left out changes nothing");
+            assert_ne!(still[0], listed[0]);
         }
-        for (place, (a, b)) in listed.iter().zip(&walked).enumerate() {
-            assert!(a.allclose(b, 1e-5, 1e-6, false), "{place}: {:e}", (a - b).abs().max().double_value(&[]));
-        }
-        let still = trained(Kind::Double, Some(true));
-        assert!(still[5..].iter().all(|buffer| buffer.count_nonzero(None).int64_value(&[]) == 0));
-        assert_ne!(still[0], listed[0]);
     }
 }

@@ -11,7 +11,8 @@
 //! statistics as they were. An activation that overflows would make them NaN,
 //! and the network of no use for ever.
 
-use super::{Optimizer, become_unless};
+use super::{Optimizer, Rate};
+use crate::native::lists;
 use crate::state::{Parameter, ScalerState};
 use anyhow::{Result, bail};
 use tch::{Device, Kind, Tensor};
@@ -68,19 +69,18 @@ impl Scaler {
 
     /// Unscales the parameters' gradients, lets the optimiser step if all of them are finite, and moves the scale. Gives
     /// `[2]` float32 on the device: 1 if the step was left out, else 0; the scale of the next step.
-    pub fn step(&mut self, optimizer: &mut dyn Optimizer, parameters: &[Parameter], lr: f64) -> Tensor {
+    pub fn step(&mut self, optimizer: &mut dyn Optimizer, parameters: &[Parameter], rate: &Rate) -> Tensor {
         let _guard = tch::no_grad_guard();
         let overflowed = self.unscale(parameters);
         if self.device == Device::Cpu {
             // Reading waits for nothing here, and the fused step of the CPU knows no conditions.
             match overflowed.double_value(&[]) == 0.0 {
-                true => optimizer.step(lr),
+                true => optimizer.step(rate, None),
                 false => self.recall_statistics(None),
             }
         } else {
-            let left_out = overflowed.ne(0.0);
-            optimizer.step_unless(&left_out, lr);
-            self.recall_statistics(Some(&left_out.logical_not()));
+            optimizer.step(rate, Some(&overflowed));
+            self.recall_statistics(Some(&overflowed.eq(0.0)));
         }
         self.move_scale(&overflowed);
         Tensor::stack(&[&overflowed, &self.scale], 0)
@@ -88,15 +88,11 @@ impl Scaler {
 
     /// Divides the gradients by the scale; `[]` float32 is 1 if one of them is not finite, else 0.
     fn unscale(&self, parameters: &[Parameter]) -> Tensor {
-        let mut overflowed = Tensor::zeros([], (Kind::Float, self.device));
+        let overflowed = Tensor::zeros([], (Kind::Float, self.device));
         // As PyTorch inverts it, so that the gradients have its bits.
         let inverse = self.scale.to_kind(Kind::Double).reciprocal().to_kind(Kind::Float);
-        for parameter in parameters {
-            let mut gradient = parameter.tensor.grad();
-            if gradient.defined() {
-                gradient.internal_amp_non_finite_check_and_unscale(&mut overflowed, &inverse);
-            }
-        }
+        let gradients: Vec<Tensor> = parameters.iter().map(|p| p.tensor.grad()).filter(Tensor::defined).collect();
+        lists::unscale(&gradients, &overflowed, &inverse).unwrap();
         overflowed
     }
 
@@ -104,7 +100,11 @@ impl Scaler {
     fn recall_statistics(&mut self, good: Option<&Tensor>) {
         for (live, before) in &mut self.statistics {
             if let Some(before) = before {
-                become_unless(good, live, before);
+                match good {
+                    // Chosen, not multiplied: what is left out may not be finite.
+                    Some(good) => live.copy_(&live.where_self(good, before)),
+                    None => live.copy_(before),
+                }
             }
         }
     }
@@ -165,7 +165,7 @@ mod tests {
 
     /// Gradients of `step`, times `scale`; those of one parameter infinite when asked for.
     fn set_gradients(parameters: &[Parameter], step: i64, scale: f64, infinite: bool) {
-        optim::zero_gradients(parameters);
+        optim::clear_gradients(parameters);
         for p in parameters {
             let wanted = (p.tensor.detach() + step as f64).cos() * scale;
             let wanted = if infinite && p.name == "b" { wanted / 0.0 } else { wanted };
@@ -197,10 +197,11 @@ mod tests {
             for step in 0..8 {
                 let left_out = [0, 3, 4].contains(&step);
                 set_gradients(&on_device, step, 1.0, left_out);
-                first.step_unless(&Tensor::from(left_out), 0.1);
+                let flag = Tensor::from(f32::from(u8::from(left_out)));
+                first.step(&Rate::as_tensor(0.1, Device::Cpu), Some(&flag));
                 if !left_out {
                     set_gradients(&on_host, step, 1.0, false);
-                    second.step(0.1);
+                    second.step(&Rate::from(0.1), None);
                 }
                 for (a, b) in values(&on_device).iter().zip(values(&on_host)) {
                     assert!((a - b).abs() < 1e-6, "{name} {momentum}, step {step}: {a} and {b}");
@@ -232,7 +233,7 @@ mod tests {
         for (step, (overflow, scale, tracker)) in course.into_iter().enumerate() {
             let before = values(&parameters);
             set_gradients(&parameters, step as i64, scaler.state().scale, overflow);
-            let seen = Vec::<f32>::try_from(scaler.step(optimizer.as_mut(), &parameters, 0.1)).unwrap();
+            let seen = Vec::<f32>::try_from(scaler.step(optimizer.as_mut(), &parameters, &Rate::from(0.1))).unwrap();
             assert_eq!(seen, [f32::from(u8::from(overflow)), scale as f32]);
             assert_eq!((scaler.state().scale, scaler.state().growth_tracker), (scale, tracker), "step {step}");
             assert_eq!(values(&parameters) == before, overflow, "step {step}");
@@ -264,8 +265,8 @@ mod tests {
         let mut second = optim::build(&config(OptimizerName::Adam, 0.9), plain.clone()).unwrap();
         set_gradients(&scaled, 1, 65536.0, false);
         set_gradients(&plain, 1, 1.0, false);
-        let _ = scaler.step(first.as_mut(), &scaled, 0.1);
-        second.step(0.1);
+        let _ = scaler.step(first.as_mut(), &scaled, &Rate::from(0.1));
+        second.step(&Rate::from(0.1), None);
         // A power of two: exact.
         assert_eq!(values(&scaled), values(&plain));
     }

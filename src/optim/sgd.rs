@@ -4,10 +4,10 @@
 //! g += wd p      m = g at first, then mu m + g      p -= lr m
 //! ```
 
-use super::fused::Rule;
 use super::momentum::Buffered;
-use super::{Optimizer, StateEntry, become_unless};
+use super::{Optimizer, Rate, StateEntry};
 use crate::config::OptimizerConfig;
+use crate::native::lists::{self, Algorithm, Stepped};
 use crate::state::Parameter;
 use anyhow::Result;
 use tch::Tensor;
@@ -25,36 +25,38 @@ impl Sgd {
         Sgd { buffered, momentum: config.momentum, weight_decay: config.weight_decay }
     }
 
-    fn run(&mut self, lr: f64, left_out: Option<&Tensor>) {
-        let &mut Sgd { momentum, weight_decay, .. } = self;
-        if momentum == 0.0 {
-            return self.run_without_momentum(lr, left_out);
-        }
-        let rule = Rule { decay: weight_decay, momentum, rate: 1.0, step: lr, eeta: None };
-        self.buffered.step(|_| rule, left_out);
-    }
-
     /// No buffer, as PyTorch has none then.
-    fn run_without_momentum(&self, lr: f64, left_out: Option<&Tensor>) {
+    fn step_without_momentum(&self, rate: &Rate, left_out: Option<&Tensor>) {
         let _guard = tch::no_grad_guard();
-        for parameter in self.buffered.parameters() {
-            let gradient = parameter.tensor.grad();
-            if gradient.defined() {
-                let mut value = parameter.tensor.detach();
-                let next = &value - (gradient + &value * self.weight_decay) * lr;
-                become_unless(left_out, &mut value, &next);
+        let trained = |parameter: &&Parameter| parameter.tensor.grad().defined();
+        let (values, gradients): (Vec<Tensor>, Vec<Tensor>) = self
+            .buffered
+            .parameters()
+            .iter()
+            .filter(trained)
+            .map(|parameter| (parameter.tensor.detach(), parameter.tensor.grad()))
+            .unzip();
+        let Some(first) = values.first() else { return };
+        if rate.there().is_none() && left_out.is_none() {
+            for (mut value, gradient) in values.into_iter().zip(gradients) {
+                let next = &value - (gradient + &value * self.weight_decay) * rate.number();
+                value.copy_(&next);
             }
+            return;
         }
+        let (lr, decay) = (rate.tensor(first.device()), self.weight_decay);
+        let stepped = Stepped { values: &values, gradients: &gradients, state: &[], lr: &lr, left_out };
+        lists::step(stepped, Algorithm::Sgd { decay, momentum: 0.0 }).unwrap();
     }
 }
 
 impl Optimizer for Sgd {
-    fn step(&mut self, lr: f64) {
-        self.run(lr, None);
-    }
-
-    fn step_unless(&mut self, left_out: &Tensor, lr: f64) {
-        self.run(lr, Some(left_out));
+    fn step(&mut self, rate: &Rate, left_out: Option<&Tensor>) {
+        let &mut Sgd { momentum, weight_decay: decay, .. } = self;
+        match momentum {
+            0.0 => self.step_without_momentum(rate, left_out),
+            momentum => self.buffered.step(|_| Algorithm::Sgd { decay, momentum }, rate, left_out),
+        }
     }
 
     fn state(&self) -> Vec<StateEntry> {

@@ -1,6 +1,6 @@
 //! What happens to the parameters around one backward pass, with loss scaling and without.
 
-use super::{Optimizer, Scaler, zero_gradients};
+use super::{Optimizer, Rate, Scaler, clear_gradients};
 use crate::state::Parameter;
 use tch::Tensor;
 
@@ -12,13 +12,13 @@ pub struct Update<'a> {
 }
 
 impl<'a> Update<'a> {
-    /// Sets all gradients to 0; with a scaler, remembers what the forward pass is going to change.
+    /// Clears the gradients; with a scaler, remembers what the forward pass is going to change.
     pub fn begin(
         optimizer: &'a mut dyn Optimizer,
         parameters: &'a [Parameter],
         mut scaler: Option<&'a mut Scaler>,
     ) -> Update<'a> {
-        zero_gradients(parameters);
+        clear_gradients(parameters);
         if let Some(scaler) = &mut scaler {
             scaler.remember_statistics();
         }
@@ -34,11 +34,11 @@ impl<'a> Update<'a> {
     }
 
     /// From gradients to parameters. With a scaler, gives what [`Scaler::step`] gives.
-    pub fn finish(self, lr: f64) -> Option<Tensor> {
+    pub fn finish(self, rate: &Rate) -> Option<Tensor> {
         match self.scaler {
-            Some(scaler) => Some(scaler.step(self.optimizer, self.parameters, lr)),
+            Some(scaler) => Some(scaler.step(self.optimizer, self.parameters, rate)),
             None => {
-                self.optimizer.step(lr);
+                self.optimizer.step(rate, None);
                 None
             }
         }

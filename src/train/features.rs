@@ -43,10 +43,9 @@ impl Features {
         self.values.size()[1]
     }
 
-    /// The images at `indices`, in that order.
-    pub fn select(&self, indices: &[i64]) -> Features {
-        let rows = Tensor::from_slice(indices).to_device(self.values.device());
-        Features { values: self.values.index_select(0, &rows), labels: self.labels.index_select(0, &rows) }
+    /// The images at `rows`, i64 on the same device, in that order.
+    pub fn select(&self, rows: &Tensor) -> Features {
+        Features { values: self.values.index_select(0, rows), labels: self.labels.index_select(0, rows) }
     }
 
     /// The same tensors, not copies of them.
@@ -104,24 +103,28 @@ impl Extractor<'_> {
             self.seed,
             self.workers,
         )?
-        .with_share(self.ranks.share_of_batches());
+        .with_share(self.ranks.share_of_batches())
+        .deliver_to(self.encoder.device());
         let mut bar = self.console.progress(&format!("features of {}", split.name), split.len() as u64, "images");
         let mut batches = loader.epoch(epoch, 0);
         if self.ranks.count() > 1 {
-            return self.each_round(split.len(), &mut batches, &mut consume);
+            return self.each_round(split, &mut batches, &mut consume);
         }
-        for batch in batches {
-            let batch = batch?;
-            let hidden = self.encoder.hidden(&self.encoder.prepare(&batch.images), Pass::eval(self.compute));
-            if hidden.isfinite().all().int64_value(&[]) == 0 {
-                bail!(
-                    "the encoder's features of {} are not finite; use --precision fp32 or another checkpoint",
-                    split.name
-                );
-            }
+        // One batch is looked at while the device works on the next: looking waits for it.
+        let mut before: Option<Tensor> = None;
+        let mut hand_on = |hidden: Tensor| -> Result<()> {
+            self.check(&hidden, &split.name)?;
             consume(&hidden)?;
-            bar.advance(batch.samples.len() as u64);
+            bar.advance(hidden.size()[0] as u64);
+            Ok(())
+        };
+        for batch in batches {
+            let hidden = self.encoder.hidden(&self.encoder.prepare(&batch?.images), Pass::eval(self.compute));
+            if let Some(hidden) = before.replace(hidden) {
+                hand_on(hidden)?;
+            }
         }
+        before.map(hand_on).transpose()?;
         bar.finish();
         Ok(())
     }
@@ -130,11 +133,11 @@ impl Extractor<'_> {
     /// order. The batches are those of one process, and so are the numbers.
     fn each_round(
         &self,
-        images: usize,
+        split: &Split,
         batches: &mut Epoch,
         consume: &mut impl FnMut(&Tensor) -> Result<()>,
     ) -> Result<()> {
-        let ranks = self.ranks.count();
+        let (ranks, images) = (self.ranks.count(), split.len());
         let width = self.encoder.trunk_width();
         let sizes: Vec<i64> =
             (0..images).step_by(BATCH_IMAGES).map(|first| BATCH_IMAGES.min(images - first) as i64).collect();
@@ -144,16 +147,17 @@ impl Extractor<'_> {
                 .transpose()?
                 .map(|batch| self.encoder.hidden(&self.encoder.prepare(&batch.images), Pass::eval(self.compute)));
             for hidden in self.ranks.gather_round(own.as_ref(), round[0], width, round, self.encoder.device())? {
-                self.check(&hidden)?;
+                self.check(&hidden, &split.name)?;
                 consume(&hidden)?;
             }
         }
         Ok(())
     }
 
-    fn check(&self, hidden: &Tensor) -> Result<()> {
+    /// Waits for the device.
+    fn check(&self, hidden: &Tensor, images: &str) -> Result<()> {
         if hidden.isfinite().all().int64_value(&[]) == 0 {
-            bail!("the encoder's features are not finite; use --precision fp32 or another checkpoint");
+            bail!("the encoder's features of {images} are not finite; use --precision fp32 or another checkpoint");
         }
         Ok(())
     }

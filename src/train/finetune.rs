@@ -20,7 +20,7 @@ use crate::config::{EarlyStopOn, Evaluate, Precision};
 use crate::device;
 use crate::loader::{Loader, Order, Rendering};
 use crate::model::{Encoder, Pass};
-use crate::optim::{self, Optimizer, Scaler, Schedule, Update};
+use crate::optim::{self, Optimizer, Rate, Scaler, Schedule, Update};
 use crate::report::EvalRecord;
 use crate::state::Parameter;
 use anyhow::Result;
@@ -84,6 +84,7 @@ struct Network {
     encoder: Encoder,
     parameters: Vec<Parameter>,
     optimizer: Box<dyn Optimizer>,
+    rate: Rate,
     /// With fp16 only.
     scaler: Option<Scaler>,
     schedule: Schedule,
@@ -122,6 +123,7 @@ impl Network {
         let batch = batch_size(run, train.len());
         let loader = |split, transform, order, batch| {
             Loader::new(Arc::clone(split), Rendering::Single(transform), order, batch, run.seed, trial.workers)
+                .map(|loader| loader.deliver_to(trial.device))
         };
         let training = loader(&train, trial.training_transform(), Order::ShuffledWhole, batch)?;
         let judging = |split| loader(split, trial.test_transform(), Order::Sequential, BATCH_IMAGES);
@@ -147,6 +149,7 @@ impl Network {
             encoder,
             parameters,
             optimizer,
+            rate: Rate::on(trial.device),
             scaler,
             schedule,
             training,
@@ -185,13 +188,14 @@ impl Network {
 
     /// One optimiser step.
     fn train_step(&mut self, images: &Tensor, labels: Option<&Tensor>, lr: f64) -> Stepped {
+        self.rate.set(lr);
         let images = self.encoder.prepare(images);
-        let labels = labels.expect("unlabelled data were refused before").to_device(images.device());
+        let labels = labels.expect("unlabelled data were refused before").shallow_clone();
         let update = Update::begin(self.optimizer.as_mut(), &self.parameters, self.scaler.as_mut());
         let logits = self.encoder.forward(&images, Pass::train(self.compute)).projected;
         let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0);
         update.scaled(&loss).backward();
-        let scaling = update.finish(lr);
+        let scaling = update.finish(&self.rate);
         Stepped { loss: loss.detach(), logits: logits.detach(), labels, scaling }
     }
 
@@ -202,9 +206,9 @@ impl Network {
         let mut bar = trial.log.console().progress(title, images.batches() as u64, "batches");
         for batch in images.epoch(0, 0) {
             let batch = batch?;
-            let labels = batch.labels.as_ref().expect("unlabelled data were refused before").to_device(trial.device);
+            let labels = batch.labels.as_ref().expect("unlabelled data were refused before");
             let images = self.encoder.prepare(&batch.images);
-            hits.add(&self.encoder.forward(&images, Pass::eval(self.compute)).projected, &labels);
+            hits.add(&self.encoder.forward(&images, Pass::eval(self.compute)).projected, labels);
             bar.advance(1);
         }
         Ok(hits.accuracy())

@@ -14,7 +14,7 @@ use super::features::Features;
 use super::losses::Losses;
 use crate::checkpoint::SavedOptimizer;
 use crate::config::{Evaluate, OptimizerName};
-use crate::optim::{self, Lbfgs, Optimizer, Schedule};
+use crate::optim::{self, Lbfgs, Optimizer, Rate, Schedule};
 use crate::rng::{Purpose, Stream};
 use crate::state::Parameter;
 use anyhow::{Result, bail};
@@ -55,6 +55,7 @@ enum Method {
 struct Stepped {
     parameters: Vec<Parameter>,
     optimizer: Box<dyn Optimizer>,
+    rate: Rate,
     schedule: Schedule,
     step: u64,
     batch: usize,
@@ -80,6 +81,7 @@ impl Fit {
             Method::Stepped(Box::new(Stepped {
                 parameters: classifier.parameters(),
                 optimizer: optim::build(&run.optimizer, classifier.parameters())?,
+                rate: Rate::on(device),
                 schedule: Schedule::new(run.schedule, run.optimizer.lr, steps_per_epoch, u64::from(run.epochs)),
                 step: 0,
                 batch,
@@ -136,8 +138,10 @@ impl Stepped {
         let mut order: Vec<i64> = (0..images as i64).collect();
         Stream::new(self.seed, Purpose::Shuffle, epoch, 1, 0).shuffle(&mut order);
         let (mut losses, mut lr) = (Losses::from_step(self.step), 0.0);
-        for rows in order.chunks(self.batch) {
-            let batch = data.select(rows);
+        // The order goes to the device once; a batch of it is a view.
+        let order = Tensor::from_slice(&order).to_device(data.values.device());
+        for first in (0..images as i64).step_by(self.batch) {
+            let batch = data.select(&order.narrow(0, first, (self.batch as i64).min(images as i64 - first)));
             let loss = classifier.logits(&batch.values).cross_entropy_loss::<Tensor>(
                 &batch.labels,
                 None,
@@ -149,10 +153,11 @@ impl Stepped {
                 0.0 => loss,
                 lambda => loss + self.parameters[0].tensor.square().sum(Kind::Float) * (0.5 * lambda),
             };
-            optim::zero_gradients(&self.parameters);
+            optim::clear_gradients(&self.parameters);
             loss.backward();
             lr = self.schedule.lr(self.step);
-            self.optimizer.step(lr);
+            self.rate.set(lr);
+            self.optimizer.step(&self.rate, None);
             self.step += 1;
             losses.push(&loss, lr)?;
         }

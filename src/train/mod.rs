@@ -19,6 +19,7 @@ pub mod penalty;
 pub mod pretrain;
 pub mod ranks;
 pub mod readable;
+mod recorded;
 mod restore;
 mod saver;
 mod session;

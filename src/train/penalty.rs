@@ -83,7 +83,8 @@ pub fn held_out_accuracies(
     let mut outside = None;
     for epoch in 0..u64::from(run.epochs) {
         let all = features_at(epoch)?;
-        let inside = all.select(&kept);
+        let rows = |rows: &[i64]| Tensor::from_slice(rows).to_device(all.values.device());
+        let inside = all.select(&rows(&kept));
         if fits.is_empty() {
             let (width, device) = (all.width(), all.values.device());
             let part = Evaluate { batch_size: batch_size(run, kept.len()) as u32, ..run.clone() };
@@ -94,7 +95,7 @@ pub fn held_out_accuracies(
         for fit in &mut fits {
             fit.epoch(&inside, epoch)?;
         }
-        outside = Some(all.select(&held_out));
+        outside = Some(all.select(&rows(&held_out)));
     }
     let Some(outside) = outside else { bail!("--fc-epochs 0 trains no candidate of --reg-weight") };
     let accuracy =

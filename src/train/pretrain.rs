@@ -7,16 +7,17 @@
 
 use super::ranks::Ranks;
 use super::restore::Counters;
-use super::session::Session;
+use super::session::{Session, Stepped};
 use super::step::{Step, Taken};
 use super::tally::Tally;
 use crate::config::{Config, Pretrain};
 use crate::device;
 use crate::loader::Batch;
 use crate::model::Pass;
-use crate::native;
+use crate::native::{self, cuda};
 use crate::report::Console;
 use anyhow::{Result, bail};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Device, Kind, Tensor};
 
@@ -40,6 +41,12 @@ pub fn run(
     stop: &AtomicBool,
     ranks: &Ranks,
 ) -> Result<Ended> {
+    if let Device::Cuda(index) = device
+        && cuda::part().is_ok()
+    {
+        // Before the first tensor: what is recorded must not be on the device's default stream.
+        cuda::own_stream(index)?;
+    }
     let mut session = Session::open(config, pretrain, device, console, ranks)?;
     let ended = native::caught(|| train(&mut session, stop))
         .unwrap_or_else(|error| Err(session.room.explain(error, &session.parameters, session.at.step + 1)));
@@ -77,13 +84,14 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
             if std::mem::take(&mut first_of_process) {
                 session.show_views(&batch.images)?;
             }
-            let Taken { contrast, features, scaling } = step(session, &batch, lr)?;
-            tally.add(&contrast, scaling.as_ref(), lr);
+            let stepped = step(session, &batch, lr)?;
+            let Taken { contrast, features, .. } = &stepped.taken;
+            tally.add(&stepped.row, &contrast.anchors.ness, lr);
             session.at.step += 1;
             session.at.batch += 1;
             let ends_epoch = session.at.batch == session.loader.batches() as u64;
             if ends_epoch || session.looks_closer() {
-                tally.look_closer(&features, &session.parameters);
+                tally.look_closer(features, &session.parameters);
             }
             session.temperature.observe(|| contrast.anchors.ness.mean(Kind::Float));
             session.log.step(u64::from(session.pretrain.batch_size), || tally.latest());
@@ -92,7 +100,7 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
             }
             session.poll_save()?;
             if ends_epoch {
-                last = Some(features);
+                last = Some(stepped);
                 continue; // The epoch's end has its own checkpoint.
             }
             let stops = session.stops_now(stop)?;
@@ -109,7 +117,7 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
         }
         let lr = session.schedule.lr(session.at.step.saturating_sub(1));
         verify(session, &mut tally, lr)?;
-        session.finish_epoch(tally, last.as_ref(), batches.waited())?;
+        session.finish_epoch(tally, last.as_ref().map(|last| &last.taken.features), batches.waited())?;
         if session.ranks.any(stop.load(Ordering::Relaxed))? && session.at.epoch < u64::from(session.pretrain.epochs) {
             session.save_stopped(None)?;
             return Ok(Ended::Stopped);
@@ -119,20 +127,29 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
 }
 
 /// One optimiser step on one batch. Nothing here waits for the device.
-fn step(session: &mut Session, batch: &Batch, lr: f64) -> Result<Taken> {
-    let pass = Pass::train(device::compute_kind(session.pretrain.precision));
-    let step = Step {
-        encoder: &session.encoder,
-        parameters: &session.parameters,
-        optimizer: session.optimizer.as_mut(),
-        scaler: session.scaler.as_mut(),
-        objective: session.pretrain.objective,
-        temperature: session.temperature.value(),
-        pass: session.ranks.pass(pass, session.pretrain.sync_bn),
-        ranks: &session.ranks,
-        chunks: i64::from(session.pretrain.grad_cache),
+fn step(session: &mut Session, batch: &Batch, lr: f64) -> Result<Rc<Stepped>> {
+    let Session { pretrain, encoder, parameters, optimizer, scaler, rate, ranks, statistics, recorder, log, .. } =
+        session;
+    let temperature = session.temperature.value();
+    let pass = ranks.pass(Pass::train(device::compute_kind(pretrain.precision)), pretrain.sync_bn);
+    rate.set(lr);
+    let work = |images: &Tensor| {
+        let step = Step {
+            encoder,
+            parameters,
+            optimizer: optimizer.as_mut(),
+            scaler: scaler.as_mut(),
+            objective: pretrain.objective,
+            temperature,
+            pass,
+            ranks,
+            chunks: i64::from(pretrain.grad_cache),
+        };
+        let taken = step.take(images, rate)?;
+        let row = statistics.row(&taken.contrast, taken.scaling.as_ref());
+        Ok(Stepped { taken, row })
     };
-    step.take(&batch.images, lr)
+    recorder.take(&batch.images, encoder, work, |text| log.warn(text))
 }
 
 /// Stops a run that has diverged, before anything of it is saved. Waits for the device.

@@ -8,10 +8,12 @@ mod saves;
 use super::online_knn::Judge;
 use super::out_of_memory::Room;
 use super::ranks::Ranks;
+use super::recorded::Recorder;
 use super::restore::Counters;
 use super::saver::Saver;
 use super::similarities;
-use super::tally::{StepFeatures, Tally};
+use super::step::Taken;
+use super::tally::{Statistics, StepFeatures, Tally};
 use super::temperature::Temperature;
 use super::warnings::{Setting, Watch};
 use crate::config::Pretrain;
@@ -19,7 +21,7 @@ use crate::device;
 use crate::loader::Loader;
 use crate::model::Encoder;
 use crate::monitor::geometry;
-use crate::optim::{Optimizer, Scaler, Schedule};
+use crate::optim::{Optimizer, Rate, Scaler, Schedule};
 use crate::pixels::RgbImage;
 use crate::report::{EpochReport, RunLog, contact_sheet, duration, enlarged, plots, read_json_lines};
 use crate::run_dir::CheckpointName;
@@ -34,6 +36,13 @@ use tch::{Device, Tensor};
 /// On a GPU the loss is looked at once in so many steps: looking waits for the device.
 const STEPS_BETWEEN_LOOKS: u64 = 50;
 
+/// What a step leaves on the device. Of a recorded step these are the same tensors each time.
+pub struct Stepped {
+    pub taken: Taken,
+    /// What [`Statistics::row`] gives of it.
+    pub row: Tensor,
+}
+
 /// A run under way.
 pub struct Session {
     pub pretrain: Pretrain,
@@ -42,7 +51,10 @@ pub struct Session {
     pub optimizer: Box<dyn Optimizer>,
     /// With fp16 only.
     pub scaler: Option<Scaler>,
+    pub rate: Rate,
     pub schedule: Schedule,
+    pub statistics: Statistics,
+    pub recorder: Recorder<Stepped>,
     pub loader: Loader,
     pub ranks: Ranks,
     pub temperature: Temperature,

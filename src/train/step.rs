@@ -14,7 +14,7 @@ use super::tally::StepFeatures;
 use crate::config::Objective;
 use crate::loss::{self, Contrast};
 use crate::model::{Encoder, Pass};
-use crate::optim::{Optimizer, Scaler, Update};
+use crate::optim::{Optimizer, Rate, Scaler, Update};
 use crate::state::Parameter;
 use anyhow::Result;
 use tch::Tensor;
@@ -44,18 +44,18 @@ pub struct Taken {
 }
 
 impl Step<'_> {
-    /// Takes the step on a batch of views, u8 `[2B, S, S, 3]`, view-major, with learning rate `lr`; of several ranks,
+    /// Takes the step on a batch of views, u8 `[2B, S, S, 3]`, view-major, with learning rate `rate`; of several ranks,
     /// on this one's rows of the batch. Nothing here waits for the device.
     ///
     /// Errors: another rank has gone; nothing is updated then.
-    pub fn take(self, images: &Tensor, lr: f64) -> Result<Taken> {
+    pub fn take(self, images: &Tensor, rate: &Rate) -> Result<Taken> {
         let Step { encoder, parameters, optimizer, scaler, objective, temperature, pass, chunks, ranks } = self;
         let update = Update::begin(optimizer, parameters, scaler);
         let gradients = Gradients { encoder, objective, temperature, pass, ranks, update };
         let (contrast, features) =
             if chunks == 1 { gradients.add(images)? } else { gradients.add_in_chunks(images, chunks)? };
         ranks.sum_gradients(parameters)?;
-        let scaling = gradients.update.finish(lr);
+        let scaling = gradients.update.finish(rate);
         Ok(Taken { contrast, features, scaling })
     }
 }
@@ -208,7 +208,7 @@ mod tests {
             ranks: &Ranks::alone(),
             chunks,
         };
-        let taken = step.take(images, 0.0).unwrap();
+        let taken = step.take(images, &Rate::from(0.0)).unwrap();
         let gradients = parameters.iter().map(|p| p.tensor.grad().copy()).collect();
         (taken, gradients)
     }

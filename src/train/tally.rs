@@ -9,7 +9,7 @@ use crate::optim::{self, Scaler, Schedule};
 use crate::report::{CloserLook, EpochReport, StepRecord, StepReport};
 use crate::state::Parameter;
 use anyhow::{Result, anyhow, bail};
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
@@ -45,6 +45,45 @@ pub struct StepFeatures {
     pub unit: Tensor,
 }
 
+/// Makes a step's row of statistics: part of the step, so that a recorded one makes it too.
+#[derive(Debug)]
+pub struct Statistics {
+    /// The log of the largest xi that is lost beside 1 in the run's precision.
+    vanishing_log_xi: f64,
+    /// What stands in a row without loss scaling, `[2]`.
+    unscaled: Tensor,
+}
+
+impl Statistics {
+    pub fn new(precision: Precision, device: Device) -> Statistics {
+        Statistics { vanishing_log_xi: vanishing_log_xi(precision), unscaled: unscaled().to_device(device) }
+    }
+
+    /// `[COLUMNS]` float32 on the device, without waiting for it; `scaling` is [`Taken`](super::step::Taken)'s.
+    pub fn row(&self, contrast: &Contrast, scaling: Option<&Tensor>) -> Tensor {
+        let _guard = tch::no_grad_guard();
+        let a = &contrast.anchors;
+        let mean = |t: &Tensor| t.mean(Kind::Float);
+        let vanished = a.log_xi.le(self.vanishing_log_xi).to_kind(Kind::Float);
+        let row: [Tensor; COLUMNS - 2] = [
+            contrast.value(),
+            a.top(1) * 100.0,
+            a.top(5) * 100.0,
+            mean(&a.ness),
+            mean(&a.positive),
+            mean(&a.negative),
+            mean(&vanished),
+        ];
+        let row = Tensor::stack(&row, 0);
+        Tensor::cat(&[&row, scaling.unwrap_or(&self.unscaled)], 0)
+    }
+}
+
+/// What stands in a row without loss scaling: no overflow, no scale.
+fn unscaled() -> Tensor {
+    Tensor::from_slice(&[0.0, f32::NAN])
+}
+
 /// Statistics of the steps of one epoch (of its rest, when a run continues inside it).
 pub struct Tally {
     epoch: u64,
@@ -59,12 +98,10 @@ pub struct Tally {
     lrs: Vec<f64>,
     /// Steps that were looked at closely: place among the rows, then the numbers of a [`CloserLook`], `[4]`.
     closer: Vec<(usize, Tensor)>,
-    /// The log of the largest xi that is lost beside 1 in the run's precision.
-    vanishing_log_xi: f64,
-    /// What stands in a row without loss scaling, `[2]`.
-    unscaled: Tensor,
     /// What [`Tally::latest`] gave, and when.
     shown: Cell<Option<(Instant, StepReport)>>,
+    /// Every row's numbers, one row after the other, once somebody has asked for them.
+    numbers: OnceCell<Vec<f64>>,
     /// Rows that have been looked at for faults.
     checked: usize,
     /// Steps taken over from before a stop: they count for the means, not for the speed.
@@ -86,9 +123,8 @@ impl Tally {
             last_ness: None,
             lrs: Vec::new(),
             closer: Vec::new(),
-            vanishing_log_xi: vanishing_log_xi(pretrain.precision),
-            unscaled: Tensor::from_slice(&[0.0, f32::NAN]).to_device(device),
             shown: Cell::new(None),
+            numbers: OnceCell::new(),
             checked: 0,
             earlier: 0,
             device,
@@ -108,16 +144,19 @@ impl Tally {
             .first_step
             .checked_sub(steps as u64)
             .ok_or_else(|| anyhow!("it has statistics of {steps} steps and was saved after {}", self.first_step))?;
-        let rows = rows.to_device(self.device);
+        // Everything is asked in main memory and goes to the device once.
+        let rows = rows.to_device(Device::Cpu);
+        let closer = rows.narrow(1, UNSCALED_COLUMNS, CLOSER_COLUMNS);
+        let unseen = Vec::<bool>::try_from(closer.isnan().all_dim(1, false))?;
         let scaling = if columns == SAVED_COLUMNS {
             rows.narrow(1, OLD_SAVED_COLUMNS, SCALING_COLUMNS)
         } else {
-            self.unscaled.expand([steps, SCALING_COLUMNS], false)
+            unscaled().expand([steps, SCALING_COLUMNS], false)
         };
-        self.rows = Tensor::cat(&[rows.narrow(1, 0, UNSCALED_COLUMNS), scaling], 1).unbind(0);
-        let closer = rows.narrow(1, UNSCALED_COLUMNS, CLOSER_COLUMNS).unbind(0);
-        let seen = |row: &Tensor| row.isnan().all().int64_value(&[]) == 0;
-        self.closer = closer.into_iter().enumerate().filter(|(_, row)| seen(row)).collect();
+        self.rows = Tensor::cat(&[rows.narrow(1, 0, UNSCALED_COLUMNS), scaling], 1).to_device(self.device).unbind(0);
+        let closer = closer.to_device(self.device).unbind(0);
+        self.closer = closer.into_iter().enumerate().filter(|(place, _)| !unseen[*place]).collect();
+        self.numbers.take();
         self.lrs = (0..steps as u64).map(|step| schedule.lr(self.first_step + step)).collect();
         self.checked = self.rows.len();
         self.earlier = steps as u64;
@@ -137,24 +176,13 @@ impl Tally {
         Tensor::cat(&[plain, closer, scaling], 1)
     }
 
-    /// Takes a step's statistics without waiting for them; `scaling` is [`Taken`](super::step::Taken)'s.
-    pub fn add(&mut self, contrast: &Contrast, scaling: Option<&Tensor>, lr: f64) {
+    /// Takes a step's statistics without waiting for them: what [`Statistics::row`] gave and the NESS of its anchors
+    /// `[M]`, both copied, because a recorded step leaves those of the next in their place.
+    pub fn add(&mut self, row: &Tensor, ness: &Tensor, lr: f64) {
         let _guard = tch::no_grad_guard();
-        let a = &contrast.anchors;
-        let mean = |t: &Tensor| t.mean(Kind::Float);
-        let vanished = a.log_xi.le(self.vanishing_log_xi).to_kind(Kind::Float);
-        let row: [Tensor; COLUMNS - 2] = [
-            contrast.value(),
-            a.top(1) * 100.0,
-            a.top(5) * 100.0,
-            mean(&a.ness),
-            mean(&a.positive),
-            mean(&a.negative),
-            mean(&vanished),
-        ];
-        let row = Tensor::stack(&row, 0);
-        self.rows.push(Tensor::cat(&[&row, scaling.unwrap_or(&self.unscaled)], 0));
-        self.last_ness = Some(a.ness.shallow_clone());
+        self.numbers.take();
+        self.rows.push(row.copy());
+        self.last_ness = Some(ness.copy());
         self.lrs.push(lr);
     }
 
@@ -228,10 +256,8 @@ impl Tally {
 
     /// One statistic of every step so far.
     fn column(&self, column: usize) -> Vec<f64> {
-        if self.rows.is_empty() {
-            return Vec::new();
-        }
-        read_scalars(&[Tensor::stack(&self.rows, 0).select(1, column as i64)])
+        let numbers = self.numbers.get_or_init(|| read_scalars(&self.rows));
+        numbers.chunks_exact(COLUMNS).map(|row| row[column]).collect()
     }
 
     /// Every step's numbers.
@@ -266,9 +292,9 @@ impl Tally {
             let (sum, count) = values.fold((0.0, 0_u64), |(sum, count), (value, _)| (sum + value, count + 1));
             if count == 0 && !overflowed.is_empty() { f64::NAN } else { sum / count.max(1) as f64 }
         };
-        let quantile = |q: f64| {
-            self.last_ness.as_ref().map(|ness| ness.quantile_scalar(q, 0i64, false, "linear").double_value(&[]))
-        };
+        let last_ness = self.last_ness.as_ref().map(|ness| ness.to_device(Device::Cpu));
+        let quantile =
+            |q: f64| last_ness.as_ref().map(|ness| ness.quantile_scalar(q, 0i64, false, "linear").double_value(&[]));
         let mut closer = self.closer_looks();
         closer.retain(|(place, _)| !overflowed.get(*place).copied().unwrap_or(false));
         let mut extra = serde_json::Map::new();

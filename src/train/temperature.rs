@@ -24,13 +24,14 @@ const HOTTEST: f64 = 5.0;
 pub struct Temperature {
     value: f64,
     target: Option<f64>,
-    /// Mean NESS of the steps since the last move, on the device.
+    /// Mean NESS of the steps since the last move: of those before a stop, then, on the device, of this process's.
+    earlier: Vec<f64>,
     window: Vec<Tensor>,
 }
 
 impl Temperature {
     pub fn new(value: f64, target: Option<f64>) -> Temperature {
-        Temperature { value, target, window: Vec::new() }
+        Temperature { value, target, earlier: Vec::new(), window: Vec::new() }
     }
 
     pub fn value(&self) -> f64 {
@@ -41,24 +42,31 @@ impl Temperature {
     pub fn observe(&mut self, ness: impl FnOnce() -> Tensor) {
         let Some(target) = self.target else { return };
         self.window.push(ness());
-        if self.window.len() == WINDOW_STEPS {
-            let seen = read_scalars(&self.window);
+        if self.earlier.len() + self.window.len() >= WINDOW_STEPS {
+            let seen = self.seen();
+            self.earlier.clear();
             self.window.clear();
             self.value = moved(self.value, target, seen.iter().sum::<f64>() / seen.len() as f64);
         }
     }
 
+    /// The window's numbers. Waits for the device.
+    fn seen(&self) -> Vec<f64> {
+        [&self.earlier[..], &read_scalars(&self.window)].concat()
+    }
+
     /// What a checkpoint keeps: the value, then the window. `None` for a fixed temperature.
     pub fn state(&self) -> Option<Vec<f64>> {
         self.target?;
-        Some([vec![self.value], read_scalars(&self.window)].concat())
+        Some([vec![self.value], self.seen()].concat())
     }
 
     /// Goes on from what [`Temperature::state`] gave.
     pub fn restore(&mut self, state: &[f64]) {
         if let (Some(_), Some((&value, window))) = (self.target, state.split_first()) {
             self.value = value;
-            self.window = window.iter().map(|&ness| Tensor::from(ness as f32)).collect();
+            self.earlier = window.to_vec();
+            self.window.clear();
         }
     }
 }

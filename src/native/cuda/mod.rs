@@ -3,7 +3,10 @@
 //! program as one shared object (build.rs). It is opened only where libtorch's
 //! CUDA libraries are loaded, so the program itself needs none of them.
 
+mod graph;
 mod open;
+
+pub use graph::{Graph, own_stream};
 
 use super::{NativeError, outcome};
 use std::ffi::{CStr, c_char, c_void};

@@ -8,7 +8,7 @@ use crate::config::{
 use crate::device;
 use crate::model::{Encoder, HeadKind, Pass};
 use crate::native;
-use crate::optim::{self, Scaler};
+use crate::optim::{self, Rate, Scaler};
 use crate::report::{Console, Table};
 use crate::train::ranks::Ranks;
 use crate::train::step::Step;
@@ -128,6 +128,8 @@ fn training(device: Device, precision: Precision, name: &str, sizes: &Sizes) -> 
     let mut scaler = (precision == Precision::Fp16).then(|| Scaler::new(device, encoder.running_statistics()));
     let images = Tensor::randint(256, [2 * sizes.batch, 32, 32, 3], (Kind::Uint8, device));
     let alone = Ranks::alone();
+    let mut rate = Rate::on(device);
+    rate.set(1e-6);
     let took = seconds(device, || {
         let step = Step {
             encoder: &encoder,
@@ -140,7 +142,7 @@ fn training(device: Device, precision: Precision, name: &str, sizes: &Sizes) -> 
             ranks: &alone,
             chunks: 1,
         };
-        step.take(&images, 1e-6).expect("only other ranks can fail");
+        step.take(&images, &rate).expect("only other ranks can fail");
     });
     let what = format!("training step, res18, 32 px, batch {}", sizes.batch);
     Measured { what, precision: name.to_owned(), value: sizes.batch as f64 / took, unit: "images/s" }

@@ -6,15 +6,17 @@ use crate::config::{Config, Engine, Precision, Pretrain, Start};
 use crate::data::{Part, Split};
 use crate::loader::{Loader, Order, Rendering};
 use crate::model::{Encoder, HeadKind};
-use crate::optim::{self, Optimizer, Scaler, Schedule};
+use crate::optim::{self, Optimizer, Rate, Scaler, Schedule};
 use crate::report::{Console, Plan, RunLog};
 use crate::run_dir::{self, CheckpointKind, CheckpointName};
 use crate::train::online_knn::Judge;
 use crate::train::out_of_memory::Room;
 use crate::train::ranks::Ranks;
 use crate::train::readable::{self, Readable};
+use crate::train::recorded::Recorder;
 use crate::train::restore::{Counters, load_weights, restore};
 use crate::train::saver::Saver;
+use crate::train::tally::Statistics;
 use crate::train::temperature::Temperature;
 use crate::train::warnings::Watch;
 use anyhow::{Context, Result};
@@ -134,12 +136,17 @@ impl Session {
         let step = state.at.epoch * steps_per_epoch + state.at.batch;
         log.events().text("configuration", step, &format!("```\n{settings}\n```"));
         let judge = judge(pretrain, console, &mut log, ranks)?;
+        let recorder = Recorder::new(config.cuda.graph, pretrain, device, ranks.count());
+        recorder.describe().iter().for_each(|text| log.note(text));
         Ok(Session {
             pretrain: pretrain.clone(),
             encoder: state.encoder,
             parameters,
             optimizer: state.optimizer,
             scaler: state.scaler,
+            rate: Rate::on(device),
+            statistics: Statistics::new(pretrain.precision, device),
+            recorder,
             schedule: Schedule::new(pretrain.schedule, pretrain.optimizer.lr, steps_per_epoch, epochs),
             loader,
             ranks: ranks.clone(),

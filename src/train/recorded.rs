@@ -1,0 +1,116 @@
+//! A training step that is recorded once as a CUDA graph and replayed from then on.
+//!
+//! A step of a small network is some 800 operations, and telling a GPU of them
+//! takes the host longer than the GPU takes to do them. A replay tells it all at
+//! once. What a recorded step reads and writes stays where it is: images and
+//! learning rate are put into its tensors before, and its results are read from
+//! the same tensors after each replay.
+
+use crate::config::{CudaGraph, Pretrain};
+use crate::model::Encoder;
+use crate::native::cuda::{self, Graph};
+use anyhow::Result;
+use std::rc::Rc;
+use tch::{Device, Tensor};
+
+/// Steps taken as they come before one is recorded: libraries choose their algorithms in them, and the optimiser makes its
+/// state.
+const WARM_UP_STEPS: u32 = 5;
+
+/// Takes steps, and records one when it can be.
+pub struct Recorder<T> {
+    state: State<T>,
+}
+
+enum State<T> {
+    /// Every step is told operation by operation, for the reason given; without one there is nothing to say.
+    Eager(Option<String>),
+    /// So many steps have been.
+    WarmingUp(u32),
+    Recorded(Recorded<T>),
+}
+
+struct Recorded<T> {
+    graph: Graph,
+    /// What it reads: u8 `[2B, S, S, 3]`.
+    images: Tensor,
+    output: Rc<T>,
+}
+
+impl<T> Recorder<T> {
+    /// For a run's steps; `ranks` processes train together.
+    pub fn new(wish: CudaGraph, run: &Pretrain, device: Device, ranks: usize) -> Recorder<T> {
+        if device == Device::Cpu {
+            return Recorder { state: State::Eager(None) };
+        }
+        let reasons = [
+            (wish == CudaGraph::No, "--cuda-graph no"),
+            (run.numerics.deterministic, "--deterministic"),
+            (run.grad_cache > 1, "--grad-cache"),
+            (run.ess_target.is_some(), "--ess-target moves the temperature"),
+            (ranks > 1, "several ranks exchange tensors within it"),
+        ];
+        let reason = reasons.iter().find(|(holds, _)| *holds).map(|(_, reason)| (*reason).to_owned());
+        let reason = reason.or_else(|| cuda::part().err().map(str::to_owned));
+        Recorder { state: reason.map_or(State::WarmingUp(0), |reason| State::Eager(Some(reason))) }
+    }
+
+    /// How steps are going to be taken, in a sentence; on a CPU there is none.
+    pub fn describe(&self) -> Option<String> {
+        match &self.state {
+            State::Eager(reason) => reason.as_ref().map(|reason| format!("step: eager ({reason})")),
+            State::WarmingUp(_) | State::Recorded(_) => {
+                Some(format!("step: replayed as a CUDA graph, after {WARM_UP_STEPS} eager steps"))
+            }
+        }
+    }
+
+    /// Takes one step of `encoder`: `work` on `images`, now or as it was recorded. `warn` is told of a recording that
+    /// failed; the step is taken all the same.
+    ///
+    /// Errors: those of `work`; the device fails in a replay.
+    pub fn take(
+        &mut self,
+        images: &Tensor,
+        encoder: &Encoder,
+        mut work: impl FnMut(&Tensor) -> Result<T>,
+        warn: impl FnOnce(&str),
+    ) -> Result<Rc<T>> {
+        match &mut self.state {
+            State::Recorded(recorded) if recorded.images.size() == images.size() => {
+                recorded.images.copy_(images);
+                encoder.count_batch();
+                recorded.graph.replay()?;
+                return Ok(Rc::clone(&recorded.output));
+            }
+            State::WarmingUp(steps) if *steps == WARM_UP_STEPS => {
+                let counted = encoder.batches_counted();
+                match record(images, &mut work) {
+                    // Recording has gone through all operations on the host, and done none of them on the device.
+                    Ok(recorded) => {
+                        recorded.graph.replay()?;
+                        let output = Rc::clone(&recorded.output);
+                        self.state = State::Recorded(recorded);
+                        return Ok(output);
+                    }
+                    Err(error) => {
+                        encoder.set_batches_counted(&counted);
+                        warn(&format!("step: eager, because it could not be recorded as a CUDA graph: {error:#}"));
+                        self.state = State::Eager(None);
+                    }
+                }
+            }
+            State::WarmingUp(steps) => *steps += 1,
+            State::Recorded(_) => self.state = State::Eager(None),
+            State::Eager(_) => {}
+        }
+        work(images).map(Rc::new)
+    }
+}
+
+/// Records `work` on a copy of `images`.
+fn record<T>(images: &Tensor, work: &mut impl FnMut(&Tensor) -> Result<T>) -> Result<Recorded<T>> {
+    let images = images.copy();
+    let (graph, output) = Graph::record(|| work(&images))?;
+    Ok(Recorded { graph, images, output: Rc::new(output?) })
+}
