@@ -62,7 +62,7 @@ pub fn build(config: &OptimizerConfig, parameters: Vec<Parameter>) -> Result<Box
 /// Makes the parameters ready for a backward pass. In main memory gradients become 0 and keep their place; on a device
 /// they are dropped, and those of the backward pass take their place without an addition.
 pub fn clear_gradients(parameters: &[Parameter]) {
-    if parameters.iter().any(|parameter| parameter.tensor.device() != tch::Device::Cpu) {
+    if parameters.iter().any(|parameter| parameter.tensor.device().is_cuda()) {
         return lists::drop_gradients(parameters.iter().map(|parameter| &parameter.tensor)).unwrap();
     }
     let gradients = parameters.iter().map(|parameter| parameter.tensor.grad()).filter(Tensor::defined);

@@ -25,6 +25,7 @@ mod saver;
 mod session;
 mod similarities;
 mod standardise;
+mod statistics;
 pub mod step;
 mod sweep;
 mod tally;

@@ -114,3 +114,55 @@ fn record<T>(images: &Tensor, work: &mut impl FnMut(&Tensor) -> Result<T>) -> Re
     let (graph, output) = Graph::record(|| work(&images))?;
     Ok(Recorded { graph, images, output: Rc::new(output?) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Depth, HeadConfig, HeadMode, ModelConfig, Normalisation, Stem};
+    use crate::model::{HeadKind, Pass};
+    use tch::Kind;
+
+    fn encoder() -> Encoder {
+        let config = ModelConfig {
+            depth: Depth::Res10,
+            stem: Stem::Small,
+            normalisation: Normalisation { mean: [0.5; 3], std: [0.25; 3] },
+            head: HeadConfig { mode: HeadMode::None, layers: 2, out_dim: 8 },
+        };
+        Encoder::new(&config, HeadKind::Projection, Device::Cpu, 1)
+    }
+
+    /// Without a GPU nothing can be recorded, which is how a recording fails.
+    #[test]
+    fn a_recording_that_fails_is_told_once_and_no_step_is_lost() {
+        let encoder = encoder();
+        let mut recorder = Recorder { state: State::WarmingUp(0) };
+        let (mut steps, mut warnings) = (0, Vec::new());
+        for step in 0..8 {
+            let images = Tensor::full([2, 8, 8, 3], step, (Kind::Uint8, Device::Cpu));
+            let work = |images: &Tensor| {
+                steps += 1;
+                encoder.forward(&encoder.prepare(images), Pass::train(Kind::Float));
+                Ok(images.copy())
+            };
+            let seen = recorder.take(&images, &encoder, work, |text| warnings.push(text.to_owned())).unwrap();
+            assert_eq!(*seen, images, "step {step} is on its own images");
+        }
+        assert_eq!(steps, 8);
+        assert!(warnings.len() == 1 && warnings[0].contains("CUDA"), "{warnings:?}");
+        assert!(encoder.batches_counted().iter().all(|&count| count == 8), "{:?}", encoder.batches_counted());
+    }
+
+    #[test]
+    fn a_recorded_batch_is_counted_by_every_batch_norm() {
+        let encoder = encoder();
+        let images = Tensor::zeros([2, 8, 8, 3], (Kind::Uint8, Device::Cpu));
+        encoder.forward(&encoder.prepare(&images), Pass::train(Kind::Float));
+        let (before, layers) = (encoder.batches_counted(), encoder.running_statistics().len() / 2);
+        encoder.count_batch();
+        assert_eq!(before, vec![1; layers]);
+        assert_eq!(encoder.batches_counted(), vec![2; layers]);
+        encoder.set_batches_counted(&before);
+        assert_eq!(encoder.batches_counted(), before);
+    }
+}

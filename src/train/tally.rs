@@ -1,8 +1,10 @@
 //! What an epoch's steps said, kept on the device until somebody asks.
 
 use super::pretrain::read_scalars;
-use crate::config::{Precision, Pretrain};
-use crate::loss::Contrast;
+use super::statistics::{
+    COLUMNS, LOSS, LOSS_SCALE, NEGATIVE, NESS, OVERFLOW, POSITIVE, TOP1, TOP5, VANISHED, unscaled,
+};
+use crate::config::Pretrain;
 use crate::monitor::geometry;
 use crate::native;
 use crate::optim::{self, Scaler, Schedule};
@@ -14,17 +16,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
-/// Statistics of one step as columns of a row, in this order.
-const LOSS: usize = 0;
-const TOP1: usize = 1;
-const TOP5: usize = 2;
-const NESS: usize = 3;
-const POSITIVE: usize = 4;
-const NEGATIVE: usize = 5;
-const VANISHED: usize = 6;
-const OVERFLOW: usize = 7;
-const LOSS_SCALE: usize = 8;
-const COLUMNS: usize = 9;
 /// The last two, of loss scaling; checkpoints of older versions lack them.
 const SCALING_COLUMNS: i64 = 2;
 /// Numbers of a [`CloserLook`].
@@ -43,45 +34,6 @@ pub struct StepFeatures {
     pub hidden: Tensor,
     /// Of the projection head, rows of length 1, `[2B, P]`; of all ranks.
     pub unit: Tensor,
-}
-
-/// Makes a step's row of statistics: part of the step, so that a recorded one makes it too.
-#[derive(Debug)]
-pub struct Statistics {
-    /// The log of the largest xi that is lost beside 1 in the run's precision.
-    vanishing_log_xi: f64,
-    /// What stands in a row without loss scaling, `[2]`.
-    unscaled: Tensor,
-}
-
-impl Statistics {
-    pub fn new(precision: Precision, device: Device) -> Statistics {
-        Statistics { vanishing_log_xi: vanishing_log_xi(precision), unscaled: unscaled().to_device(device) }
-    }
-
-    /// `[COLUMNS]` float32 on the device, without waiting for it; `scaling` is [`Taken`](super::step::Taken)'s.
-    pub fn row(&self, contrast: &Contrast, scaling: Option<&Tensor>) -> Tensor {
-        let _guard = tch::no_grad_guard();
-        let a = &contrast.anchors;
-        let mean = |t: &Tensor| t.mean(Kind::Float);
-        let vanished = a.log_xi.le(self.vanishing_log_xi).to_kind(Kind::Float);
-        let row: [Tensor; COLUMNS - 2] = [
-            contrast.value(),
-            a.top(1) * 100.0,
-            a.top(5) * 100.0,
-            mean(&a.ness),
-            mean(&a.positive),
-            mean(&a.negative),
-            mean(&vanished),
-        ];
-        let row = Tensor::stack(&row, 0);
-        Tensor::cat(&[&row, scaling.unwrap_or(&self.unscaled)], 0)
-    }
-}
-
-/// What stands in a row without loss scaling: no overflow, no scale.
-fn unscaled() -> Tensor {
-    Tensor::from_slice(&[0.0, f32::NAN])
 }
 
 /// Statistics of the steps of one epoch (of its rest, when a run continues inside it).
@@ -176,7 +128,7 @@ impl Tally {
         Tensor::cat(&[plain, closer, scaling], 1)
     }
 
-    /// Takes a step's statistics without waiting for them: what [`Statistics::row`] gave and the NESS of its anchors
+    /// Takes a step's statistics without waiting for them: what [`super::statistics::Statistics::row`] gave and the NESS of its anchors
     /// `[M]`, both copied, because a recorded step leaves those of the next in their place.
     pub fn add(&mut self, row: &Tensor, ness: &Tensor, lr: f64) {
         let _guard = tch::no_grad_guard();
@@ -347,14 +299,4 @@ fn peak_memory_mib(device: Device) -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? / 1024.0)
-}
-
-/// In a precision with so many bits behind the point, 1 + xi rounds to 1 for xi of half its last bit and below.
-fn vanishing_log_xi(precision: Precision) -> f64 {
-    let bits = match precision {
-        Precision::Fp32 => 24.0,
-        Precision::Fp16 => 11.0,
-        Precision::Bf16 => 8.0,
-    };
-    -bits * std::f64::consts::LN_2
 }

@@ -16,7 +16,7 @@ use crate::train::readable::{self, Readable};
 use crate::train::recorded::Recorder;
 use crate::train::restore::{Counters, load_weights, restore};
 use crate::train::saver::Saver;
-use crate::train::tally::Statistics;
+use crate::train::statistics::Statistics;
 use crate::train::temperature::Temperature;
 use crate::train::warnings::Watch;
 use anyhow::{Context, Result};
