@@ -9,6 +9,7 @@ use crate::config::{DeviceChoice, Numerics, Precision};
 use crate::{memory, native};
 use anyhow::{Context, Result, bail};
 use std::ffi::{CStr, CString};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use tch::{Device, Kind};
 
@@ -25,9 +26,10 @@ pub fn load_cuda_libraries() -> Result<(), &'static str> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     LOADED
         .get_or_init(|| {
-            let beside = std::path::Path::new(LIBTORCH_DIRECTORY).join("libtorch_cuda.so");
-            let name =
-                if beside.exists() { beside.to_string_lossy().into_owned() } else { "libtorch_cuda.so".to_owned() };
+            // Both halves of one libtorch: LD_LIBRARY_PATH may have led to another than the one that was linked.
+            let places = loaded_from("libtorch_cpu.so").into_iter().chain([PathBuf::from(LIBTORCH_DIRECTORY)]);
+            let beside = places.map(|place| place.join("libtorch_cuda.so")).find(|path| path.exists());
+            let name = beside.map_or("libtorch_cuda.so".to_owned(), |path| path.to_string_lossy().into_owned());
             let name = CString::new(name).map_err(|_| "libtorch's directory has a zero byte in its name".to_owned())?;
             // SAFETY: `name` is a valid C string; the library's initialisers only register CUDA kernels.
             let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
@@ -50,6 +52,14 @@ pub fn load_cuda_libraries() -> Result<(), &'static str> {
         .map_err(String::as_str)
 }
 
+/// The directory that a library of this process was loaded from.
+pub fn loaded_from(library: &str) -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let line = maps.lines().find(|line| line.ends_with(&format!("/{library}")))?;
+    let path = Path::new(&line[line.find('/')?..]);
+    Some(std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).parent()?.to_owned())
+}
+
 /// Why CUDA cannot be used, or `None` when it can.
 pub fn cuda_obstacle() -> Option<String> {
     if let Err(message) = load_cuda_libraries() {
@@ -58,7 +68,7 @@ pub fn cuda_obstacle() -> Option<String> {
         ));
     }
     if !tch::Cuda::is_available() {
-        let driver = std::path::Path::new("/proc/driver/nvidia/version").exists();
+        let driver = Path::new("/proc/driver/nvidia/version").exists();
         return Some(if driver {
             "the NVIDIA driver is there but offers no usable GPU; see what nvidia-smi says (CUDA 13 needs driver 580 or \
              newer)"

@@ -129,9 +129,11 @@ fn use_resolved(tool: &config::Tool) -> anyhow::Result<()> {
     let place = distributed::placement(&|name| std::env::var(name).ok())?;
     let console = console_of(place.as_ref(), || Console::new(Verbosity::Normal, LogFormat::Text));
     let hello = distributed::hello(&serde_json::json!({ "embed": format!("{:?}", embed.source) }));
-    let gpu = matches!(embed.device, config::DeviceChoice::Cuda(_));
+    let device = cli::resolve::own_device(embed.device, place.as_ref());
+    let gpu = place.is_some() && matches!(device::resolve(device)?.0, tch::Device::Cuda(_));
+    let embed = config::Embed { device, ..embed.clone() };
     distributed::together(place.as_ref(), &hello, gpu, timeout, |group| {
-        tools::embed(embed, &console, &Ranks::from(group))
+        tools::embed(&embed, &console, &Ranks::from(group))
     })
 }
 

@@ -34,6 +34,7 @@ const NEIGHBOURS: &Neighbours = &[
     ("device", "config", "which devices and precisions can be asked for is configuration"),
     ("device", "native", "what a device is told goes through libtorch's C++ interface"),
     ("device", "memory", "the main memory is the memory of the CPU as a device"),
+    ("distributed", "native", "NCCL is in the part of the program that uses CUDA"),
     ("checkpoint", "run_dir", "the names of checkpoint files are the directory's business: which is the newest"),
 ];
 

@@ -137,7 +137,7 @@ pub(super) fn placement(machine: &MachineArgs) -> Result<Option<Placement>> {
 }
 
 /// Every process of a machine has a GPU of its own, by its number there.
-pub(super) fn own_device(choice: DeviceChoice, placement: Option<&Placement>) -> DeviceChoice {
+pub fn own_device(choice: DeviceChoice, placement: Option<&Placement>) -> DeviceChoice {
     match (choice, placement) {
         (DeviceChoice::Auto, Some(place)) if device::cuda_obstacle().is_none() => DeviceChoice::Cuda(place.local_rank),
         // `cuda` is cuda:0, the default of main.py's flag: the first of this process's.

@@ -40,10 +40,26 @@ pub enum Reached {
 }
 
 #[derive(Debug)]
+pub enum Nccl {}
+
+impl Nccl {
+    pub fn find() -> Result<Nccl> {
+        bail!("{}", super::NOT_BUILT)
+    }
+}
+
+#[derive(Debug)]
 pub enum Engine {}
 
 impl Engine {
-    pub fn open(store: &Store, _: &str, _: (usize, usize), _: &Reached, _: bool, _: Duration) -> Result<Engine> {
+    pub fn open(
+        store: &Store,
+        _: &str,
+        _: (usize, usize),
+        _: &Reached,
+        _: Option<Nccl>,
+        _: Duration,
+    ) -> Result<Engine> {
         match *store {}
     }
 

@@ -1,7 +1,8 @@
 //! c10d through the C shim, made safe: no pointer leaves this file.
 
 use super::{Reduction, Traffic};
-use anyhow::{Result, anyhow};
+use crate::native::cuda;
+use anyhow::{Context, Result, anyhow};
 use std::ffi::{CStr, CString, c_char, c_double, c_int, c_void};
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::time::Duration;
@@ -18,6 +19,9 @@ struct RawGroup {
 }
 
 type RawTensor = *mut c_void;
+
+/// `flatnce_nccl` of shim.h.
+type OpenNccl = unsafe extern "C" fn(*const c_void, c_int, c_int, i64, *mut c_void) -> *mut c_char;
 
 unsafe extern "C" {
     fn flatnce_release(text_or_bytes: *mut c_void);
@@ -47,7 +51,7 @@ unsafe extern "C" {
         size: c_int,
         address: *const c_char,
         interface: *const c_char,
-        nccl: c_int,
+        open_nccl: Option<OpenNccl>,
         timeout_ms: i64,
         opened: *mut *mut RawGroup,
     ) -> *mut c_char;
@@ -189,6 +193,23 @@ pub enum Reached {
     Card(String),
 }
 
+/// NCCL, which reduces tensors on GPUs.
+#[derive(Clone, Copy, Debug)]
+pub struct Nccl(OpenNccl);
+
+impl Nccl {
+    /// NCCL as the CUDA part of the program offers it; libtorch's CUDA libraries are loaded.
+    ///
+    /// Errors: the program has no CUDA part, or it does not load.
+    pub fn find() -> Result<Nccl> {
+        let needs = "several processes on GPUs need NCCL";
+        let part = cuda::part()
+            .map_err(|why| anyhow!("{needs}: {why}; flatnce doctor says more, and --device cpu needs no NCCL"))?;
+        // SAFETY: the type is that of native/cuda/nccl.cpp.
+        Ok(Nccl(unsafe { part.function(c"flatnce_open_nccl") }.context(needs)?))
+    }
+}
+
 /// The collectives of one group. Every rank calls the same ones in the same order.
 #[derive(Debug)]
 pub struct Engine {
@@ -200,13 +221,13 @@ pub struct Engine {
 impl Engine {
     /// Joins the group that meets in `store` under `prefix`; returns when every rank has.
     ///
-    /// Errors: c10d's; NCCL was asked for and is not in this build.
+    /// Errors: c10d's and NCCL's.
     pub fn open(
         store: &Store,
         prefix: &str,
         (rank, size): (usize, usize),
         reached: &Reached,
-        nccl: bool,
+        nccl: Option<Nccl>,
         timeout: Duration,
     ) -> Result<Engine> {
         let prefix = c_text(prefix)?;
@@ -226,7 +247,7 @@ impl Engine {
                 c_int::try_from(size)?,
                 pointer(address),
                 pointer(card),
-                c_int::from(nccl),
+                nccl.map(|nccl| nccl.0),
                 milliseconds(timeout),
                 &raw mut opened,
             )

@@ -1,6 +1,6 @@
 //! The ranks of one run, met and connected.
 
-use super::engine::{Engine, Store};
+use super::engine::{Engine, Nccl, Store};
 use super::meeting;
 use super::pulse::{self, Keys, Pulse};
 use super::surroundings::Placement;
@@ -56,9 +56,11 @@ pub fn together<T>(
 impl Group {
     /// Meets the others; `hello` is what all must have in common. `nccl`: tensors on a GPU are reduced too.
     ///
-    /// Errors: the store is not reached or its port is taken; a rank that does not come within `timeout` or was
+    /// Errors: NCCL is wanted and not to be had; the store is not reached or its port is taken; a rank that does not come within `timeout` or was
     /// started differently.
     pub fn join(placement: &Placement, hello: &Value, nccl: bool, timeout: Duration) -> Result<Group> {
+        // Before the others are met, who would wait for this rank.
+        let nccl = nccl.then(Nccl::find).transpose()?;
         let store = meeting::open_store(placement, timeout)?;
         meeting::agree(&store, placement, hello, timeout)?;
         let Placement { rank, world_size, attempt, .. } = *placement;

@@ -3,6 +3,7 @@
 
 mod bench;
 mod cpu;
+mod cuda_part;
 mod gpu;
 
 use crate::config::{DeviceChoice, Doctor};
@@ -11,7 +12,7 @@ use crate::{device, memory, native};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The libtorch that the program is written for.
 const LIBTORCH: &str = "2.11.0";
@@ -112,7 +113,7 @@ fn libtorch() -> Vec<Finding> {
         None => Finding::wrong("libtorch", format!("does not say its version; {LIBTORCH} does"), mend),
     };
     let built = Path::new(device::LIBTORCH_DIRECTORY);
-    let place = match loaded_from("libtorch_cpu.so") {
+    let place = match device::loaded_from("libtorch_cpu.so") {
         Some(loaded) if loaded != built => Finding::note(
             "libtorch's place",
             format!("{}, not {} that the program was built with", loaded.display(), built.display()),
@@ -122,14 +123,6 @@ fn libtorch() -> Vec<Finding> {
         None => Finding::note("libtorch's place", "unknown", "look at /proc/self/maps by hand"),
     };
     vec![version, place]
-}
-
-/// The directory that a library of this process was loaded from.
-fn loaded_from(library: &str) -> Option<PathBuf> {
-    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    let line = maps.lines().find(|line| line.ends_with(&format!("/{library}")))?;
-    let path = Path::new(&line[line.find('/')?..]);
-    Some(std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()).parent()?.to_owned())
 }
 
 fn main_memory(bounds: memory::Bounds) -> Vec<Finding> {

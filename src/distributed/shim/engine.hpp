@@ -47,7 +47,7 @@ char* guarded(Body&& body) {
 // The collectives of one group. Counted by reference, because autograd's graph holds it too.
 struct Engine : torch::CustomClassHolder {
   c10::intrusive_ptr<c10d::Backend> cpu;
-  // For CUDA tensors; null without NCCL.
+  // For CUDA tensors; null in a group that has none.
   c10::intrusive_ptr<c10d::Backend> cuda;
   int size = 1;
 
@@ -69,11 +69,6 @@ struct Engine : torch::CustomClassHolder {
   std::mutex mutex_;
   std::string fault_;
 };
-
-#ifdef FLATNCE_NCCL
-c10::intrusive_ptr<c10d::Backend> open_nccl(
-    const c10::intrusive_ptr<c10d::Store>& store, int rank, int size, std::chrono::milliseconds timeout);
-#endif
 
 } // namespace flatnce
 

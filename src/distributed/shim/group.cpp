@@ -3,6 +3,8 @@
 #define USE_C10D_GLOO
 #include "engine.hpp"
 
+#include <memory>
+
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -35,7 +37,7 @@ c10d::Backend& Engine::of(const at::Tensor& tensor) {
   if (tensor.is_cpu()) {
     return *cpu;
   }
-  TORCH_CHECK(cuda, "this build reduces CPU tensors only; build with --features nccl for GPUs");
+  TORCH_CHECK(cuda, "the group was opened for tensors on the CPU, and one is on ", tensor.device());
   return *cuda;
 }
 
@@ -150,8 +152,8 @@ char* flatnce_store_has(flatnce_store* store, const char* key, int* has) {
 }
 
 char* flatnce_group_open(
-    flatnce_store* store, const char* prefix, int rank, int size, const char* address, const char* interface, int nccl,
-    int64_t timeout_ms, flatnce_group** opened) {
+    flatnce_store* store, const char* prefix, int rank, int size, const char* address, const char* interface,
+    flatnce_nccl open_nccl, int64_t timeout_ms, flatnce_group** opened) {
   return guarded([&] {
     using c10d::ProcessGroupGloo;
     auto options = ProcessGroupGloo::Options::create(milliseconds(timeout_ms));
@@ -164,13 +166,11 @@ char* flatnce_group_open(
       return c10::make_intrusive<c10d::PrefixStore>(std::string(prefix) + name, store->store);
     };
     engine->cpu = c10::make_intrusive<ProcessGroupGloo>(keys("/gloo"), rank, size, options);
-    if (nccl != 0) {
-#ifdef FLATNCE_NCCL
-      engine->cuda = flatnce::open_nccl(
-          keys("/nccl"), rank, size, milliseconds(timeout_ms));
-#else
-      TORCH_CHECK(false, "this build knows no NCCL; build with --features nccl to train on GPUs with several ranks");
-#endif
+    if (open_nccl != nullptr) {
+      const c10::intrusive_ptr<c10d::Store> store = keys("/nccl");
+      std::unique_ptr<char, decltype(&std::free)> error(
+          open_nccl(&store, rank, size, timeout_ms, &engine->cuda), &std::free);
+      TORCH_CHECK(!error, error.get());
     }
     *opened = new flatnce_group{std::move(engine)};
   });

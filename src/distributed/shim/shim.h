@@ -16,6 +16,10 @@ typedef void* flatnce_tensor;
 typedef struct flatnce_store flatnce_store;
 typedef struct flatnce_group flatnce_group;
 
+// flatnce_open_nccl of the CUDA part (native/cuda/nccl.cpp): from a c10::intrusive_ptr<c10d::Store>* it makes what goes
+// into a c10::intrusive_ptr<c10d::Backend>*. Without CUDA's headers here, so that one program serves every machine.
+typedef char* (*flatnce_nccl)(const void* store, int rank, int size, int64_t timeout_ms, void* opened);
+
 void flatnce_release(void* text_or_bytes);
 
 // Connects to the key-value store at host:port; `listening` >= 0 is a bound socket on which this process serves it
@@ -31,10 +35,11 @@ char* flatnce_store_add(flatnce_store* store, const char* key, int64_t amount, i
 char* flatnce_store_has(flatnce_store* store, const char* key, int* has);
 
 // Joins the group that meets under `prefix`; returns when all ranks have. `address` is this machine's, on which the
-// others reach it, or null for that of the network card `interface`. `nccl` != 0 adds NCCL for CUDA tensors.
+// others reach it, or null for that of the network card `interface`. `open_nccl` adds NCCL for CUDA tensors; null where
+// there are none.
 char* flatnce_group_open(
-    flatnce_store* store, const char* prefix, int rank, int size, const char* address, const char* interface, int nccl,
-    int64_t timeout_ms, flatnce_group** opened);
+    flatnce_store* store, const char* prefix, int rank, int size, const char* address, const char* interface,
+    flatnce_nccl open_nccl, int64_t timeout_ms, flatnce_group** opened);
 // `abandon` != 0 leaves connections and threads to the end of the process: after a fault, closing them may wait.
 void flatnce_group_close(flatnce_group* group, int abandon);
 

@@ -16,11 +16,8 @@ use std::sync::OnceLock;
 #[cfg(flatnce_cuda_part)]
 const INSIDE: Result<&[u8], &str> = Ok(include_bytes!(env!("FLATNCE_CUDA_PART")));
 #[cfg(not(flatnce_cuda_part))]
-const INSIDE: Result<&[u8], &str> = Err(concat!(
-    "this program was built without the CUDA part (",
-    env!("FLATNCE_NO_CUDA_PART"),
-    "): run ./scripts/setup.sh and cargo build --release again"
-));
+const INSIDE: Result<&[u8], &str> =
+    Err(concat!("this program was built without the CUDA part (", env!("FLATNCE_NO_CUDA_PART"), ")"));
 
 /// The CUDA part, open for as long as the process runs.
 #[derive(Debug)]
@@ -47,8 +44,10 @@ pub struct Versions {
 }
 
 /// Whether the part is in the program, loaded or not.
-pub fn is_built() -> bool {
-    INSIDE.is_ok()
+///
+/// Errors: it is not, and why, in a sentence.
+pub fn built() -> Result<(), &'static str> {
+    INSIDE.map(|_| ())
 }
 
 /// The part, which the first call opens; to be called after libtorch's CUDA libraries have been loaded.

@@ -1,6 +1,6 @@
 //! GPUs, their driver, and whether libtorch's CUDA half can be loaded.
 
-use super::{Finding, gib, wants_cuda};
+use super::{Finding, cuda_part, gib, wants_cuda};
 use crate::config::DeviceChoice;
 use crate::device;
 use crate::native::{self, Driver, Gpu};
@@ -12,22 +12,27 @@ const OLDEST: (i32, i32) = (7, 5);
 
 pub(super) fn look(choice: DeviceChoice) -> Vec<Finding> {
     if choice == DeviceChoice::Cpu {
-        return vec![];
+        return vec![cuda_part::look(false, false)];
     }
     let driver = native::driver();
     let mut findings = vec![judge_driver(&driver, wants_cuda(choice))];
-    let Ok(Some(driver)) = driver else { return findings };
-    findings.extend(driver.gpus.iter().enumerate().map(|(index, gpu)| judge_gpu(index, gpu)));
+    let gpus = driver.ok().flatten().map_or(vec![], |driver| driver.gpus);
+    findings.extend(gpus.iter().enumerate().map(|(index, gpu)| judge_gpu(index, gpu)));
     if let DeviceChoice::Cuda(index) = choice
-        && index >= driver.gpus.len()
+        && !gpus.is_empty()
+        && index >= gpus.len()
     {
-        let found = format!("{choice} is asked for, and the driver has {} GPUs", driver.gpus.len());
+        let found = format!("{choice} is asked for, and the driver has {} GPUs", gpus.len());
         findings.push(Finding::wrong("GPU", found, "choose one of them with --device, counted from 0"));
     }
-    if !driver.gpus.is_empty() {
-        findings.push(libraries());
-        findings.extend((0..driver.gpus.len()).filter_map(free_memory));
+    let wanted = wants_cuda(choice) || !gpus.is_empty();
+    let loaded = device::load_cuda_libraries();
+    // A machine that computes on its CPU needs none.
+    if wanted || loaded.is_ok() {
+        findings.push(libraries(loaded, !gpus.is_empty()));
     }
+    findings.push(cuda_part::look(loaded.is_ok(), wanted));
+    findings.extend((0..gpus.len()).filter_map(free_memory));
     findings
 }
 
@@ -87,24 +92,32 @@ fn judge_gpu(index: usize, gpu: &Gpu) -> Finding {
     Finding::good("GPU", found)
 }
 
-fn libraries() -> Finding {
+/// `gpus`: the driver has some.
+fn libraries(loaded: Result<(), &str>, gpus: bool) -> Finding {
+    let places = ["libtorch_cuda.so", "libtorch_cpu.so"].map(device::loaded_from);
     let beside = Path::new(device::LIBTORCH_DIRECTORY).join("libtorch_cuda.so");
-    match device::load_cuda_libraries() {
-        Ok(()) if tch::Cuda::is_available() => Finding::good(
+    match (loaded, &places) {
+        (Ok(()), [Some(cuda), Some(cpu)]) if cuda != cpu => Finding::wrong(
             "CUDA libraries",
-            format!("load; cuDNN {}", if tch::Cuda::cudnn_is_available() { "too" } else { "does not" }),
+            format!("load from {}, and the CPU's half from {}", cuda.display(), cpu.display()),
+            format!("set LD_LIBRARY_PATH to one libtorch only, for instance {}", cuda.display()),
         ),
-        Ok(()) => Finding::wrong(
+        (Ok(()), [place, _]) if !gpus || tch::Cuda::is_available() => {
+            let place = place.as_ref().map_or(String::new(), |place| format!(" from {}", place.display()));
+            let cudnn = if tch::Cuda::cudnn_is_available() { "cuDNN too" } else { "cuDNN does not" };
+            Finding::good("CUDA libraries", format!("load{place}; {}", if gpus { cudnn } else { "no GPU to use" }))
+        }
+        (Ok(()), _) => Finding::wrong(
             "CUDA libraries",
             "load, and libtorch finds no usable GPU",
             "see what nvidia-smi says, and whether CUDA_VISIBLE_DEVICES hides the GPUs",
         ),
-        Err(error) if !beside.exists() => Finding::wrong(
+        (Err(error), _) if !beside.exists() => Finding::wrong(
             "CUDA libraries",
             format!("this libtorch is the CPU's alone ({error})"),
             "run ./scripts/setup.sh --cuda and cargo build --release again, or use --device cpu",
         ),
-        Err(error) => Finding::wrong(
+        (Err(error), _) => Finding::wrong(
             "CUDA libraries",
             error,
             "run ./scripts/setup.sh --cuda again: one of its libraries is missing or of another version",
