@@ -93,7 +93,8 @@ pub fn settings() -> Result<Settings, NativeError> {
     })
 }
 
-/// libtorch's description of its own build: compilers, libraries, options.
+/// libtorch's description of its own build: compilers, libraries, options. It asks itself about CUDA for it and
+/// remembers the answer, so its CUDA libraries are loaded before, where they are to be used.
 ///
 /// Errors: libtorch's message.
 pub fn build() -> Result<String, NativeError> {
@@ -103,7 +104,8 @@ pub fn build() -> Result<String, NativeError> {
     Ok(take(text))
 }
 
-/// The version that the loaded libtorch says it has, such as `2.11.0`; `None` if it does not say.
+/// The version that the loaded libtorch says it has, such as `2.11.0`; `None` if it does not say. From [`build()`], so
+/// the same holds about CUDA.
 pub fn version() -> Option<String> {
     let build = build().ok()?;
     let after = build.split("TORCH_VERSION=").nth(1)?;

@@ -59,6 +59,11 @@ impl Finding {
 ///
 /// Errors: something is wrong; what it is has been printed with its remedy.
 pub fn run(doctor: &Doctor, console: &Console) -> Result<()> {
+    if doctor.device != DeviceChoice::Cpu {
+        // First, because libtorch asks itself about CUDA as it describes its build, and remembers the answer. What went
+        // wrong is told below.
+        let _ = device::load_cuda_libraries();
+    }
     let mut findings = vec![Finding::good("program", format!("flatnce {}", env!("CARGO_PKG_VERSION")))];
     findings.extend(libtorch());
     findings.extend(cpu::look());

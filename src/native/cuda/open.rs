@@ -4,8 +4,9 @@ use std::ffi::{CStr, CString, c_int, c_void};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 /// Everything is bound now, so that a missing symbol is an error here and not the end of the process later.
 const HOW: c_int = libc::RTLD_NOW | libc::RTLD_LOCAL;
@@ -45,7 +46,7 @@ fn from_memory(name: &str, bytes: &[u8]) -> Result<*mut c_void, String> {
     // SAFETY: the descriptor is new and ours alone.
     let mut file = unsafe { File::from_raw_fd(descriptor) };
     file.write_all(bytes).map_err(|error| format!("a file in memory: {error}"))?;
-    open(&format!("/proc/self/fd/{}", file.as_raw_fd()))
+    open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))
 }
 
 fn from_file(name: &str, bytes: &[u8]) -> Result<*mut c_void, String> {
@@ -56,14 +57,14 @@ fn from_file(name: &str, bytes: &[u8]) -> Result<*mut c_void, String> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o700).open(&path).map_err(told)?;
     let written = file.write_all(bytes).map_err(told);
     drop(file);
-    let opened = written.and_then(|()| open(&String::from_utf8_lossy(&path.clone().into_os_string().into_vec())));
+    let opened = written.and_then(|()| open(&path));
     let _ = std::fs::remove_file(&path);
     opened
 }
 
 /// Errors: the loader's words, without the path that they begin with.
-fn open(path: &str) -> Result<*mut c_void, String> {
-    let c_path = CString::new(path).map_err(|error| error.to_string())?;
+fn open(path: &Path) -> Result<*mut c_void, String> {
+    let c_path = CString::new(path.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
     // SAFETY: the path is a C string, and the object's initialisers only set up what libtorch's headers declare.
     let handle = unsafe { libc::dlopen(c_path.as_ptr(), HOW) };
     if !handle.is_null() {
@@ -74,5 +75,43 @@ fn open(path: &str) -> Result<*mut c_void, String> {
         let text = libc::dlerror();
         if text.is_null() { "unknown reason".into() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
     };
-    Err(text.strip_prefix(path).and_then(|rest| rest.strip_prefix(": ")).map_or(text.clone(), str::to_owned))
+    let path = format!("{}: ", path.display());
+    Err(text.strip_prefix(&path).unwrap_or(&text).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left_behind(name: &str) -> bool {
+        let entries = std::fs::read_dir(std::env::temp_dir()).unwrap();
+        entries.into_iter().any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with(name))
+    }
+
+    #[test]
+    fn an_object_in_memory_opens_both_ways() {
+        // A library that every process has: its bytes as a second copy.
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let libm = maps.lines().find(|line| line.contains("/libm.so")).expect("the mathematics of C");
+        let bytes = std::fs::read(&libm[libm.find('/').unwrap()..]).unwrap();
+        let name = "flatnce_test_of_both_ways";
+        for opened in [from_memory(name, &bytes), from_file(name, &bytes), shared_object(name, &bytes)] {
+            // SAFETY: the handle is open; the address is the function of that name and type.
+            let cosine = unsafe { libc::dlsym(opened.unwrap(), c"cos".as_ptr()) };
+            assert!(!cosine.is_null());
+            // SAFETY: as above.
+            let cosine: extern "C" fn(f64) -> f64 = unsafe { std::mem::transmute(cosine) };
+            assert_eq!(cosine(0.0), 1.0);
+        }
+        assert!(!left_behind(name));
+        assert!(is_loaded(c"libtorch_cpu.so") && !is_loaded(c"libflatnce_nowhere.so"));
+    }
+
+    #[test]
+    fn what_the_loader_refuses_is_told_once() {
+        let name = "flatnce_test_of_refusal";
+        let error = shared_object(name, &[b'x'; 4096]).unwrap_err();
+        assert!(error.contains("ELF") && !error.contains("temporary") && !error.contains("/proc"), "{error}");
+        assert!(!left_behind(name));
+    }
 }
