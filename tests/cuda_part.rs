@@ -144,26 +144,26 @@ fn nccl_without_a_gpu(part: &cuda::Part) -> String {
 
 /// Everything that `src/native/cuda/headers/nccl.h` declares and on which layouts and calls depend, printed.
 const DECLARED: &str = r#"
-#include <nccl.h>
 #include <cstddef>
 #include <cstdio>
-#include <initializer_list>
 #include <type_traits>
+#include <nccl.h>
 #define AT(field) offsetof(ncclConfig_t, field)
 static_assert(std::is_same<decltype(ncclGetVersion), ncclResult_t(int*)>::value, "");
 static_assert(std::is_same<decltype(ncclRedOpDestroy), ncclResult_t(ncclRedOp_t, ncclComm_t)>::value, "");
 int main() {
-  for (long long value : std::initializer_list<long long>{
-           NCCL_VERSION_CODE, NCCL_VERSION(2, 7, 0), NCCL_VERSION(2, 28, 9), NCCL_SPLIT_NOCOLOR, NCCL_CONFIG_UNDEF_INT,
-           sizeof(ncclComm_t), sizeof(ncclUniqueId), alignof(ncclUniqueId),
-           sizeof(ncclResult_t), ncclSuccess, ncclRemoteError, ncclInProgress, ncclNumResults,
-           sizeof(ncclRedOp_t), ncclSum, ncclMaxRedOp,
-           sizeof(ncclDataType_t), ncclInt8, ncclUint8, ncclInt32, ncclInt64, ncclHalf, ncclFloat, ncclDouble,
-           ncclBfloat16, ncclFloat8e4m3, ncclFloat8e5m2,
-           sizeof(ncclConfig_t), alignof(ncclConfig_t), AT(size), AT(magic), AT(version), AT(blocking),
-           AT(cgaClusterSize), AT(minCTAs), AT(maxCTAs), AT(netName), AT(splitShare), AT(trafficClass), AT(commName),
-           AT(collnetEnable), AT(CTAPolicy), AT(shrinkShare), AT(nvlsCTAs), AT(nChannelsPerNetPeer),
-           AT(nvlinkCentricSched)})
+  const long long values[] = {
+      NCCL_VERSION_CODE, NCCL_VERSION(2, 7, 0), NCCL_VERSION(2, 28, 9), NCCL_SPLIT_NOCOLOR, NCCL_CONFIG_UNDEF_INT,
+      sizeof(ncclComm_t), sizeof(ncclUniqueId), alignof(ncclUniqueId),
+      sizeof(ncclResult_t), ncclSuccess, ncclRemoteError, ncclInProgress, ncclNumResults,
+      sizeof(ncclRedOp_t), ncclSum, ncclMaxRedOp,
+      sizeof(ncclDataType_t), ncclInt8, ncclUint8, ncclInt32, ncclInt64, ncclHalf, ncclFloat, ncclDouble,
+      ncclBfloat16, ncclFloat8e4m3, ncclFloat8e5m2,
+      sizeof(ncclConfig_t), alignof(ncclConfig_t), AT(size), AT(magic), AT(version), AT(blocking),
+      AT(cgaClusterSize), AT(minCTAs), AT(maxCTAs), AT(netName), AT(splitShare), AT(trafficClass), AT(commName),
+      AT(collnetEnable), AT(CTAPolicy), AT(shrinkShare), AT(nvlsCTAs), AT(nChannelsPerNetPeer),
+      AT(nvlinkCentricSched)};
+  for (const long long value : values)
     printf("%lld\n", value);
 }
 "#;

@@ -79,20 +79,21 @@ impl Clone {
         self.path(below)
     }
 
-    /// Makes the three wheels of the CPU set in `wheels/` and pins their hashes.
+    /// Makes the four wheels of the CPU set in `wheels/` and pins their hashes.
     fn make_wheels(&self) -> PathBuf {
         let wheels = self.path("wheels");
         fs::create_dir_all(&wheels).unwrap();
         let program = r#"
 import hashlib, pathlib, sys, zipfile
 wheels, pins, header = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
-cu13 = "nvidia/cu13/lib/"
+cu13, headers = "nvidia/cu13/lib/", "nvidia/cu13/include/"
 contents = {
     "torch-2.11.0": ["torch/lib/libtorch_cpu.so", "torch/lib/libc10.so", "torch/lib/libgomp.so.1",
                      "torch/lib/libtorch_cuda.so", "torch/nn/functional.py", header,
                      "torch-2.11.0.dist-info/licenses/LICENSE"],
-    "nvidia_cuda_runtime-13.0.96": [cu13 + "libcudart.so.13"],
-    "nvidia_cuda_cupti-13.0.85": [cu13 + "libcupti.so.13", cu13 + "libnvperf_host.so"],
+    "nvidia_cuda_runtime-13.0.96": [cu13 + "libcudart.so.13", headers + "cuda.h", headers + "cuda_runtime.h"],
+    "nvidia_cuda_crt-13.0.88": [headers + "crt/host_defines.h"],
+    "nvidia_cuda_cupti-13.0.85": [cu13 + "libcupti.so.13", cu13 + "libnvperf_host.so", headers + "cupti.h"],
 }
 lines = []
 for stem, members in contents.items():
@@ -260,8 +261,12 @@ fn the_cpu_set_is_installed_once() {
     assert_eq!(fs::read_to_string(home.join("build-version")).unwrap().trim(), "2.11.0");
     assert!(home.join(ALL_H.strip_prefix("torch/").unwrap()).is_file());
     assert!(home.join("licences/torch-2.11.0/LICENSE").is_file());
+    for header in ["cuda.h", "cuda_runtime.h", "crt/host_defines.h"] {
+        assert!(home.join("include-cuda").join(header).is_file(), "{header}");
+    }
+    assert!(!home.join("include-cuda/cupti.h").exists(), "the CUDA part needs none of CUPTI's headers");
     assert_eq!(clone.cache_entries(), [".lock", "libtorch-2.11.0-cpu"]);
-    assert_eq!(fs::read_dir(&wheels).unwrap().count(), 3, "the caller's wheels are left alone");
+    assert_eq!(fs::read_dir(&wheels).unwrap().count(), 4, "the caller's wheels are left alone");
 
     // The second run needs neither wheels nor network.
     assert_quick(|| clone.setup(&[]));

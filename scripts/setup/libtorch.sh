@@ -34,6 +34,7 @@ use_own() {
     why=$(why_not_libtorch "$LIBTORCH") ||
         fail "LIBTORCH=$LIBTORCH: $why" "Set LIBTORCH to a libtorch $torch_version, or unset it to have one fetched."
     link_to "$(readlink -f -- "$LIBTORCH")"
+    say_cuda_part "FLATNCE_CUDA_INCLUDE=/path/to/cuda-13/include cargo build --release"
 }
 
 use_pytorch() {
@@ -51,6 +52,21 @@ print(os.path.dirname(spec.origin) if spec and spec.origin else "")') || found=
     why=$(why_not_libtorch "$found") || fail "LIBTORCH_USE_PYTORCH: $found: $why" \
         "$python -m pip install torch==$torch_version, or unset LIBTORCH_USE_PYTORCH to have libtorch fetched."
     link_to "$(readlink -f -- "$found")"
+    say_cuda_part "$python -m pip install $cuda_headers, then build"
+}
+
+# The program's CUDA part needs headers that are in our sets and seldom beside another libtorch.
+# build.rs looks in the same places.
+cuda_headers="nvidia-cuda-runtime==13.0.96 nvidia-cuda-crt==13.0.88"
+say_cuda_part() {
+    local place target
+    target=$(readlink -f -- "$link")
+    [[ -z ${FLATNCE_CUDA_INCLUDE-} ]] || return 0
+    for place in "$target/include-cuda" "${target%/*}/nvidia/cu13/include" /usr/local/cuda/include; do
+        if [[ -f $place/cuda.h && -f $place/cuda_runtime.h && -f $place/crt/host_defines.h ]]; then return; fi
+    done
+    say "CUDA's headers are not beside it: the program will be built without its CUDA part, which trains on GPUs with" \
+        "CUDA graphs, own kernels and several processes. To have it: $1"
 }
 
 # Prints why a directory is no libtorch of the right version, and fails; or says nothing.

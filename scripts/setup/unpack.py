@@ -5,7 +5,8 @@ unpack.py cpu|cuda VERSION TARGET WHEEL...
 cpu:  TARGET/lib, TARGET/include: libtorch without its CUDA half.
 cuda: TARGET/torch/lib, TARGET/torch/include, TARGET/nvidia/*/lib: the layout of
       site-packages, in which the libraries find each other by their rpaths.
-Both: build-version (torch-sys reads it) and every licence. The caller has checked the
+Both: include-cuda beside include, the headers of CUDA's runtime, with which the part
+of the program that uses CUDA is compiled; build-version (torch-sys reads it) and every licence. The caller has checked the
 wheels' SHA-256.
 """
 
@@ -30,9 +31,18 @@ CUDA_LIBRARIES = CPU_LIBRARIES | {
     "nvidia/cudnn/lib/libcudnn.so.9",
     "nvidia/nccl/lib/libnccl.so.2",
 }
+HEADERS = {
+    "torch/include/torch/csrc/api/include/torch/all.h",
+    "nvidia/cu13/include/cuda.h",
+    "nvidia/cu13/include/cuda_runtime.h",
+    "nvidia/cu13/include/crt/host_defines.h",
+}
+# The other wheels' headers of CUDA are not needed.
+WITH_CUDA_HEADERS = ("nvidia_cuda_runtime-", "nvidia_cuda_crt-")
+CUDA_INCLUDE = "nvidia/cu13/include/"
 
 
-def place(member, layout):
+def place(member, layout, wheel):
     """Where a wheel's member goes below the target, or None where it is not needed."""
     parts = pathlib.PurePosixPath(member).parts
     if member.endswith("/") or ".." in parts or member.startswith("/"):
@@ -43,6 +53,11 @@ def place(member, layout):
         return pathlib.Path("licences", *parts)
     if member.startswith("torch/include/"):
         return pathlib.Path(*(parts if layout == "cuda" else parts[1:]))
+    if member.startswith(CUDA_INCLUDE):
+        if not wheel.startswith(WITH_CUDA_HEADERS):
+            return None
+        root = "torch/include-cuda" if layout == "cuda" else "include-cuda"
+        return pathlib.Path(root, member.removeprefix(CUDA_INCLUDE))
     if layout == "cpu":
         return pathlib.Path("lib", parts[-1]) if member in CPU_LIBRARIES else None
     is_library = ".so" in parts[-1] and "lib" in parts[:-1]
@@ -50,12 +65,11 @@ def place(member, layout):
 
 
 def unpack(layout, version, target, wheels):
-    missing = set(CUDA_LIBRARIES if layout == "cuda" else CPU_LIBRARIES)
-    missing.add("torch/include/torch/csrc/api/include/torch/all.h")
+    missing = HEADERS | (CUDA_LIBRARIES if layout == "cuda" else CPU_LIBRARIES)
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as archive:
             for member in archive.namelist():
-                path = place(member, layout)
+                path = place(member, layout, pathlib.Path(wheel).name)
                 if path is None:
                     continue
                 path = target / path
