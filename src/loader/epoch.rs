@@ -26,8 +26,8 @@ pub struct Epoch {
     left: usize,
     /// The next batch, when its pieces were there before it was asked for: on its way to the device already.
     staged: Option<Result<Batch>>,
-    /// Whether batches come with their labels.
-    labelled: bool,
+    /// Whether a classifier reads the batches.
+    classifies: bool,
     /// Whether batches are staged: not on the CPU, where there is no way to go.
     stages: bool,
     waited: Duration,
@@ -45,7 +45,7 @@ impl Epoch {
         };
         Epoch {
             split: Arc::clone(&loader.split),
-            labelled: matches!(&*loader.rendering, Rendering::Single(_)),
+            classifies: matches!(&*loader.rendering, Rendering::Single(_)),
             stages: making.device() != Device::Cpu,
             making,
             source,
@@ -92,9 +92,10 @@ impl Epoch {
     fn batch(&self, images: Tensor, samples: Vec<usize>) -> Batch {
         let of =
             |labels: &Vec<i64>| Tensor::from_slice(&samples.iter().map(|&sample| labels[sample]).collect::<Vec<i64>>());
-        // Nobody asks for the labels of views.
-        let labels = self.split.labels.as_ref().filter(|_| self.labelled).map(of);
-        Batch { images, samples, labels: labels.map(|labels| upload(&labels, self.making.device())) }
+        let labels = self.split.labels.as_ref().map(of);
+        // No step reads the labels of views.
+        let device = if self.classifies { self.making.device() } else { Device::Cpu };
+        Batch { images, samples, labels: labels.map(|labels| upload(&labels, device)) }
     }
 
     /// Begins the next batch's way to the device if it is there: its copy is then before this step's work in the device's

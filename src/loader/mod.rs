@@ -76,7 +76,7 @@ pub struct Batch {
     pub images: Tensor,
     /// Index of each sample in its split, `[B]`.
     pub samples: Vec<usize>,
-    /// i64 `[B]` beside the images, when the split has labels and the images are no views.
+    /// i64 `[B]`, when the split has labels: beside the images, but those of views stay on the CPU.
     pub labels: Option<Tensor>,
 }
 

@@ -2,16 +2,19 @@
 
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <memory>
 
 #include "part.h"
 
-// Makes a stream other than the default one current for the calling thread: on the default stream nothing can be recorded.
+// Makes the device and a stream of it other than the default one current for the calling thread: on the default stream nothing can be recorded.
 FLATNCE_EXPORT char* flatnce_cuda_own_stream(int device) noexcept {
   return guarded([&] {
     const auto index = static_cast<c10::DeviceIndex>(device);
+    // A graph is of the current device.
+    c10::cuda::set_device(index);
     c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, index));
   });
 }
