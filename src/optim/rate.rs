@@ -13,7 +13,7 @@ pub struct Rate {
 impl Rate {
     /// For parameters on `device`; 0 until it is set.
     pub fn on(device: Device) -> Rate {
-        let there = (device != Device::Cpu).then(|| Tensor::zeros([], (Kind::Float, device)));
+        let there = device.is_cuda().then(|| Tensor::zeros([], (Kind::Float, device)));
         Rate { number: 0.0, there }
     }
 
