@@ -90,6 +90,6 @@ phase build build_without_warnings
 phase test env OMP_NUM_THREADS=1 cargo test --release --locked --no-fail-fast
 # The processes of a test wait for each other: one test after the other.
 phase ranks env OMP_NUM_THREADS=1 cargo test --release --features distributed --locked --no-fail-fast \
-    --test distributed --test distributed_runs -- --test-threads=1
+    --test distributed --test distributed_nccl --test distributed_runs -- --test-threads=1
 # The tests above left a program of another build behind.
 phase rebuild cargo build --release --locked

@@ -1,42 +1,17 @@
 //! The part of the program that uses CUDA, on a machine without a GPU: it is opened beside the CUDA libraries of
 //! PyTorch's wheel, as on a machine that has one.
 
+#[path = "support/pytorch.rs"]
+mod pytorch;
 mod support;
 
 use assert_cmd::cargo::CommandCargoExt;
 use flatnce::{device, native::cuda};
+use pytorch::{beside_pytorch, is_built, site_packages};
 use serde_json::Value;
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-
-/// site-packages of a Python with PyTorch's CUDA wheels; `None` skips the test, which is said.
-fn site_packages() -> Option<PathBuf> {
-    let python = support::python("torch")?;
-    let where_torch_is = "import importlib.util; print(importlib.util.find_spec('torch').origin)";
-    let output = Command::new(python).args(["-c", where_torch_is]).output().expect("it starts");
-    let torch = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim());
-    let site = torch.parent().and_then(Path::parent).expect("torch/__init__.py in a directory").to_owned();
-    if !site.join("torch/lib/libtorch_cuda.so").exists() {
-        skipped(&format!("the torch in {} has no CUDA half", site.display()));
-        return None;
-    }
-    Some(site)
-}
-
-/// Said past the harness, which keeps what a passing test prints to itself.
-fn skipped(why: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
-}
-
-/// Started as on a machine with a GPU: all of libtorch is PyTorch's.
-fn beside_pytorch(mut command: Command, site: &Path) -> Command {
-    let directories = ["torch/lib", "nvidia/cu13/lib", "nvidia/cudnn/lib"].map(|lib| site.join(lib));
-    command.env("LD_LIBRARY_PATH", std::env::join_paths(directories).expect("no colon in it"));
-    command.env("OMP_NUM_THREADS", "1");
-    command
-}
 
 fn doctor(site: &Path, flags: &[&str]) -> Vec<Value> {
     let mut command = beside_pytorch(Command::cargo_bin("flatnce").expect("the binary is built"), site);
@@ -47,18 +22,6 @@ fn doctor(site: &Path, flags: &[&str]) -> Vec<Value> {
 
 fn finding<'a>(findings: &'a [Value], name: &str) -> &'a Value {
     findings.iter().find(|finding| finding["name"] == name).unwrap_or_else(|| panic!("{name}: {findings:#?}"))
-}
-
-/// Skips a test of the part in a build that has none; a CI's build has one.
-fn is_built() -> bool {
-    match cuda::built() {
-        Ok(()) => true,
-        Err(why) => {
-            assert!(std::env::var_os("CI").is_none(), "{why}");
-            skipped(why);
-            false
-        }
-    }
 }
 
 #[test]

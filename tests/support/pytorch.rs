@@ -1,0 +1,46 @@
+//! PyTorch's own CUDA libraries, beside which the CUDA part of the program is opened.
+
+use super::support::python;
+use flatnce::native::cuda;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// site-packages of a Python with PyTorch's CUDA wheels; `None` skips the test, which is said.
+pub fn site_packages() -> Option<PathBuf> {
+    let python = python("torch")?;
+    let where_torch_is = "import importlib.util; print(importlib.util.find_spec('torch').origin)";
+    let output = Command::new(python).args(["-c", where_torch_is]).output().expect("it starts");
+    let torch = PathBuf::from(String::from_utf8(output.stdout).expect("a path").trim());
+    let site = torch.parent().and_then(Path::parent).expect("torch/__init__.py in a directory").to_owned();
+    if !site.join("torch/lib/libtorch_cuda.so").exists() {
+        skipped(&format!("the torch in {} has no CUDA half", site.display()));
+        return None;
+    }
+    Some(site)
+}
+
+/// Said past the harness, which keeps what a passing test prints to itself.
+fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+}
+
+/// Started as on a machine with a GPU: all of libtorch is PyTorch's.
+pub fn beside_pytorch(mut command: Command, site: &Path) -> Command {
+    let directories = ["torch/lib", "nvidia/cu13/lib", "nvidia/cudnn/lib"].map(|lib| site.join(lib));
+    command.env("LD_LIBRARY_PATH", std::env::join_paths(directories).expect("no colon in it"));
+    command.env("OMP_NUM_THREADS", "1");
+    command
+}
+
+/// Skips a test of the part in a build that has none; a CI's build has one.
+pub fn is_built() -> bool {
+    match cuda::built() {
+        Ok(()) => true,
+        Err(why) => {
+            assert!(std::env::var_os("CI").is_none(), "{why}");
+            skipped(why);
+            false
+        }
+    }
+}
