@@ -41,11 +41,14 @@ pub fn run(
     stop: &AtomicBool,
     ranks: &Ranks,
 ) -> Result<Ended> {
+    // Before the first tensor: what is recorded must not be on the device's default stream.
     if let Device::Cuda(index) = device
         && cuda::part().is_ok()
+        && let Err(error) = cuda::own_stream(index)
     {
-        // Before the first tensor: what is recorded must not be on the device's default stream.
-        cuda::own_stream(index)?;
+        console.warn(&format!(
+            "work on cuda:{index} stays on its default stream, where no step can be recorded: {error:#}"
+        ));
     }
     let mut session = Session::open(config, pretrain, device, console, ranks)?;
     let ended = native::caught(|| train(&mut session, stop))
