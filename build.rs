@@ -22,7 +22,10 @@ fn main() {
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     println!("cargo:rustc-env=FLATNCE_LIBTORCH_DIR={}", lib.display());
     println!("cargo:rerun-if-changed=src/native/guarded.h");
-    compile("flatnce_native", &["src/native/libtorch.cpp", "src/native/lists.cpp"], &lib, &[]);
+    println!("cargo:rerun-if-changed=src/native/cuda/kernels");
+    let kernels = ["launch", "batch_norm", "view"].map(|name| format!("src/native/cuda/kernels/{name}.cpp"));
+    let files = ["src/native/libtorch.cpp", "src/native/lists.cpp", &kernels[0], &kernels[1], &kernels[2]];
+    compile("flatnce_native", &files, &lib, &[]);
     if cfg!(feature = "distributed") {
         distributed(&lib);
     }

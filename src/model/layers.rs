@@ -300,22 +300,27 @@ impl Conv2d {
 /// BatchNorm with float32 statistics and affine parameters, whatever the precision of its input.
 #[derive(Debug)]
 pub struct BatchNorm {
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+    pub(super) running_mean: Tensor,
+    pub(super) running_var: Tensor,
     batches_tracked: Arc<AtomicI64>,
 }
 
 impl BatchNorm {
     /// PyTorch's defaults.
-    const MOMENTUM: f64 = 0.1;
-    const EPSILON: f64 = 1e-5;
+    pub(super) const MOMENTUM: f64 = 0.1;
+    pub(super) const EPSILON: f64 = 1e-5;
+
+    /// The running statistics have moved once more.
+    pub(super) fn count_batch(&self) {
+        self.batches_tracked.fetch_add(1, Ordering::Relaxed);
+    }
 
     pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
         let updates = pass.train && pass.tracks;
         if updates {
-            self.batches_tracked.fetch_add(1, Ordering::Relaxed);
+            self.count_batch();
             // No pass over a group is untracked: `Ranks::allow` refuses chunks.
             if let Some(group) = pass.group {
                 let parameters = [&self.weight, &self.bias, &self.running_mean, &self.running_var];

@@ -1,6 +1,7 @@
 //! The encoder: normalisation inside, a ResNet trunk, and a head in place of
 //! torchvision's `fc` (upstream: `models/resnet.py`, `models/utils.py`).
 
+mod batch_norm;
 pub mod footprint;
 mod head;
 mod layers;

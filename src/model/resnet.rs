@@ -1,6 +1,7 @@
 //! ResNet trunks as torchvision builds them (He et al., arXiv 1512.03385), plus
 //! the paper's 10-layer variant; parameter names and order are torchvision's.
 
+use super::batch_norm::After;
 use super::layers::{BatchNorm, Builder, Conv2d, Pass};
 use crate::config::{Depth, Stem};
 use tch::{Kind, Tensor};
@@ -52,18 +53,17 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+        let (last, inner) = self.layers.split_last().expect("a block has layers");
         let mut out = x.shallow_clone();
-        for (i, (conv, bn)) in self.layers.iter().enumerate() {
-            out = bn.forward(&conv.forward(&out, pass), pass);
-            if i + 1 < self.layers.len() {
-                out = out.relu_();
-            }
+        for (conv, bn) in inner {
+            out = bn.then(&conv.forward(&out, pass), After::Relu, pass);
         }
-        let mut out = match &self.downsample {
-            Some((conv, bn)) => out.g_add_(&bn.forward(&conv.forward(x, pass), pass)),
-            None => out.g_add_(x),
+        let out = last.0.forward(&out, pass);
+        let shortcut = match &self.downsample {
+            Some((conv, bn)) => bn.then(&conv.forward(x, pass), After::Nothing, pass),
+            None => x.shallow_clone(),
         };
-        out.relu_()
+        last.1.then(&out, After::AddRelu(&shortcut), pass)
     }
 }
 
@@ -107,7 +107,7 @@ impl Trunk {
 
     /// Normalised images `[M, 3, H, W]` in the pass's precision to features `[M, D]` in float32.
     pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
-        let mut x = self.bn1.forward(&self.conv1.forward(x, pass), pass).relu_();
+        let mut x = self.bn1.then(&self.conv1.forward(x, pass), After::Relu, pass);
         if self.max_pool {
             x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
         }

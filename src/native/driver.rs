@@ -24,21 +24,31 @@ pub struct Driver {
 /// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `_MINOR`.
 const CAPABILITY: [c_int; 2] = [75, 76];
 
-/// A handle on `libcuda.so.1`, open for as long as the process runs.
-struct Library(*mut c_void);
+/// A handle on a library, open for as long as the process runs.
+pub(super) struct Library(*mut c_void);
 
 impl Library {
-    fn open() -> Option<Library> {
-        // SAFETY: the name is a C string; the driver's initialisers start nothing before cuInit.
-        let handle = unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
+    /// The driver's.
+    pub fn open() -> Option<Library> {
+        // SAFETY: the driver's initialisers start nothing before cuInit.
+        unsafe { Library::named(c"libcuda.so.1") }
+    }
+
+    /// `None` where the loader does not find it.
+    ///
+    /// # Safety
+    /// The library's initialisers do no harm.
+    pub unsafe fn named(name: &CStr) -> Option<Library> {
+        // SAFETY: the name is a C string; the caller vouches for the library.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
         (!handle.is_null()).then_some(Library(handle))
     }
 
-    /// The address of a function of the driver; `F` must be its type.
+    /// The address of a function of the library; `F` must be its type.
     ///
     /// # Safety
-    /// `F` is a function pointer of the signature that the driver documents for `name`.
-    unsafe fn function<F: Copy>(&self, name: &CStr) -> Option<F> {
+    /// `F` is a function pointer of the signature that the library documents for `name`.
+    pub unsafe fn function<F: Copy>(&self, name: &CStr) -> Option<F> {
         // SAFETY: the handle is open and the name a C string.
         let address = unsafe { libc::dlsym(self.0, name.as_ptr()) };
         // SAFETY: a function's address, of the type that the caller vouches for.

@@ -7,7 +7,8 @@
 //! Nothing here waits for the device: what the host knows (which views are jittered in which order, which are blurred)
 //! decides the shapes, and all of it goes up in one copy a batch ([`Plan`]). Every view costs its own operations only:
 //! views are sorted by the place of the hue among their four colour operations, so that the operations before it run on
-//! the first rows, those after it on the last. About 220 operations a chunk, whatever the number of views.
+//! the first rows, those after it on the last. About 220 operations a chunk, whatever the number of views; one where the
+//! fused kernels are on (`native::cuda::kernels`), whose pixels are the CPU engine's, blur included.
 //!
 //! | file | what |
 //! |---|---|
@@ -15,12 +16,14 @@
 //! | `numbers` | that array on the device |
 //! | `weights` | resampling weights from crop boxes |
 //! | `resize` | the two passes of resampling, as products with matrices |
+//! | `packed` | the parameters for the kernel that renders whole views, instead of all below and the chunks |
 //! | `color`, `hue`, `blur` | the operations on levels `[V, S, 3, S]`: rows of planes |
 
 mod blur;
 mod color;
 mod hue;
 mod numbers;
+mod packed;
 mod plan;
 mod planner;
 mod resize;
@@ -30,6 +33,7 @@ pub use plan::Plan;
 pub use planner::Planner;
 pub use resize::Products;
 
+use crate::native::cuda::kernels;
 use blur::Blur;
 use color::Colors;
 use hue::Hue;
@@ -92,7 +96,12 @@ impl TensorRenderer {
 
     /// What makes plans for this renderer; any thread may have it.
     pub fn planner(&self) -> Planner {
-        Planner { size_px: self.size_px, blur_kernel_px: self.blur_kernel_px, chunk_bytes: self.chunk_bytes }
+        Planner {
+            size_px: self.size_px,
+            blur_kernel_px: self.blur_kernel_px,
+            chunk_bytes: self.chunk_bytes,
+            packs: kernels::enabled(self.device),
+        }
     }
 
     /// Renders whole views: view v is of image `rows[v]`.
@@ -105,6 +114,9 @@ impl TensorRenderer {
     pub fn views(&self, images: &Tensor, rows: &Tensor, plan: &Plan) -> Tensor {
         let _guard = tch::no_grad_guard();
         assert_eq!(rows.size(), [plan.views() as i64], "one image for each view");
+        if let Some(made) = self.render_whole(images, Some(rows), plan) {
+            return made;
+        }
         let numbers = Numbers::upload(plan, self.device);
         self.render(plan, &numbers, |chunk, places| {
             let sources = images.index_select(0, &rows.index_select(0, places)); // [v, H, W, 3]
@@ -121,11 +133,24 @@ impl TensorRenderer {
         let _guard = tch::no_grad_guard();
         let side = self.size_px as i64;
         assert_eq!(resized.size(), [plan.views() as i64, side, side, 3], "views as the plan has them");
+        if let Some(made) = self.render_whole(resized, None, plan) {
+            return made;
+        }
         let numbers = Numbers::upload(plan, self.device);
         self.render(plan, &numbers, |_, places| {
             let chosen = resized.index_select(0, places); // [v, S, S, 3]
             planes(&chosen, Kind::Float)
         })
+    }
+
+    /// By the kernel, if the plan is for it.
+    fn render_whole(&self, images: &Tensor, rows: Option<&Tensor>, plan: &Plan) -> Option<Tensor> {
+        let descriptions = Tensor::from_slice(plan.descriptions()?);
+        let words = packed::words(self.blur_kernel_px) as i64;
+        let descriptions = upload(&descriptions, self.device).view([plan.views() as i64, words]);
+        let made = kernels::render_views(&images.contiguous(), rows, &descriptions, self.size_px as i64);
+        // As tch does: `native::caught` makes an error of it.
+        Some(made.unwrap())
     }
 
     /// Makes levels f32 `[v, S, 3, S]` of each chunk, colours and blurs them, and puts them where they belong.

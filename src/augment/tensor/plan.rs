@@ -3,6 +3,7 @@
 //! Made on the host, by any thread. Chunks are consecutive parts of the views sorted by the place of the hue among the
 //! colour operations, latest first, views without jitter at the end.
 
+use super::packed;
 use crate::augment::blur;
 use crate::augment::filter::Span;
 use crate::augment::recipe::{Jitter, JitterOp, ViewParameters};
@@ -56,6 +57,8 @@ pub struct Plan {
     numbers: Vec<f64>,
     chunks: Vec<Chunk>,
     views: usize,
+    /// For the kernel that renders whole views, instead of all that: rows of `packed::words`.
+    descriptions: Option<Vec<i32>>,
 }
 
 impl Plan {
@@ -68,7 +71,7 @@ impl Plan {
     ) -> Plan {
         let mut sorted: Vec<usize> = (0..views.len()).collect();
         sorted.sort_by_key(|&place| views[place].jitter.map_or(ROUNDS + 1, |jitter| ROUNDS - hue_place(&jitter)));
-        let mut plan = Plan { numbers: Vec::new(), chunks: Vec::new(), views: views.len() };
+        let mut plan = Plan { numbers: Vec::new(), chunks: Vec::new(), views: views.len(), descriptions: None };
         for places in sorted.chunks(chunk_views.max(1)) {
             let chosen: Vec<&ViewParameters> = places.iter().map(|&place| &views[place]).collect();
             let chunk = plan.chunk(places, &chosen, size_px, kernel_px, resizes);
@@ -77,18 +80,28 @@ impl Plan {
         plan
     }
 
+    /// For the kernel that renders whole views.
+    pub(super) fn packed(views: &[ViewParameters], size_px: usize, kernel_px: usize) -> Plan {
+        let descriptions = Some(packed::describe(views, size_px, kernel_px));
+        Plan { numbers: Vec::new(), chunks: Vec::new(), views: views.len(), descriptions }
+    }
+
     /// Views of the batch.
     pub fn views(&self) -> usize {
         self.views
     }
 
-    /// Groups of views that are rendered one after the other.
+    /// Groups of views that are rendered one after the other; none where a kernel renders all of them.
     pub fn chunk_count(&self) -> usize {
         self.chunks.len()
     }
 
     pub(super) fn numbers(&self) -> &[f64] {
         &self.numbers
+    }
+
+    pub(super) fn descriptions(&self) -> Option<&[i32]> {
+        self.descriptions.as_deref()
     }
 
     pub(super) fn chunks(&self) -> &[Chunk] {

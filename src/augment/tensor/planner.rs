@@ -9,6 +9,8 @@ pub struct Planner {
     pub(super) size_px: usize,
     pub(super) blur_kernel_px: usize,
     pub(super) chunk_bytes: usize,
+    /// For the kernel that renders whole views.
+    pub(super) packs: bool,
 }
 
 impl Planner {
@@ -26,12 +28,19 @@ impl Planner {
                 "{crop:?} is not inside a {width} x {height} image"
             );
         }
-        Plan::new(views, self.size_px, self.blur_kernel_px, true, self.chunk_views(width, height))
+        self.plan(views, true, self.chunk_views(width, height))
     }
 
     /// What [`super::TensorRenderer::colors`] needs: the rest of views that are cropped, resized and flipped.
     pub fn colors(&self, views: &[ViewParameters]) -> Plan {
-        Plan::new(views, self.size_px, self.blur_kernel_px, false, self.chunk_views(0, 0))
+        self.plan(views, false, self.chunk_views(0, 0))
+    }
+
+    fn plan(&self, views: &[ViewParameters], resizes: bool, chunk_views: usize) -> Plan {
+        if self.packs {
+            return Plan::packed(views, self.size_px, self.blur_kernel_px);
+        }
+        Plan::new(views, self.size_px, self.blur_kernel_px, resizes, chunk_views)
     }
 
     /// Views of `width` x `height` images that a chunk holds.

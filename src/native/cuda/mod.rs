@@ -4,6 +4,7 @@
 //! CUDA libraries are loaded, so the program itself needs none of them.
 
 mod graph;
+pub mod kernels;
 mod open;
 
 pub use graph::{Graph, own_stream};

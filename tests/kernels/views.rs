@@ -1,0 +1,202 @@
+//! Whole views: the bits of the CPU engine, blur included.
+
+use super::emulation::Emulation;
+use flatnce::augment::{CropBox, Jitter, JitterOp, Renderer, TensorRenderer, ViewParameters, draw};
+use flatnce::config::{Augmentation, DatasetName};
+use flatnce::pixels::RgbRef;
+use flatnce::rng::{Purpose, Stream};
+use tch::{Device, Kind, Tensor};
+
+struct Pictures {
+    pixels: Vec<u8>,
+    width: usize,
+    height: usize,
+}
+
+impl Pictures {
+    /// Smooth parts, edges and noise; every fifth one grey.
+    fn new(count: usize, width: usize, height: usize) -> Pictures {
+        let mut noise = Stream::new(12, Purpose::Subset, width as u64, height as u64, 0);
+        let mut pixels = Vec::with_capacity(count * width * height * 3);
+        for place in 0..count * width * height {
+            let (x, y) = (place % width, place / width % height);
+            let mut color = [x * 255 / width, y * 255 / height, (x / 3 + y / 3) % 2 * 160]
+                .map(|level| (level as u64 + noise.below(64)).min(255) as u8);
+            if place / (width * height) % 5 == 4 {
+                color = [color[0]; 3];
+            }
+            pixels.extend(color);
+        }
+        Pictures { pixels, width, height }
+    }
+
+    fn count(&self) -> usize {
+        self.pixels.len() / (self.width * self.height * 3)
+    }
+
+    fn get(&self, number: usize) -> RgbRef<'_> {
+        let stride = self.width * self.height * 3;
+        RgbRef { width: self.width, height: self.height, pixels: &self.pixels[number * stride..][..stride] }
+    }
+
+    fn drawn(&self, recipe: &Augmentation, count: usize) -> Vec<ViewParameters> {
+        let stream = |view| Stream::new(5, Purpose::View, 0, view as u64, 0);
+        (0..count).map(|view| draw(recipe, &mut stream(view), self.width, self.height)).collect()
+    }
+
+    /// View v of picture `7 v` modulo their number.
+    fn row(&self, view: usize) -> usize {
+        7 * view % self.count()
+    }
+
+    fn by_cpu(&self, views: &[ViewParameters], kernel_px: u32, size: usize) -> Vec<u8> {
+        let mut renderer = Renderer::new();
+        let mut all = vec![0; views.len() * size * size * 3];
+        for ((number, view), out) in views.iter().enumerate().zip(all.chunks_exact_mut(size * size * 3)) {
+            renderer.view(self.get(self.row(number)), view, kernel_px, size, out);
+        }
+        all
+    }
+
+    fn by_kernel(&self, views: &[ViewParameters], kernel_px: u32, size: usize) -> Tensor {
+        let renderer = TensorRenderer::new(Device::Cpu, size, kernel_px);
+        let plan = renderer.planner().views(views, self.width, self.height);
+        assert_eq!((plan.chunk_count(), plan.views()), (0, views.len()), "the plan is the kernel's");
+        let shape = [self.count() as i64, self.height as i64, self.width as i64, 3];
+        let images = Tensor::from_data_size(&self.pixels, &shape, Kind::Uint8);
+        let rows: Vec<i64> = (0..views.len()).map(|view| self.row(view) as i64).collect();
+        renderer.views(&images, &Tensor::from_slice(&rows), &plan)
+    }
+
+    fn check(&self, name: &str, views: &[ViewParameters], kernel_px: u32, size: usize) {
+        let wanted = self.by_cpu(views, kernel_px, size);
+        let got = bytes(&self.by_kernel(views, kernel_px, size));
+        assert_eq!(got.len(), wanted.len(), "{name}");
+        if let Some(place) = got.iter().zip(&wanted).position(|(got, wanted)| got != wanted) {
+            let (view, at) = (place / (size * size * 3), place % (size * size * 3));
+            panic!("{name}: level {at} of view {view} is {}, not {}: {:?}", got[place], wanted[place], views[view]);
+        }
+    }
+}
+
+fn bytes(images: &Tensor) -> Vec<u8> {
+    Vec::try_from(images.contiguous().view(-1)).expect("bytes")
+}
+
+/// One view with every operation.
+pub fn everything() -> Tensor {
+    let pictures = Pictures::new(1, 23, 19);
+    let order = [JitterOp::Saturation, JitterOp::Contrast, JitterOp::Hue, JitterOp::Brightness];
+    let jitter = Some(Jitter { order, brightness: 1.2, contrast: 0.6, saturation: 1.4, hue: 0.1 });
+    let crop = CropBox { top: 1, left: 2, height: 17, width: 20 };
+    let view = ViewParameters { crop, flip: true, jitter, grayscale: false, blur_sigma: Some(1.3) };
+    pictures.by_kernel(&[view], 5, 18)
+}
+
+/// Resized views as they are, of which some blocks render two.
+pub fn several_a_block() -> Tensor {
+    let pixels: Vec<u8> = (0..600 * 9 * 9 * 3).map(|place| (place * 7 % 251) as u8).collect();
+    let resized = Tensor::from_data_size(&pixels, &[600, 9, 9, 3], Kind::Uint8);
+    let renderer = TensorRenderer::new(Device::Cpu, 9, 3);
+    let views = vec![ViewParameters::crop_only(CropBox::whole(9, 9)); 600];
+    renderer.colors(&resized, &renderer.planner().colors(&views))
+}
+
+#[test]
+fn random_views_have_the_bits_of_the_cpu_engine() {
+    for &dataset in DatasetName::ALL {
+        let size = flatnce::data::native_size_px(dataset).min(96);
+        let count = if size <= 32 { 400 } else { 60 };
+        let pictures = Pictures::new(24, size as usize, size as usize);
+        let _emulation = Emulation::start();
+        for faster in [false, true] {
+            let recipe = Augmentation::paper(dataset, size, faster);
+            let views = pictures.drawn(&recipe, count);
+            pictures.check(&format!("{dataset}"), &views, recipe.blur_kernel_px, size as usize);
+        }
+    }
+}
+
+#[test]
+fn at_224_pixels_and_beside_shared_memory_the_bits_are_the_same() {
+    let recipe = Augmentation { blur_prob: 0.7, ..Augmentation::paper(DatasetName::Imagenet, 224, false) };
+    for (width, height) in [(256, 256), (500, 375)] {
+        let pictures = Pictures::new(3, width, height);
+        let _emulation = Emulation::start();
+        pictures.check(&format!("{width} x {height}"), &pictures.drawn(&recipe, 16), recipe.blur_kernel_px, 224);
+    }
+    // A GPU without shared memory for it; more views than blocks, so that a block renders several.
+    let recipe = Augmentation { blur_prob: 0.7, ..Augmentation::paper(DatasetName::Imagenet, 16, false) };
+    let pictures = Pictures::new(9, 20, 30);
+    let _emulation = Emulation::with_shared_bytes(1024);
+    pictures.check("several views a block", &pictures.drawn(&recipe, 1200), 5, 16);
+}
+
+#[test]
+fn odd_shapes_have_the_bits_of_the_cpu_engine() {
+    let recipe = Augmentation { blur_prob: 0.5, ..Augmentation::paper(DatasetName::Imagenet, 32, false) };
+    for (width, height, size) in
+        [(61, 47, 32), (47, 61, 7), (5, 9, 32), (96, 3, 16), (3, 96, 16), (1, 1, 8), (200, 40, 24), (40, 200, 1)]
+    {
+        let pictures = Pictures::new(5, width, height);
+        let _emulation = Emulation::start();
+        let views = pictures.drawn(&recipe, 60);
+        for kernel_px in [3, 23] {
+            pictures.check(&format!("{width} x {height} to {size}"), &views, kernel_px, size);
+        }
+    }
+}
+
+#[test]
+fn hue_has_the_bits_of_the_cpu_engine_for_many_colors_and_every_step() {
+    let mut pixels = Vec::new();
+    for color in 0..1u32 << 14 {
+        let [red, green, blue] = [color * 37, color * 101 + 13, color * 197 / 3].map(|level| (level % 256) as u8);
+        pixels.extend([red, green, blue]);
+    }
+    let pictures = Pictures { pixels, width: 128, height: 128 };
+    let order = [JitterOp::Hue, JitterOp::Brightness, JitterOp::Contrast, JitterOp::Saturation];
+    let plain = ViewParameters::crop_only(CropBox::whole(128, 128));
+    let turned = |steps: i32| {
+        let hue = (steps as f32 + 0.5) / 255.0 - 0.5;
+        ViewParameters { jitter: Some(Jitter { order, brightness: 1.0, contrast: 1.0, saturation: 1.0, hue }), ..plain }
+    };
+    let _emulation = Emulation::start();
+    pictures.check("hue", &(0..256).map(turned).collect::<Vec<_>>(), 3, 128);
+}
+
+#[test]
+fn colors_alone_complete_a_resized_view() {
+    let pictures = Pictures::new(6, 45, 33);
+    let recipe = Augmentation { blur_prob: 0.5, ..Augmentation::paper(DatasetName::Imagenet, 24, false) };
+    let views = pictures.drawn(&recipe, 40);
+    let resized: Vec<ViewParameters> = views.iter().map(|view| view.without_colors()).collect();
+    let halfway = Tensor::from_data_size(&pictures.by_cpu(&resized, 3, 24), &[40, 24, 24, 3], Kind::Uint8);
+    for shared_bytes in [80 << 10, 1024] {
+        let _emulation = Emulation::with_shared_bytes(shared_bytes);
+        let renderer = TensorRenderer::new(Device::Cpu, 24, 3);
+        let finished = renderer.colors(&halfway, &renderer.planner().colors(&views));
+        assert!(bytes(&finished) == pictures.by_cpu(&views, 3, 24));
+    }
+}
+
+#[test]
+fn an_empty_batch_is_an_empty_batch() {
+    let _emulation = Emulation::start();
+    let renderer = TensorRenderer::new(Device::Cpu, 24, 3);
+    let images = Tensor::zeros([0, 24, 24, 3], (Kind::Uint8, Device::Cpu));
+    assert_eq!(renderer.colors(&images, &renderer.planner().colors(&[])).size(), [0, 24, 24, 3]);
+}
+
+#[test]
+fn views_have_the_same_bits_in_every_order_of_threads() {
+    let pictures = Pictures::new(4, 37, 29);
+    let recipe = Augmentation { blur_prob: 0.7, ..Augmentation::paper(DatasetName::Imagenet, 33, false) };
+    let views = pictures.drawn(&recipe, 24);
+    let emulation = Emulation::start();
+    let first = pictures.by_kernel(&views, 5, 33);
+    for order in 1..4 {
+        emulation.order(order);
+        assert_eq!(pictures.by_kernel(&views, 5, 33), first, "order {order}");
+    }
+}
