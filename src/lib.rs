@@ -91,6 +91,14 @@ fn run_resolved(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
     let hello = distributed::hello(&serde_json::to_value(config)?);
     let gpu = matches!(resolved.device, tch::Device::Cuda(_));
     console.note(&format!("device: {}; precision: {}", resolved.device_note, resolved.precision_note));
+    if config.cuda.fused_kernels && gpu {
+        match native::cuda::kernels::enable(resolved.device) {
+            Ok(()) => console.note("kernels: fused BatchNorm and augmentation"),
+            Err(reason) => {
+                console.warn(&format!("kernels: libtorch's, because the fused ones cannot be used: {reason}"))
+            }
+        }
+    }
     match &config.job {
         Job::Pretrain(pretrain) => {
             let stop = stop_on_signals()?;
