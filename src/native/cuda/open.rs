@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -46,7 +46,10 @@ fn from_memory(name: &str, bytes: &[u8]) -> Result<*mut c_void, String> {
     // SAFETY: the descriptor is new and ours alone.
     let mut file = unsafe { File::from_raw_fd(descriptor) };
     file.write_all(bytes).map_err(|error| format!("a file in memory: {error}"))?;
-    open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))
+    let handle = open(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))?;
+    // The loader knows an object by its path: while the descriptor is open, no other can get the same.
+    let _ = file.into_raw_fd();
+    Ok(handle)
 }
 
 fn from_file(name: &str, bytes: &[u8]) -> Result<*mut c_void, String> {
