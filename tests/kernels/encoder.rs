@@ -18,9 +18,10 @@ fn encoder(depth: Depth, stem: Stem) -> Encoder {
 }
 
 /// Features of a training pass, then the gradients and the buffers.
-fn trained(depth: Depth, stem: Stem) -> (Vec<(String, Tensor)>, Vec<Tensor>) {
+fn trained(depth: Depth, stem: Stem, side: i64, noise: f64) -> (Vec<(String, Tensor)>, Vec<Tensor>) {
     let (encoder, pass) = (encoder(depth, stem), Pass::train(Kind::Float));
-    let images = numbers(&[6, 3, 24, 24], 1).abs().to_kind(Kind::Float);
+    let shape = [6, 3, side, side];
+    let images = (numbers(&shape, 1).abs() + numbers(&shape, 3) * noise).to_kind(Kind::Float);
     let features = encoder.forward(&flatnce::model::channels_last(&images), pass);
     let weights = numbers(&features.projected.size(), 2).to_kind(Kind::Float);
     (&features.projected * weights).sum(Kind::Float).backward();
@@ -33,22 +34,27 @@ fn trained(depth: Depth, stem: Stem) -> (Vec<(String, Tensor)>, Vec<Tensor>) {
 
 #[test]
 fn a_network_trains_the_same_with_the_kernels() {
-    for (depth, stem) in [(Depth::Res18, Stem::Small), (Depth::Res50, Stem::Imagenet)] {
+    for (depth, stem, side) in [(Depth::Res18, Stem::Small, 24), (Depth::Res50, Stem::Imagenet, 64)] {
         let emulation = Emulation::start();
-        let (got, got_buffers) = trained(depth, stem);
+        let (got, got_buffers) = trained(depth, stem, side, 0.0);
         kernels::disable();
-        let (wanted, wanted_buffers) = trained(depth, stem);
+        let (wanted, wanted_buffers) = trained(depth, stem, side, 0.0);
+        // What libtorch makes of images that differ by a rounding or two.
+        let (other, _) = trained(depth, stem, side, 1e-7);
         drop(emulation);
         assert_eq!(got.len(), wanted.len());
         let mut different = 0;
+        let apart = |a: &Tensor, b: &Tensor| (a - b).norm().double_value(&[]) / b.norm().double_value(&[]);
+        let by_rounding = apart(&other[0].1, &wanted[0].1);
         for ((name, got), (_, wanted)) in got.iter().zip(&wanted) {
-            let error = (got - wanted).norm().double_value(&[]) / wanted.norm().double_value(&[]);
+            let error = apart(got, wanted);
             // Where a number is 0 but for its rounding, ReLU passes its gradient or not: one such number of some
             // thousands is what a layer's gradient may be off by.
-            let bound = if name == "features" { 1e-5 } else { 3e-2 };
-            assert!(error < bound, "{depth:?}: {name} is off by {error:e}");
+            let bound = if name == "features" { 8.0 * by_rounding } else { 3e-2 };
+            assert!(error < bound, "{depth:?}: {name} is off by {error:e}, features by {by_rounding:e} on their own");
             different += usize::from(got != wanted);
         }
+        assert!(by_rounding < 1e-4, "{by_rounding:e}");
         assert!(different > 0, "the kernels were not used");
         for (got, wanted) in got_buffers.iter().zip(&wanted_buffers) {
             assert!(got.allclose(wanted, 1e-4, 1e-5, false), "{depth:?}: running statistics");
