@@ -66,6 +66,8 @@ pub fn loader(source: &str, workers: usize, images: usize) -> Result<()> {
 
 /// The tensor engine alone: batches of views of made-up images in the device's memory, waited for at the end. `shape` is
 /// `32` (CIFAR-10's recipe) or `224` (ImageNet's, from images of 96 pixels).
+///
+/// An epoch has 32 batches: at its start a thread begins to plan, which in training happens as seldom or more so.
 pub fn tensors(shape: &str, batch: usize, device: &str, batches: usize) -> Result<()> {
     let (width, size_px, recipe) = match shape {
         "32" => (32, 32, Augmentation::paper(DatasetName::Cifar10, 32, false)),
@@ -75,7 +77,8 @@ pub fn tensors(shape: &str, batch: usize, device: &str, batches: usize) -> Resul
     let choice = DeviceChoice::try_from(device.to_owned()).map_err(|error| anyhow!(error))?;
     let (device, _) = flatnce::device::resolve(choice)?;
     let mut noise = Stream::new(0, Purpose::Subset, 0, 0, 0);
-    let pixels = (0..4 * batch * width * width * 3).map(|_| noise.below(256) as u8).collect();
+    let one_batch: Vec<u8> = (0..batch * width * width * 3).map(|_| noise.below(256) as u8).collect();
+    let pixels = one_batch.repeat(32);
     let images = Images::Packed(Packed::new(pixels, width, width));
     let split = Arc::new(Split { images, labels: None, classes: Vec::new(), name: "made up".into() });
     let loader = Loader::new(split, Rendering::Views { recipe, size_px }, Order::Shuffled, batch, 0, 1)?;
