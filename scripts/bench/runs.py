@@ -61,11 +61,12 @@ class Watch:
         return self.peak_mib
 
 
-def epochs_of(command, place, during=None):
+def epochs_of(command, place, during=None, memory=True):
     """Runs a training of ours whose results go below `place`: when each epoch's line reached metrics.jsonl, the lines, and
-    the peak of memory. `during(epochs)` is called again and again with the number of epochs that are done."""
+    the peak of memory. `during(epochs)` is called again and again with the number of epochs that are done. With `memory`
+    false nobody looks at it (a GPU's mappings make looking slow), and the peak is None."""
     child = subprocess.Popen(command, cwd=common.ROOT)
-    watch, arrivals, file = Watch(child.pid), [], None
+    watch, arrivals, file = Watch(child.pid) if memory else None, [], None
     while child.poll() is None:
         if file is None:
             file = next(iter(Path(place).rglob("metrics.jsonl")), None)
@@ -74,7 +75,7 @@ def epochs_of(command, place, during=None):
         if during:
             during(len(arrivals))
         time.sleep(0.004)
-    peak = watch.stop()
+    peak = watch.stop() if watch else None
     if child.returncode != 0 or file is None:
         sys.exit(f"bench: error: {' '.join(command)} ended with status {child.returncode}")
     rows = [json.loads(line) for line in file.read_text().splitlines()]

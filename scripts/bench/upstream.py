@@ -169,7 +169,7 @@ class ListLars:
         self.adapted = [p for p in self.parameters if p.dim() > 1]
         self.plain = [p for p in self.parameters if p.dim() <= 1]
         self.lr, self.momentum, self.decay, self.eeta = lr, momentum, decay, eeta
-        self.buffers = {id(p): torch.zeros_like(p) for p in self.parameters}
+        self.buffers = [[torch.zeros_like(p) for p in group] for group in (self.adapted, self.plain)]
 
     def zero_grad(self):
         for p in self.parameters:
@@ -183,12 +183,12 @@ class ListLars:
         trusts = torch.stack(sizes) / torch.stack(slopes) * self.eeta
         trusts = torch.where(torch.isfinite(trusts) & (trusts > 0), trusts, torch.ones_like(trusts))
         scales = trusts * self.lr
-        # Numbers are cheaper on the CPU; on a GPU fetching them would wait for it.
-        torch._foreach_mul_(gradients, list(scales.unbind()) if scales.is_cuda else scales.tolist())
+        # Numbers are cheaper on the CPU; on a GPU fetching them would wait for it, and a compiler stops at them.
+        as_tensors = scales.is_cuda or torch.compiler.is_compiling()
+        torch._foreach_mul_(gradients, list(scales.unbind()) if as_tensors else scales.tolist())
         rest = [p.grad for p in self.plain]
         torch._foreach_mul_(rest, self.lr)
-        for parameters, updates in ((self.adapted, gradients), (self.plain, rest)):
-            buffers = [self.buffers[id(p)] for p in parameters]
+        for parameters, updates, buffers in zip((self.adapted, self.plain), (gradients, rest), self.buffers):
             torch._foreach_mul_(buffers, self.momentum)
             torch._foreach_add_(buffers, updates)
             torch._foreach_sub_(parameters, buffers)

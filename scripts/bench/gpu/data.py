@@ -1,0 +1,113 @@
+"""Made-up images (noise over gradients) in the forms of CIFAR-10, STL-10 and a directory of JPEG files, and the words for them.
+
+50,000 of 32 pixels; 6,144 of 96 pixels, which both sides crop and enlarge to 224; 1,024 JPEG files of 500 x 375 under four
+names each, so that an epoch is long enough to time.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+CLASSES, NAMES = 8, 4
+
+
+class Sizes:
+    """Of the two shapes that are timed: `small` is 32 pixels, `large` 224."""
+
+    def __init__(self, options):
+        smoke = options.smoke
+        self.small, self.batch, self.small_batch = ("res10", 8, 4) if smoke else ("res18", 512, 32)
+        self.images, self.small_images = (16, 8) if smoke else (50_000, 12_800)
+        self.large, self.large_batch, self.file_batch = ("res10", 4, 4) if smoke else ("res50", 128, 256)
+        self.large_images, self.files = (8, 8) if smoke else (6_144, 1_024)
+        self.large_side = 32 if smoke else 224
+        self.name = f"{self.small}, 32 px, batch {self.batch}, bf16"
+        self.large_name = f"{self.large}, {self.large_side} px, batch {self.large_batch}, bf16, uint8 on the device"
+
+
+def made_up(count, height, width):
+    """u8 [N, height, width, 3]: each a part of one field of noise over a gradient, which costs no random number an image."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width]
+    base = np.stack([x * 200 // width, y * 200 // height, (x // 4 + y // 4) % 2 * 150], -1).astype(np.uint8)
+    noise = random.integers(0, 56, (2 * height, 2 * width, 3), dtype=np.uint8)
+    tops, lefts = random.integers(0, height, count), random.integers(0, width, count)
+    images = np.empty((count, height, width, 3), np.uint8)
+    for image, top, left in zip(images, tops, lefts):
+        np.add(base, noise[top : top + height, left : left + width], out=image)
+    return images
+
+
+def write_cifar(images, home):
+    """CIFAR-10's binary files."""
+    home = home / "cifar-10-batches-bin"
+    home.mkdir()
+    for number, part in enumerate(np.array_split(images, 5), 1):
+        planes = part.transpose(0, 3, 1, 2).reshape(len(part), -1)
+        labels = (np.arange(len(part)) % 10).astype(np.uint8)[:, None]
+        np.concatenate([labels, planes], 1).tofile(home / f"data_batch_{number}.bin")
+
+
+def write_stl(images, home):
+    """STL-10's file of unlabelled images: planes, column by column."""
+    home = home / "stl10_binary"
+    home.mkdir()
+    images.transpose(0, 3, 2, 1).tofile(home / "unlabeled_X.bin")
+
+
+def write_jpegs(count, home):
+    """Files in directories of classes; the other names of a file are hard links."""
+    from PIL import Image
+
+    images = made_up(count, 375, 500)
+    for number in range(CLASSES):
+        (home / f"class{number}").mkdir(parents=True)
+
+    def write(number):
+        first, *others = (home / f"class{number % CLASSES}" / f"{number}_{name}.jpg" for name in range(NAMES))
+        Image.fromarray(images[number]).save(first, quality=90)
+        for other in others:
+            os.link(first, other)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(write, range(count)))
+
+
+def home(options):
+    return options.place / "made_up"
+
+
+def run(options, found):
+    """Each whole set appears at once, under its own name, last."""
+    size, at = Sizes(options), home(options)
+    at.mkdir()
+    for name, count, side, write in (("cifar", size.images, 32, write_cifar), ("stl", size.large_images, 96, write_stl)):
+        pixels = made_up(count, side, side)
+        write(pixels, at)
+        np.save(at / f"{name}.part.npy", pixels)
+        (at / f"{name}.part.npy").rename(at / f"{name}.npy")
+    write_jpegs(size.files, at / "jpeg")
+
+
+# ---- the program's words for them -----------------------------------------------------------------------------------
+
+
+def cifar_words(options, batch):
+    size = Sizes(options)
+    return words(options, "cifar10", home(options), size.small, batch)
+
+
+def stl_words(options, batch):
+    large = words(options, "stl10", home(options), Sizes(options).large, batch)
+    return [*large, f"--image-size={Sizes(options).large_side}", "--blur=true", "--data-on-device=yes"]
+
+
+def jpeg_words(options, batch):
+    size = Sizes(options)
+    return [*words(options, "folder", home(options) / "jpeg", size.large, batch), f"--image-size={size.large_side}"]
+
+
+def words(options, dataset, data, model, batch):
+    common = [f"--dataset-name={dataset}", f"--data={data}", f"--model={model}", f"--device={options.device}"]
+    return [*common, "--precision=bf16", f"--batch-size={batch}"]

@@ -1,0 +1,69 @@
+"""What a batch that cannot fit says, whether the batch that it names fits, and --dry-run's estimate against the peak.
+
+On the CPU, which has more memory than patience, a limit of the address space stands for a small card.
+"""
+
+import re
+import resource
+
+import data
+import runner
+
+import common
+from report import Failed
+
+# The estimate may be so far from the peak, in percent: on CPUs it is within 7 of a peak that varies by 10.
+ESTIMATE = 20
+# MiB of address space in --smoke.
+LIMIT_MIB = 1_800
+
+
+def run(options, found):
+    found.attempt("running out of memory", lambda: too_large(options, found))
+    found.attempt("the memory estimate", lambda: estimate(options, found))
+
+
+def limited(options):
+    if options.device != "cpu":
+        return None
+    return lambda: resource.setrlimit(resource.RLIMIT_AS, (LIMIT_MIB << 20, LIMIT_MIB << 20))
+
+
+def too_large(options, found):
+    """res50 at 224 pixels keeps some 90 MB a view: of 8,000 views, 700 GB."""
+    batch, size = 4_000, ["--model=res50", "--image-size=224", "--precision=bf16"]
+    if options.device == "cpu":
+        batch, size = 512, ["--model=res10", "--image-size=32", "--precision=fp32"]
+    words = [common.binary(), *runner.DATA, f"--device={options.device}", "--knn-every=0", "--engine=tensor", "--epochs=1", *size]
+    save = f"--save-dir={options.place / options.stage / 'out_of_memory'}"
+    status, _, errors = runner.outcome(options, [*words, f"--batch-size={batch}", save], preexec=limited(options))
+    lines = [line for line in errors.splitlines() if line.startswith("error: ")]
+    fits = re.search(r"; --batch-size (\d+) should fit", lines[0]) if lines else None
+    raw = [word for word in ("panicked", "frame #", "Traceback", "terminate called") if word in errors]
+    holds = status == 1 and len(lines) == 1 and "out of memory" in lines[0] and fits is not None and not raw
+    found.check("running out of memory is one error that names the batch that fits", holds, status=status, said=lines[:2], raw=raw)
+    if fits is None:
+        raise Failed(f"no batch is named: {errors.strip()[-300:]}")
+    batch = int(fits[1])
+    words += [f"--batch-size={batch}", f"--train-images={batch}", save]
+    status, _, errors = runner.outcome(options, words, preexec=limited(options))
+    found.check("the batch that it names fits", status == 0, batch=batch, **({} if status == 0 else {"error": errors[-300:]}))
+
+
+def estimate(options, found):
+    words = data.cifar_words(options, data.Sizes(options).batch)
+    said = runner.call(options, [common.binary(), *words, "--engine=tensor", "--dry-run"])
+    told = re.search(r"about ([\d.]+) GiB", said)
+    if told is None:
+        raise Failed(f"--dry-run names no memory: {said[-300:]}")
+    estimated = 1024 * float(told[1])
+    results = options.place / options.stage / "peak"
+    images = 4 * data.Sizes(options).batch
+    runner.call(options, [
+        common.binary(), *words, "--engine=tensor", "--epochs=1", f"--train-images={images}", "--knn-every=0", f"--save-dir={results}",
+    ])  # fmt: skip
+    peak = runner.below(results).lines("metrics.jsonl")[-1]["memory_peak_mib"]
+    off = 100 * abs(estimated / peak - 1)
+    note = f"--dry-run says {estimated:.0f} MiB, the peak was {peak:.0f} MiB"
+    target = None if options.smoke else ("<=", ESTIMATE)
+    found.row(f"memory estimate of {data.Sizes(options).name}, away from the peak", None, "%", [off], None, target, note=note)

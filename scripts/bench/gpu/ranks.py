@@ -1,0 +1,58 @@
+"""Two processes that train one network on one card, against one process: NCCL on a GPU, Gloo on the CPU.
+
+NCCL refuses two ranks on one device of one machine; with names of machines of their own they are two, over sockets: slow, and
+the same sums.
+"""
+
+import os
+import socket
+import subprocess
+
+import runner
+from report import Failed
+
+import common
+
+# Nats: sums of two halves in float32 instead of one, grown over 20 steps at a small rate.
+ALLOWED = 1e-4
+NOT_BUILT = "was built for one process"
+
+
+def run(options, found):
+    size = ["--model=res10", "--image-size=16", "--batch-size=8", "--train-images=24"]
+    size = size if options.smoke else ["--model=res18", "--batch-size=128", "--train-images=2560"]
+    words = [*size, "--engine=tensor", "--precision=fp32", "--optimizer=sgd", "--lr=1e-3", "--warmup-epochs=0", "--epochs=1"]
+    results = options.place / options.stage / "two"
+    outcomes = two(options, results, [*words, "--distributed-timeout=60"])
+    if any(NOT_BUILT in said for _, said in outcomes):
+        found.left_out("two processes", "this program was built without the feature distributed")
+        return
+    for rank, (status, said) in enumerate(outcomes):
+        if status != 0:
+            raise Failed(f"rank {rank} of 2 ended with status {status}: {said.strip()[-runner.LAST_WORDS:]}")
+    pair, alone = runner.below(results), runner.train(options, "one", *words)
+    difference = runner.apart(pair.losses(), alone.losses())
+    found.check("two processes train as one does", difference <= ALLOWED, steps=len(pair.losses()), worst_difference=difference, allowed=ALLOWED)
+
+
+def two(options, results, words):
+    """Status and words of both."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # All ranks on one device: it is local rank 0 of each of two machines.
+    device = "cpu" if options.device == "cpu" else "cuda"
+    visible = {} if options.device == "cpu" else {"CUDA_VISIBLE_DEVICES": options.device.partition(":")[2] or "0"}
+    command = [common.binary(), *runner.DATA, f"--device={device}", "--knn-every=0", f"--save-dir={results}", *words]
+    children = []
+    for rank in range(2):
+        place = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        environment = {**os.environ, **place, **visible, "NCCL_HOSTID": f"rank{rank}", "NCCL_IB_DISABLE": "1"}
+        children.append(subprocess.Popen(
+            [str(word) for word in command], cwd=common.ROOT, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        ))  # fmt: skip
+    said = [child.communicate()[0] for child in children]
+    for rank, text in enumerate(said):
+        print(f"rank {rank}:\n{text[-4000:]}", flush=True)
+    return [(child.returncode, text) for child, text in zip(children, said)]

@@ -1,0 +1,21 @@
+"""The rows of res18 with the step launched kernel by kernel, and with the fused kernels: what each is worth."""
+
+import data
+import timing
+
+# What the default may become first.
+VARIANTS = {"with the fused kernels": ["--fused-kernels=yes"], "without CUDA graphs": ["--cuda-graph=no"]}
+
+
+def run(options, found):
+    size = data.Sizes(options)
+    for name, words in VARIANTS.items():
+        for batch in (size.batch, size.small_batch):
+            work = f"{size.small}, 32 px, batch {batch}, bf16, {name}"
+            found.attempt(work, lambda: row(options, found, work, batch, words))
+
+
+def row(options, found, work, batch, words):
+    mine = timing.small(options, batch, *words, epochs=3)
+    found.row(work, None, "images/s", mine.rates, None)
+    found.row(f"peak memory of {work}", None, "MiB", [mine.peak_mib], None)
