@@ -16,21 +16,22 @@ seconds that they are thought to take on one H100 and 16 cores (it has not run o
   checks     40  loss, gradients and an epoch's losses against PyTorch; exact resuming;
                  both engines' pixels
   devices    35  checkpoints from GPU to CPU and back, evaluations on both; fp16's scaler
-  replay     30  the step as a CUDA graph, and the fused kernels, against the plain step
-  small     100  res18, 32 px, batch 512 and 32: against torch.compile, eager PyTorch and
+  replay     35  the step as a CUDA graph, and the fused kernels, against the plain step
+  small     120  res18, 32 px, batch 512 and 32: against torch.compile, eager PyTorch and
                  main.py's recipe; how busy the device is; peak memory
   large      85  res50, 224 px, images on the device, against torch.compile
-  variants   60  the rows of res18 without CUDA graphs, and with the fused kernels
-  kernels    45  where a step's time goes: ncu of ours, the profiler of torch.compile
-  memory     35  --dry-run's estimate; what running out of memory says
-  files      55  res50, 224 px, from JPEG files, against images on the device
+  variants   55  the rows of res18 without CUDA graphs, and with the fused kernels
+  files      60  res50, 224 px, from JPEG files, against images on the device
   share      25  the augmentation's share of a step
+  kernels    55  where a step's time goes: ncu of ours, the profiler of torch.compile
+  memory     35  --dry-run's estimate; what running out of memory says
   ranks      25  two processes on one card against one (builds with the feature distributed)
   study      30  FlatCLR and SimCLR at batch 32
 
 Beside the first five the data are made and torch.compile's cache is filled (110 s); both
-are waited for before anything is timed. Every stage has a time limit, a stage that fails
-does not stop the next, and what no longer fits is named at the end: --only runs it.
+are waited for before anything is timed. Together it is a good ten minutes: in nine the last
+stages do not all fit. What was not run is named at the end, and --only runs it. Every stage
+has a time limit, and one that fails does not stop the next.
 
 DIR gets results.jsonl (a line a result, when it is known), summary.txt, gpu.json (every
 number, its target, the card, the versions), stages.log, kernels.csv and curves.png.

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import common
-import upstream
 
 BATCH = 128
 
@@ -85,6 +84,8 @@ def epochs_of(command, place, during=None, memory=True):
 def ours(model, precision, steps_per_epoch, epochs):
     """Runs the program for whole epochs. Times are those at which the epochs' lines reach metrics.jsonl, so that
     everything between two steps counts, and the end of an epoch too. The first epoch is not in the rate."""
+    import upstream  # It imports PyTorch, which takes seconds that not all who are here have.
+
     _, dataset = upstream.fashion_home()
     with tempfile.TemporaryDirectory() as place:
         command = [

@@ -59,11 +59,11 @@ class Run:
         return (self.directory / "training.log").read_text()
 
 
-def train(options, name, *words, device=None, **more):
+def train(options, name, *words, device=None, knn_every=0, **more):
     """A training in a directory of its own below the stage's place, on the embedded images."""
     results = options.place / options.stage / name
     shutil.rmtree(results, ignore_errors=True)
-    command = [common.binary(), *DATA, f"--device={device or options.device}", "--knn-every=0", f"--save-dir={results}", *words]
+    command = [common.binary(), *DATA, f"--device={device or options.device}", f"--knn-every={knn_every}", f"--save-dir={results}", *words]
     call(options, command, **more)
     return below(results)
 

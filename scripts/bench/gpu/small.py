@@ -26,7 +26,7 @@ def large_batch(options, found, size):
     else:
         found.left_out("device busy", (busy.problem or "nvidia-smi said nothing") if busy else "this is the CPU")
     peer = (size.small, "cifar.npy", size.batch, 32)
-    plan = {"compiled": (20, 60, 3), "overhead": (20, 60, 3), "eager": (10, 30, 3)}
+    plan = {"compiled": (20, 60, 3), "overhead": (20, 60, 3)}
     told = timing.against(options, found, work, mine, plan, timing.NAMES, {"compiled": (">=", 1.0), "overhead": (">=", 1.0)}, *peer)
     memory(found, work, mine, told)
     # Their images go through PIL, or are rendered before the first step: as many as they need.
@@ -49,6 +49,6 @@ def small_batch(options, found, size):
     mine = timing.small(options, size.small_batch)
     work = f"{size.small}, 32 px, batch {size.small_batch}, bf16"
     alone(options, found, work, mine, (">=", 12_000))
-    plan = {"eager": (20, 100, 3), "overhead": (20, 200, 3), "compiled": (20, 200, 3)}
+    plan = {"eager": (20, 100, 3), "overhead": (20, 200, 3)}
     targets = {"eager": (">=", 1.5), "overhead": (">=", 1.0)}
     timing.against(options, found, work, mine, plan, timing.NAMES, targets, size.small, "cifar.npy", size.small_batch, 32)
