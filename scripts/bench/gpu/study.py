@@ -11,7 +11,7 @@ LR = 1.25e-4 * math.sqrt(32)
 
 
 def run(options, found):
-    size = ["--model=res10", "--image-size=16", "--train-images=64", "--epochs=1"] if options.smoke else ["--model=res18", f"--epochs={EPOCHS}"]
+    size = ["--model=res10", "--image-size=8", "--train-images=64", "--epochs=1"] if options.smoke else ["--model=res18", f"--epochs={EPOCHS}"]
     words = ["--batch-size=32", "--optimizer=adam", f"--lr={LR:.6g}", "--crop-scale-min=0.2", "--warmup-epochs=1", "--save-every-n-epochs=100"]
     runs = runner.Runs(2)
     for objective in OBJECTIVES:
