@@ -60,11 +60,12 @@ class Watch:
         return self.peak_mib
 
 
-def epochs_of(command, place, during=None, memory=True):
+def epochs_of(command, place, during=None, memory=True, output=None):
     """Runs a training of ours whose results go below `place`: when each epoch's line reached metrics.jsonl, the lines, and
     the peak of memory. `during(epochs)` is called again and again with the number of epochs that are done. With `memory`
-    false nobody looks at it (a GPU's mappings make looking slow), and the peak is None."""
-    child = subprocess.Popen(command, cwd=common.ROOT)
+    false nobody looks at it (a GPU's mappings make looking slow), and the peak is None. What the program says goes into the
+    file `output`, if one is given."""
+    child = subprocess.Popen(command, cwd=common.ROOT, stdout=output, stderr=subprocess.STDOUT if output else None)
     watch, arrivals, file = Watch(child.pid) if memory else None, [], None
     while child.poll() is None:
         if file is None:

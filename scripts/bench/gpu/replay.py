@@ -70,7 +70,7 @@ def fused(found, runs):
 def says(found, made, sentence):
     """The last line on the matter: a recording that fails is told after the first."""
     subject = sentence.partition(":")[0] + ":"
-    lines = [line.strip() for line in made.log().splitlines() if subject in line]
+    lines = [line.strip() for line in made.words() if subject in line]
     if not lines:
-        raise Failed(f"the log has no line '{subject} ...'")
+        raise Failed(f"the program said nothing of '{subject} ...'")
     found.check(f"the log says '{sentence}'", sentence in lines[-1], line=lines[-1])

@@ -29,11 +29,11 @@ def outcome(options, command, preexec=None, **more):
 
 
 def call(options, command, **more):
-    """Standard output of a command that must end well."""
+    """What a command said that must end well: its standard output, then its standard error."""
     status, said, errors = outcome(options, command, **more)
     if status != 0:
         raise Failed(f"{failure(command, status)}: {(errors.strip() or said.strip())[-LAST_WORDS:]}")
-    return said
+    return said + errors
 
 
 def failure(command, status):
@@ -41,10 +41,10 @@ def failure(command, status):
 
 
 class Run:
-    """The directory of a training and what it wrote."""
+    """The directory of a training and what it wrote; `said` is what the program printed."""
 
-    def __init__(self, directory):
-        self.directory = directory
+    def __init__(self, directory, said=""):
+        self.directory, self.said = directory, said
 
     def lines(self, name):
         return [json.loads(line) for line in (self.directory / name).read_text().splitlines()]
@@ -55,8 +55,9 @@ class Run:
     def checkpoint(self, epochs):
         return self.directory / f"checkpoint_{epochs:04}.pth.tar"
 
-    def log(self):
-        return (self.directory / "training.log").read_text()
+    def words(self):
+        """All lines for people: printed, then those of the log."""
+        return (self.said + (self.directory / "training.log").read_text()).splitlines()
 
 
 def train(options, name, *words, device=None, knn_every=0, **more):
@@ -64,8 +65,8 @@ def train(options, name, *words, device=None, knn_every=0, **more):
     results = options.place / options.stage / name
     shutil.rmtree(results, ignore_errors=True)
     command = [common.binary(), *DATA, f"--device={device or options.device}", f"--knn-every={knn_every}", f"--save-dir={results}", *words]
-    call(options, command, **more)
-    return below(results)
+    said = call(options, command, **more)
+    return below(results, said)
 
 
 def resume(options, name, checkpoint, *words):
@@ -74,15 +75,14 @@ def resume(options, name, checkpoint, *words):
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     shutil.copy(checkpoint, directory)
-    call(options, [common.binary(), f"--resume={directory}", *words])
-    return Run(directory)
+    return Run(directory, call(options, [common.binary(), f"--resume={directory}", *words]))
 
 
-def below(results):
+def below(results, said=""):
     found = next(results.rglob("config.yml"), None)
     if found is None:
         raise Failed(f"{results} holds no run, although the program ended well")
-    return Run(found.parent)
+    return Run(found.parent, said)
 
 
 class Runs:

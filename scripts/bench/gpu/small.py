@@ -13,6 +13,8 @@ def run(options, found):
 def alone(options, found, work, mine, target):
     found.row(work, None, "images/s", mine.rates, None, None if options.smoke else target, note=timing.WHOLE)
     found.row(f"{work}, whole epochs", None, "images/s", mine.whole, None)
+    if mine.step:
+        found.note(f"{work}: {mine.step}")
 
 
 def large_batch(options, found, size):

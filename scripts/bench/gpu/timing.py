@@ -7,8 +7,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+from pathlib import Path
 
 import data
+import runner
 from report import Failed
 
 import common
@@ -63,14 +65,21 @@ class Ours:
                 if busy:
                     busy.counts = 1 <= done < epochs
 
+            said = Path(place) / "said"
             try:
-                arrivals, rows, _ = runs.epochs_of(command, place, during, memory=options.device == "cpu")
+                with open(said, "w") as output:
+                    arrivals, rows, _ = runs.epochs_of(command, place, during, memory=options.device == "cpu", output=output)
             except SystemExit as error:
-                raise Failed(f"{error}; what it said stands in stages.log") from error
+                raise Failed(f"{error}: {said.read_text()[-runner.LAST_WORDS:].strip()}") from error
+            finally:
+                print(said.read_text(), flush=True)
+            self.words = said.read_text().splitlines()
         batch = next(int(word.partition("=")[2]) for word in words if word.startswith("--batch-size="))
         self.rates = [row["images_per_second"] for row in rows[1:]]
         self.whole = [images // batch * batch / (b - a) for a, b in zip(arrivals, arrivals[1:])]
         self.peak_mib = rows[-1]["memory_peak_mib"]
+        # How the step was taken, which on a CPU is not said.
+        self.step = next((line.strip() for line in reversed(self.words) if "step: " in line), None)
         self.waited = 100 * statistics.median(row["data_wait_share"] for row in rows[1:])
 
 
