@@ -91,13 +91,22 @@ impl Case {
         tensor.to_kind(kind).detach().copy().set_requires_grad(true)
     }
 
-    /// Through the kernels.
+    /// Through the kernels, emulated.
     pub fn fused(&self) -> Outcome {
-        let [x, shortcut] = [&self.x, &self.shortcut].map(|tensor| self.leaf(tensor, self.kind));
-        let [weight, bias] = [&self.weight, &self.bias].map(|tensor| self.leaf(tensor, Kind::Float));
+        self.fused_on(Device::Cpu)
+    }
+
+    /// Through the kernels.
+    pub fn fused_on(&self, device: Device) -> Outcome {
+        let leaf = |tensor: &Tensor, kind| {
+            let there = self.leaf(tensor, kind).detach().to_device(device);
+            there.set_requires_grad(true)
+        };
+        let [x, shortcut] = [&self.x, &self.shortcut].map(|tensor| leaf(tensor, self.kind));
+        let [weight, bias] = [&self.weight, &self.bias].map(|tensor| leaf(tensor, Kind::Float));
         let channels = self.x.size()[1];
-        let running_mean = Tensor::zeros([channels], (Kind::Float, Device::Cpu));
-        let running_var = Tensor::ones([channels], (Kind::Float, Device::Cpu));
+        let running_mean = Tensor::zeros([channels], (Kind::Float, device));
+        let running_var = Tensor::ones([channels], (Kind::Float, device));
         let norm = BatchNorm {
             x: &x,
             weight: &weight,
@@ -111,8 +120,8 @@ impl Case {
         let y = batch_norm(norm).expect("it runs").expect("the kernels are made for it");
         assert_eq!((y.kind(), y.size()), (self.kind, self.x.size()));
         assert!(y.permute([0, 2, 3, 1]).is_contiguous(), "channels stay last");
-        (&y * self.gradient.to_kind(self.kind)).sum(Kind::Double).backward();
-        let wide = |tensor: &Tensor| tensor.detach().to_kind(Kind::Double);
+        (&y * self.gradient.to_kind(self.kind).to_device(device)).sum(Kind::Double).backward();
+        let wide = |tensor: &Tensor| tensor.detach().to_device(Device::Cpu).to_kind(Kind::Double);
         Outcome {
             y: wide(&y),
             of_x: wide(&x.grad()),
@@ -134,7 +143,7 @@ impl Case {
         let (mean, var) = (Some(&running_mean), Some(&running_var));
         let mut z = x.batch_norm(Some(&weight), Some(&bias), mean, var, true, MOMENTUM, EPSILON, false);
         if self.after == After::AddRelu {
-            z = z + &shortcut;
+            z += &shortcut;
         }
         let y = if self.after == After::Nothing { z.shallow_clone() } else { &z * passes };
         (&y * &self.gradient).sum(Kind::Double).backward();

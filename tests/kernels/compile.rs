@@ -1,10 +1,12 @@
 //! NVRTC compiles the kernels for every kind of GPU; it needs none for that.
 
+use super::emulation::Emulation;
 use super::support;
-use flatnce::native::cuda::kernels::{module, nvrtc::Compiler, source};
+use flatnce::native::cuda::kernels::{enable, enabled, module, nvrtc::Compiler, source};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
+use tch::Device;
 
 /// Where the interchange environment keeps CUDA's libraries. Without them the test is skipped, which is said past the
 /// harness, and on the build server it fails.
@@ -55,4 +57,14 @@ fn what_the_compiler_refuses_is_an_error_with_its_words() {
     assert!(error.contains("absent") && error.contains("flatnce.cu(1)"), "{error}");
     let error = compiler.compile("", (1, 2)).err().expect("no such GPU");
     assert!(error.contains("sm_12") || error.contains("gpu-architecture"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_enabled_is_said_and_changes_nothing() {
+    let _emulation = Emulation::start();
+    let error = enable(Device::Cpu).expect_err("no GPU");
+    assert!(error.contains("--fused-kernels"), "{error}");
+    let error = enable(Device::Cuda(99)).expect_err("no such GPU");
+    assert!(error.contains("driver"), "{error}");
+    assert!(enabled(Device::Cpu) && !enabled(Device::Cuda(99)), "the emulation goes on");
 }

@@ -204,12 +204,8 @@ bool run_block(unsigned int count, std::mt19937& random) {
 #define __uint_as_float emulation::as_float
 #define __float_as_uint emulation::as_bits
 
-#include "../../src/native/cuda/kernels/numbers.cuh"
-#include "../../src/native/cuda/kernels/batch_norm.cuh"
-#include "../../src/native/cuda/kernels/batch_norm_forward.cu"
-#include "../../src/native/cuda/kernels/batch_norm_backward.cu"
-#include "../../src/native/cuda/kernels/view_layout.h"
-#include "../../src/native/cuda/kernels/view.cu"
+// As the program carries them.
+#include "kernels.cu"
 
 extern "C" {
 

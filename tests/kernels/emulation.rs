@@ -1,8 +1,9 @@
 //! The kernels compiled for the CPU, in place of a GPU's.
 
 use flatnce::native::cuda::kernels::module::{ErrorText, Launch, Loaded, names};
-use flatnce::native::cuda::kernels::{cache, disable, enable_loaded, source};
+use flatnce::native::cuda::kernels::{cache, disable, enable, enable_loaded, source};
 use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_void};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,6 +14,9 @@ const COMPILER: &str = "-std=c++20 -O2 -fPIC -shared -w -ffp-contract=off -fno-s
                         -fsanitize=bounds,alignment,shift -fsanitize-undefined-trap-on-error";
 /// Shared memory that a block of the emulation may ask for.
 const MOST_SHARED_BYTES: u32 = 80 << 10;
+
+/// Which kernels are in use holds for the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
 
 struct Library {
     launch: Launch,
@@ -26,6 +30,30 @@ struct Library {
 pub struct Emulation {
     library: &'static Library,
     _alone: MutexGuard<'static, ()>,
+}
+
+/// The same with the first GPU's own kernels.
+pub struct Gpu {
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        disable();
+    }
+}
+
+impl Gpu {
+    /// `None` where there is none, which is said past the harness.
+    pub fn start() -> Option<Gpu> {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(obstacle) = flatnce::device::cuda_obstacle() {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: {obstacle}");
+            return None;
+        }
+        enable(Device::Cuda(0)).expect("a GPU that libtorch can use runs the kernels");
+        Some(Gpu { _alone: alone })
+    }
 }
 
 impl Drop for Emulation {
@@ -42,7 +70,6 @@ impl Emulation {
 
     /// On a GPU whose blocks have so much shared memory.
     pub fn with_shared_bytes(most_shared_bytes: u32) -> Emulation {
-        static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let library = library();
         let function = |name: &CString| {
@@ -110,14 +137,20 @@ fn library() -> &'static Library {
 fn compiled() -> PathBuf {
     let emulation = include_str!("emulation.cpp");
     let name = cache::name(&(source() + emulation), COMPILER, (0, 0));
-    let [object, unfinished] = [name.clone(), format!("{name}.{}", std::process::id())]
-        .map(|name| Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
+    // Not there where the tests run that were built elsewhere.
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let kept = if kept.is_dir() { kept.to_owned() } else { std::env::temp_dir() };
+    let object = kept.join(&name);
     if !object.exists() {
+        let place = tempfile::tempdir_in(&kept).expect("a directory");
+        let [main, kernels, made] = ["emulation.cpp", "kernels.cu", "kernels.so"].map(|name| place.path().join(name));
+        std::fs::write(&main, emulation).expect("written");
+        std::fs::write(&kernels, source()).expect("written");
         let mut compiler = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()));
-        compiler.args(COMPILER.split(' ')).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kernels/emulation.cpp"));
-        let output = compiler.arg("-o").arg(&unfinished).output().expect("a C++ compiler, as for building");
+        let output = compiler.args(COMPILER.split(' ')).arg(&main).arg("-o").arg(&made).output();
+        let output = output.expect("a C++ compiler, as for building");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        std::fs::rename(&unfinished, &object).expect("ours");
+        std::fs::rename(&made, &object).expect("ours");
     }
     object
 }

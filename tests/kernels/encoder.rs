@@ -46,15 +46,17 @@ fn a_network_trains_the_same_with_the_kernels() {
         let mut different = 0;
         let apart = |a: &Tensor, b: &Tensor| (a - b).norm().double_value(&[]) / b.norm().double_value(&[]);
         let by_rounding = apart(&other[0].1, &wanted[0].1);
+        let gradients = other.iter().zip(&wanted).skip(1).map(|((_, other), (_, wanted))| apart(other, wanted));
+        let gradients_by_rounding = gradients.fold(0f64, f64::max);
         for ((name, got), (_, wanted)) in got.iter().zip(&wanted) {
             let error = apart(got, wanted);
             // Where a number is 0 but for its rounding, ReLU passes its gradient or not: one such number of some
-            // thousands is what a layer's gradient may be off by.
-            let bound = if name == "features" { 8.0 * by_rounding } else { 3e-2 };
-            assert!(error < bound, "{depth:?}: {name} is off by {error:e}, features by {by_rounding:e} on their own");
+            // thousands is what a layer's gradient may be off by, and a network of many layers has some.
+            let bound = if name == "features" { 8.0 * by_rounding } else { 8.0 * gradients_by_rounding.max(4e-3) };
+            assert!(error < bound, "{depth:?}: {name} is off by {error:e}, not {bound:e}");
             different += usize::from(got != wanted);
         }
-        assert!(by_rounding < 1e-4, "{by_rounding:e}");
+        assert!(by_rounding < 1e-4 && gradients_by_rounding < 0.1, "{by_rounding:e}, {gradients_by_rounding:e}");
         assert!(different > 0, "the kernels were not used");
         for (got, wanted) in got_buffers.iter().zip(&wanted_buffers) {
             assert!(got.allclose(wanted, 1e-4, 1e-5, false), "{depth:?}: running statistics");

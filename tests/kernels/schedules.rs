@@ -1,10 +1,10 @@
 //! Whatever the order of threads, the same bits; and each barrier is needed for that.
 
 use super::batch_norm::{AFTER, After, Case, KINDS, Outcome};
-use super::emulation::Emulation;
+use super::emulation::{Emulation, Gpu};
 use super::views;
 use std::process::Command;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Which barrier of `render_views` [`a_view_without_a_barrier`] leaves out.
 const WITHOUT: &str = "FLATNCE_TEST_WITHOUT_BARRIER";
@@ -30,6 +30,23 @@ fn batch_norm_has_the_same_bits_in_every_order_of_threads() {
             for order in 1..4 {
                 emulation.order(order);
                 assert!(same(&copies(&case.fused()), &first), "{kind:?} {after:?}, order {order}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gpu_has_the_bits_of_the_emulation() {
+    for kind in KINDS {
+        for after in AFTER {
+            for shape in [[5, 128, 9, 11], [13, 64, 67, 61], [16, 2048, 3, 5]] {
+                let case = Case::new(kind, after, shape);
+                let there = {
+                    let Some(_gpu) = Gpu::start() else { return };
+                    copies(&case.fused_on(Device::Cuda(0)))
+                };
+                let _emulation = Emulation::start();
+                assert!(same(&there, &copies(&case.fused())), "{kind:?} {after:?} {shape:?}");
             }
         }
     }

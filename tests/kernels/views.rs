@@ -1,6 +1,6 @@
 //! Whole views: the bits of the CPU engine, blur included.
 
-use super::emulation::Emulation;
+use super::emulation::{Emulation, Gpu};
 use flatnce::augment::{CropBox, Jitter, JitterOp, Renderer, TensorRenderer, ViewParameters, draw};
 use flatnce::config::{Augmentation, DatasetName};
 use flatnce::pixels::RgbRef;
@@ -59,13 +59,17 @@ impl Pictures {
     }
 
     fn by_kernel(&self, views: &[ViewParameters], kernel_px: u32, size: usize) -> Tensor {
-        let renderer = TensorRenderer::new(Device::Cpu, size, kernel_px);
+        self.by_kernel_on(Device::Cpu, views, kernel_px, size)
+    }
+
+    fn by_kernel_on(&self, device: Device, views: &[ViewParameters], kernel_px: u32, size: usize) -> Tensor {
+        let renderer = TensorRenderer::new(device, size, kernel_px);
         let plan = renderer.planner().views(views, self.width, self.height);
         assert_eq!((plan.chunk_count(), plan.views()), (0, views.len()), "the plan is the kernel's");
         let shape = [self.count() as i64, self.height as i64, self.width as i64, 3];
-        let images = Tensor::from_data_size(&self.pixels, &shape, Kind::Uint8);
+        let images = Tensor::from_data_size(&self.pixels, &shape, Kind::Uint8).to_device(device);
         let rows: Vec<i64> = (0..views.len()).map(|view| self.row(view) as i64).collect();
-        renderer.views(&images, &Tensor::from_slice(&rows), &plan)
+        renderer.views(&images, &Tensor::from_slice(&rows).to_device(device), &plan)
     }
 
     fn check(&self, name: &str, views: &[ViewParameters], kernel_px: u32, size: usize) {
@@ -198,5 +202,18 @@ fn views_have_the_same_bits_in_every_order_of_threads() {
     for order in 1..4 {
         emulation.order(order);
         assert_eq!(pictures.by_kernel(&views, 5, 33), first, "order {order}");
+    }
+}
+
+#[test]
+fn a_gpu_has_the_bits_of_the_cpu_engine() {
+    let Some(_gpu) = Gpu::start() else { return };
+    for (side, size, count) in [(32, 32, 2000), (96, 96, 500), (256, 224, 200)] {
+        let recipe = Augmentation::paper(DatasetName::Imagenet, size, false);
+        let pictures = Pictures::new(20, side, side);
+        let views = pictures.drawn(&recipe, count);
+        let got = pictures.by_kernel_on(Device::Cuda(0), &views, recipe.blur_kernel_px, size as usize);
+        let wanted = pictures.by_cpu(&views, recipe.blur_kernel_px, size as usize);
+        assert!(bytes(&got.to_device(Device::Cpu)) == wanted, "{side} to {size} pixels");
     }
 }
