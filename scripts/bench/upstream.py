@@ -128,7 +128,7 @@ def lean_loss(projected, temperature=0.1):
     partner = (row + views // 2) % views
     logits = unit @ unit.T / temperature
     positive = logits[row, partner]
-    nothing = torch.tensor(-math.inf, device=device)
+    nothing = logits.new_full((), -math.inf)
     logits = logits.index_put((row, row), nothing).index_put((row, partner), nothing)
     v = torch.logsumexp(logits, dim=1) - positive
     return torch.exp(v - v.detach()).mean() - 1 + F.softplus(v.detach()).mean()

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._dynamo.utils
 from views import views
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -126,6 +127,9 @@ def measured(options, images, manner, warm, steps, blocks):
     if on_gpu:
         result["reserved_peak_mib"] = torch.cuda.max_memory_reserved() / 2**20
         result["allocated_peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    if manner == "overhead":
+        # Parts that inductor could not record, for which it launches kernel by kernel: then the mode is not what it says.
+        result["graph_skips"] = torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]
     if options.profile:
         result["kernels"] = profiled(options, step, wait, on_gpu)
     return result
@@ -174,6 +178,7 @@ def main():
             result = {"manner": manner, "error": f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"}
         print(json.dumps(result), flush=True)
         torch.compiler.reset()
+        torch._dynamo.utils.counters.clear()
         gc.collect()
 
 

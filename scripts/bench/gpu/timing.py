@@ -96,7 +96,7 @@ def peers(options, plan, model, file, batch, size, *words):
     command = [sys.executable, common.HERE / "gpu/peer.py", *(":".join(map(str, [m, *c])) for m, c in counts.items())]
     command += [f"--model={model}", f"--images={data.home(options) / file}", f"--size={size}", f"--batch={batch}", f"--device={options.device}"]
     command += [*words, *(["--backend=eager"] if options.smoke else [])]
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(options.place / "inductor")}
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(options.place / "inductor"), "TORCH_LOGS": "perf_hints"}
     command = [str(word) for word in command]
     print(f"$ {' '.join(command)}", flush=True)
     told = {}
@@ -122,6 +122,8 @@ def against(options, found, work, mine, plan, names, targets, *peer):
             found.note(f"no number of {names[manner]}: {one['error']}")
             found.row(work, f"{names[manner]}: failed", "images/s", mine.rates, None)
             continue
+        if one.get("graph_skips") and options.device != "cpu":
+            found.note(f"{names[manner]}: {one['graph_skips']} parts were not recorded as CUDA graphs; stages.log says why")
         count = min(len(mine.rates), len(one["rates"]))
         found.row(work, names[manner], "images/s", mine.rates[-count:], one["rates"][-count:], target)
     return told
