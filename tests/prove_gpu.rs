@@ -247,16 +247,25 @@ END"#,
 fn nvidia_smi_is_read_where_it_is_and_missed_aloud_where_it_is_not() {
     let Some(python) = python("torch") else { return };
     let place = Place::new();
-    let text = "import sys, time; sys.path[:0] = ['scripts/bench/gpu', 'scripts/bench']; import timing
-busy = timing.Busy('cuda:0'); busy.counts = True; time.sleep(1); print(busy.stop(), busy.problem)";
+    // The program speaks when its words count, and is stopped when all of them have been heard.
+    let (text, counting) = (
+        "import os, sys, time; sys.path[:0] = ['scripts/bench/gpu', 'scripts/bench']; import timing
+busy = timing.Busy('cuda:0'); busy.counts = True; open(os.environ['COUNTING'], 'w').close()
+while not busy.problem: time.sleep(0.01)
+print(busy.stop(), busy.problem)",
+        place.path("counting"),
+    );
     let run = |path: &Path| {
         let mut command = Command::new(&python);
-        let output = command.args(["-c", text]).current_dir(ROOT).env("PATH", path).output().expect("it starts");
+        command.args(["-c", text]).current_dir(ROOT).env("PATH", path).env("COUNTING", &counting);
+        let output = command.output().expect("it starts");
+        let _ = std::fs::remove_file(&counting);
         let [said, errors] = texts(&output);
         assert!(output.status.success(), "{errors}");
         said
     };
     assert_eq!(run(&place.path("empty")), "[] nvidia-smi: No such file or directory\n");
-    place.program("nvidia-smi", "echo 97; echo 98; echo Unknown Error; exec /bin/sleep 100");
+    let speaks = "until [ -e \"$COUNTING\" ]; do /bin/sleep 0.01; done; echo 97; echo 98; echo Unknown Error";
+    place.program("nvidia-smi", &format!("{speaks}; exec /bin/sleep 100"));
     assert_eq!(run(&place.path("bin")), "[97.0, 98.0] nvidia-smi said 'Unknown Error'\n");
 }

@@ -56,6 +56,12 @@ char* flatnce_build(char** text) noexcept {
   return guarded([&] { *text = strdup(at::show_config().c_str()); });
 }
 
+char* flatnce_cuda_forget_peak(int device) noexcept {
+  return guarded([&] {
+    c10::getDeviceAllocator(c10::DeviceType::CUDA)->resetPeakStats(static_cast<c10::DeviceIndex>(device));
+  });
+}
+
 char* flatnce_cuda_memory(int device, FlatnceCudaMemory* memory) noexcept {
   return guarded([&] {
     TORCH_CHECK(at::hasCUDA(), "libtorch's CUDA library is not loaded");

@@ -61,6 +61,7 @@ unsafe extern "C" {
     fn flatnce_apply(wanted: *const RawSettings) -> *mut c_char;
     fn flatnce_settings(now: *mut RawSettings) -> *mut c_char;
     fn flatnce_build(text: *mut *mut c_char) -> *mut c_char;
+    fn flatnce_cuda_forget_peak(device: c_int) -> *mut c_char;
     fn flatnce_cuda_memory(device: c_int, memory: *mut CudaMemory) -> *mut c_char;
 }
 
@@ -121,6 +122,15 @@ pub fn cuda_memory(index: usize) -> Result<CudaMemory, NativeError> {
     // SAFETY: `memory` outlives the call and has the layout that C++ writes.
     outcome(unsafe { flatnce_cuda_memory(index, &mut memory) })?;
     Ok(memory)
+}
+
+/// Counts the peaks of a CUDA device's memory from what it holds now. The device is not asked.
+///
+/// Errors: libtorch's CUDA library is not loaded.
+pub fn forget_cuda_peak(index: usize) -> Result<(), NativeError> {
+    let index = c_int::try_from(index).map_err(|_| NativeError(format!("there is no CUDA device {index}")))?;
+    // SAFETY: a number.
+    outcome(unsafe { flatnce_cuda_forget_peak(index) })
 }
 
 /// Null is success, anything else a message.

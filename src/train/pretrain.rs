@@ -69,7 +69,8 @@ pub fn run(
 ///
 /// A GPU is waited for in these places alone: for the words of the bar, at most once a second; in [`verify`], every 50
 /// steps and before a save; with `--ess-target` for the temperature, every 10 steps; for checkpoints, the first views,
-/// and at an epoch's end. `tests/precision.rs` reads what a step runs through for others.
+/// and at an epoch's end; where steps are replayed, each for the fourth before it. `tests/precision.rs` reads what a step
+/// runs through for others.
 fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
     let mut first_of_process = true;
     while session.at.epoch < u64::from(session.pretrain.epochs) {
@@ -84,10 +85,14 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
         for batch in batches.by_ref() {
             let lr = session.schedule.lr(session.at.step);
             let batch = batch?;
-            if std::mem::take(&mut first_of_process) {
+            let first = std::mem::take(&mut first_of_process);
+            if first {
                 session.show_views(&batch.images)?;
             }
             let stepped = step(session, &batch, lr)?;
+            if first {
+                session.forget_peak()?;
+            }
             let Taken { contrast, features, .. } = &stepped.taken;
             tally.add(&stepped.row, &contrast.anchors.ness, lr);
             session.at.step += 1;

@@ -101,7 +101,10 @@ impl<T> Recorder<T> {
                 }
             }
             State::WarmingUp(steps) => *steps += 1,
-            State::Recorded(_) => self.state = State::Eager(None),
+            State::Recorded(_) => {
+                warn("step: eager from here on, because a batch has another size than the recorded one");
+                self.state = State::Eager(None);
+            }
             State::Eager(_) => {}
         }
         work(images).map(Rc::new)

@@ -22,6 +22,7 @@ use crate::device;
 use crate::loader::Loader;
 use crate::model::Encoder;
 use crate::monitor::geometry;
+use crate::native;
 use crate::optim::{Optimizer, Rate, Scaler, Schedule};
 use crate::pixels::RgbImage;
 use crate::report::{EpochReport, RunLog, contact_sheet, duration, enlarged, plots, read_json_lines};
@@ -83,6 +84,15 @@ pub struct Session {
 impl Session {
     pub fn device(&self) -> Device {
         self.device
+    }
+
+    /// After a process's first step on a GPU: cuDNN has tried its algorithms in it, with memory that training never takes
+    /// again.
+    pub fn forget_peak(&self) -> Result<()> {
+        match self.device {
+            Device::Cuda(index) => Ok(native::forget_cuda_peak(index)?),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the loss is to be looked at after this step.

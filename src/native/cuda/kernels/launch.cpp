@@ -7,6 +7,7 @@
 #include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <array>
+#include <optional>
 #include <string>
 
 #include "../../guarded.h"
@@ -19,9 +20,17 @@ using namespace flatnce::kernels;
 using Launch = int (*)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**);
 using ErrorText = int (*)(int, const char**);
 
+// Mirrored in module.rs: cuCtxGetCurrent and cuCtxSetCurrent.
+struct Context {
+  void* context;
+  int (*get)(void**);
+  int (*set)(void*);
+};
+
 struct Loaded {
   Launch launch = nullptr;
   ErrorText error_text = nullptr;
+  std::optional<Context> context;
   unsigned int most_shared_bytes = 0;
   std::array<void*, KERNELS> functions = {};
 };
@@ -67,8 +76,14 @@ void launch(int kernel, const at::Tensor& on, Grid grid, unsigned int threads, u
   const Loaded& all = loaded();
   TORCH_CHECK(all.launch, "the fused kernels are not loaded");
   const auto device = on.device();
-  // The thread of a backward pass has no context of its own accord.
   const c10::OptionalDeviceGuard guard(device);
+  // The thread of a backward pass has no context of its own accord, and a guard of the first device makes none.
+  thread_local bool has_context = false;
+  if (all.context && !has_context) {
+    void* current = nullptr;
+    if (all.context->get(&current) == 0 && current == nullptr) all.context->set(all.context->context);
+    has_context = true;
+  }
   void* stream = nullptr;
   if (!device.is_cpu()) stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device).native_handle();
   const int error = all.launch(
@@ -84,6 +99,7 @@ extern "C" {
 struct FlatnceLoaded {
   Launch launch;
   ErrorText error_text;
+  const Context* context;
   unsigned int most_shared_bytes;
   void* const* functions;
 };
@@ -97,6 +113,7 @@ const char* flatnce_kernel_name(size_t kernel) noexcept { return kernel < KERNEL
 void flatnce_kernels_load(const FlatnceLoaded* handed) noexcept {
   Loaded& all = loaded();
   all.error_text = handed->error_text;
+  if (handed->context) all.context = *handed->context;
   all.most_shared_bytes = handed->most_shared_bytes;
   for (size_t kernel = 0; kernel < KERNELS; ++kernel) all.functions[kernel] = handed->functions[kernel];
   all.launch = handed->launch;

@@ -30,10 +30,26 @@ pub type Launch = unsafe extern "C" fn(
 /// `cuGetErrorString`.
 pub type ErrorText = unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int;
 
+/// `cuCtxGetCurrent`.
+pub type GetContext = unsafe extern "C" fn(*mut *mut c_void) -> c_int;
+/// `cuCtxSetCurrent`.
+pub type SetContext = unsafe extern "C" fn(*mut c_void) -> c_int;
+
+/// What a thread needs before it launches anything.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Context {
+    pub context: *mut c_void,
+    pub get: GetContext,
+    pub set: SetContext,
+}
+
 /// Kernels, and how they are launched.
 pub struct Loaded {
     pub launch: Launch,
     pub error_text: ErrorText,
+    /// `None` where there are no contexts: on the CPU.
+    pub context: Option<Context>,
     /// Shared memory that a launch may ask for, in bytes.
     pub most_shared_bytes: u32,
     /// In the order of [`names`].
@@ -45,6 +61,7 @@ pub struct Loaded {
 struct RawLoaded {
     launch: Launch,
     error_text: ErrorText,
+    context: *const Context,
     most_shared_bytes: c_uint,
     functions: *const *mut c_void,
 }
@@ -67,10 +84,11 @@ impl Loaded {
     /// Gives them to C++, which copies them.
     pub(super) fn hand_over(&self) {
         assert_eq!(self.functions.len(), names().len(), "every kernel");
-        let Loaded { launch, error_text, most_shared_bytes, functions } = self;
+        let Loaded { launch, error_text, context, most_shared_bytes, functions } = self;
         let raw = RawLoaded {
             launch: *launch,
             error_text: *error_text,
+            context: context.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
             most_shared_bytes: *most_shared_bytes,
             functions: functions.as_ptr(),
         };
@@ -90,6 +108,8 @@ struct Driver {
     load: unsafe extern "C" fn(*mut *mut c_void, *const c_void) -> c_int,
     function: unsafe extern "C" fn(*mut *mut c_void, *mut c_void, *const c_char) -> c_int,
     set: unsafe extern "C" fn(*mut c_void, c_int, c_int) -> c_int,
+    get_context: GetContext,
+    set_context: SetContext,
     launch: Launch,
     error_text: ErrorText,
 }
@@ -116,6 +136,8 @@ impl Driver {
                 load: get(&library, c"cuModuleLoadData")?,
                 function: get(&library, c"cuModuleGetFunction")?,
                 set: get(&library, c"cuFuncSetAttribute")?,
+                get_context: get(&library, c"cuCtxGetCurrent")?,
+                set_context: get(&library, c"cuCtxSetCurrent")?,
                 launch: get(&library, c"cuLaunchKernel")?,
                 error_text: get(&library, c"cuGetErrorString")?,
             })
@@ -192,6 +214,7 @@ pub fn load(index: usize) -> Result<Loaded, String> {
     Ok(Loaded {
         launch: driver.launch,
         error_text: driver.error_text,
+        context: Some(Context { context, get: driver.get_context, set: driver.set_context }),
         most_shared_bytes: most_shared.unsigned_abs(),
         functions,
     })
