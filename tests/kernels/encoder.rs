@@ -40,7 +40,7 @@ fn a_network_trains_the_same_with_the_kernels() {
         kernels::disable();
         let (wanted, wanted_buffers) = trained(depth, stem, side, 0.0);
         // What libtorch makes of images that differ by a rounding or two.
-        let (other, _) = trained(depth, stem, side, 1e-7);
+        let (other, other_buffers) = trained(depth, stem, side, 1e-7);
         drop(emulation);
         assert_eq!(got.len(), wanted.len());
         let mut different = 0;
@@ -58,9 +58,15 @@ fn a_network_trains_the_same_with_the_kernels() {
         }
         assert!(by_rounding < 1e-4 && gradients_by_rounding < 0.1, "{by_rounding:e}, {gradients_by_rounding:e}");
         assert!(different > 0, "the kernels were not used");
-        for (got, wanted) in got_buffers.iter().zip(&wanted_buffers) {
-            assert!(got.allclose(wanted, 1e-4, 1e-5, false), "{depth:?}: running statistics");
-        }
+        let farthest = |buffers: &[Tensor]| {
+            let all = buffers.iter().zip(&wanted_buffers).map(|(a, b)| {
+                let [a, b] = [a, b].map(|tensor| tensor.to_kind(Kind::Double));
+                apart(&a, &b)
+            });
+            all.fold(0f64, f64::max)
+        };
+        let (error, by_rounding) = (farthest(&got_buffers), farthest(&other_buffers));
+        assert!(by_rounding < 1e-2 && error < 8.0 * by_rounding, "{depth:?}: {error:e}, {by_rounding:e}");
     }
 }
 
