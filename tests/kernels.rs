@@ -4,6 +4,8 @@ mod support;
 
 #[path = "kernels/batch_norm.rs"]
 mod batch_norm;
+#[path = "kernels/case.rs"]
+mod case;
 #[path = "kernels/compile.rs"]
 mod compile;
 #[path = "kernels/emulation.rs"]

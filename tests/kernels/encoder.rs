@@ -1,6 +1,6 @@
 //! The whole network: with the kernels as without them.
 
-use super::batch_norm::numbers;
+use super::case::numbers;
 use super::emulation::Emulation;
 use flatnce::config::{Depth, HeadConfig, HeadMode, ModelConfig, Normalisation, Stem};
 use flatnce::model::{Encoder, HeadKind, Pass};

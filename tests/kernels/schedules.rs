@@ -1,6 +1,6 @@
 //! Whatever the order of threads, the same bits; and each barrier is needed for that.
 
-use super::batch_norm::{AFTER, After, Case, KINDS, Outcome};
+use super::case::{AFTER, After, Case, KINDS, Outcome};
 use super::emulation::{Emulation, Gpu};
 use super::views;
 use std::process::Command;

@@ -32,12 +32,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use tch::Device;
 
 /// The kernels, in the order that makes one text of them.
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 8] = [
     include_str!("numbers.cuh"),
     include_str!("batch_norm.cuh"),
     include_str!("batch_norm_forward.cu"),
     include_str!("batch_norm_backward.cu"),
     include_str!("view_layout.h"),
+    include_str!("view_resample.cuh"),
+    include_str!("view_color.cuh"),
     include_str!("view.cu"),
 ];
 
