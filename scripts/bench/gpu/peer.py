@@ -137,6 +137,7 @@ def measured(options, images, manner, warm, steps, blocks):
 
 def profiled(options, step, wait, on_gpu):
     """[name, microseconds, calls] of what took longest; of operations instead of kernels on the CPU."""
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as seen:
@@ -144,7 +145,9 @@ def profiled(options, step, wait, on_gpu):
             step()
         wait()
     spent = lambda event: event.self_device_time_total if on_gpu else event.self_cpu_time_total
-    events = sorted((event for event in seen.key_averages() if spent(event) > 0), key=spent, reverse=True)
+    # On a GPU kernels alone: neither the calls of the host that launched them nor marks around several of them.
+    counts = lambda event: spent(event) > 0 and (not on_gpu or event.device_type == DeviceType.CUDA and not event.key.startswith("##"))
+    events = sorted(filter(counts, seen.key_averages()), key=spent, reverse=True)
     return [[event.key, spent(event), event.count] for event in events[:60]]
 
 

@@ -4,7 +4,8 @@ Each view has its own crop, factors and sigma; one order of the colour operation
 order costs.
 """
 
-import numpy as np
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -17,7 +18,7 @@ def crops(images, size):
     """A random resized crop and flip of each image: float [B, 3, size, size] from u8 [B, 3, H, W]."""
     count, device = len(images), images.device
     area = uniform(count, 0.08, 1.0, device)
-    ratio = torch.exp(uniform(count, float(np.log(3 / 4)), float(np.log(4 / 3)), device))
+    ratio = torch.exp(uniform(count, math.log(3 / 4), math.log(4 / 3), device))
     width, height = torch.sqrt(area * ratio).clamp(max=1), torch.sqrt(area / ratio).clamp(max=1)
     x = uniform(count, -1, 1, device) * (1 - width)
     y = uniform(count, -1, 1, device) * (1 - height)
