@@ -1,10 +1,11 @@
 """Where a step's time goes: the kernels of ours by ncu, those of torch.compile by PyTorch's profiler, summed by their names.
 
 kernels.csv has both. ncu measures 900 launches in a row, 12,000 after the start, when cuDNN has chosen its algorithms; clocks
-are left alone. The step is launched kernel by kernel, so that every kernel has its name.
+and caches are left alone. The step is launched kernel by kernel, so that every kernel has its name.
 """
 
 import csv
+import glob
 import os
 import shutil
 import subprocess
@@ -62,16 +63,17 @@ def kind_of(name):
 
 def ours(options, found):
     """[name, microseconds, launches], the longest first; None where there is no ncu, which is said."""
-    ncu = shutil.which("ncu") or next((path for path in ["/usr/local/cuda/bin/ncu"] if os.access(path, os.X_OK)), None)
+    places = ["/usr/local/cuda/bin/ncu", *sorted(glob.glob("/opt/nvidia/nsight-compute/*/ncu"))]
+    ncu = shutil.which("ncu") or next((path for path in places if os.access(path, os.X_OK)), None)
     if ncu is None:
         found.left_out("kernels of flatnce", "there is no ncu here")
         return None
     size = data.Sizes(options)
     place, log = options.place / options.stage / "profiled", options.place / options.stage / "ncu.csv"
     command = [
-        ncu, "--clock-control", "none", "--metrics", "gpu__time_duration.sum", "-s", SKIPPED, "-c", COUNTED, "--csv",
+        ncu, "--clock-control", "none", "--cache-control", "none", "--metrics", "gpu__time_duration.sum", "-s", SKIPPED, "-c", COUNTED, "--csv",
         "--print-units", "base", "--log-file", log, common.binary(), *data.cifar_words(options, size.batch), "--engine=tensor",
-        "--cuda-graph=no", "--epochs=1", f"--train-images={size.batch * (4 if options.smoke else 32)}", "--knn-every=0", f"--save-dir={place}",
+        "--cuda-graph=no", "--epochs=1", f"--train-images={size.batch * (4 if options.smoke else 48)}", "--knn-every=0", f"--save-dir={place}",
     ]  # fmt: skip
     status, _, errors = runner.outcome(options, command)
     listed = parsed(log.read_text(errors="replace") if log.exists() else "")
