@@ -11,27 +11,29 @@ Needs a Python 3.11 or newer with PyTorch 2.11, torchvision, safetensors and Num
 network, and with --binary no compiler. The stages, the most valuable first, with the
 seconds that they are thought to take on one H100 and 16 cores (it has not run on one yet):
 
-  doctor     10  flatnce doctor; if it finds anything wrong, nothing else is run
+  doctor     15  flatnce doctor; if it finds anything wrong, nothing else is run (--skip doctor
+                 runs the others all the same)
   trainings  20  three small trainings: bf16 + LARS, fp16 + Adam, streamed + parts + SGD
   checks     40  loss, gradients and an epoch's losses against PyTorch; exact resuming;
                  both engines' pixels
   devices    35  checkpoints from GPU to CPU and back, evaluations on both; fp16's scaler
-  replay     35  the step as a CUDA graph, and the fused kernels, against the plain step
-  small     120  res18, 32 px, batch 512 and 32: against torch.compile, eager PyTorch and
+  replay     30  the step as a CUDA graph, and the fused kernels, against the plain step
+  small     135  res18, 32 px, batch 512 and 32: against torch.compile, eager PyTorch and
                  main.py's recipe; how busy the device is; peak memory
-  large      85  res50, 224 px, images on the device, against torch.compile
-  variants   55  the rows of res18 without CUDA graphs, and with the fused kernels
-  files      60  res50, 224 px, from JPEG files, against images on the device
-  share      25  the augmentation's share of a step
-  kernels    55  where a step's time goes: ncu of ours, the profiler of torch.compile
-  memory     35  --dry-run's estimate; what running out of memory says
+  variants   40  the rows of res18 with the fused kernels, and the small batch without graphs
+  large      65  res50, 224 px, images on the device, against torch.compile
+  files      55  res50, 224 px, from JPEG files, against images on the device
+  share      20  the augmentation's share of a step
+  memory     40  --dry-run's estimate; what running out of memory says
   ranks      25  two processes on one card against one (builds with the feature distributed)
+  kernels    50  where a step's time goes: ncu of ours, the profiler of torch.compile
   study      30  FlatCLR and SimCLR at batch 32
 
 Beside the first five the data are made and torch.compile's cache is filled (110 s); both
-are waited for before anything is timed. Together it is a good ten minutes: in nine the last
-stages do not all fit. What was not run is named at the end, and --only runs it. Every stage
-has a time limit, and one that fails does not stop the next.
+are waited for before anything is timed. Nine minutes are thought to be enough up to ranks.
+What was not run is named at the end, and --only runs it; with --keep in both calls the
+second makes and compiles nothing anew. Every stage has a time limit, and one that fails
+does not stop the next.
 
 DIR gets results.jsonl (a line a result, when it is known), summary.txt, gpu.json (every
 number, its target, the card, the versions), stages.log, kernels.csv and curves.png.
@@ -47,6 +49,7 @@ number, its target, the card, the versions), stages.log, kernels.csv and curves.
   --skip S,...   not these
   --minutes N    for all of it (default: 9)
   --json FILE    instead of DIR/gpu.json
+  --keep DIR     the made data and torch.compile's cache go there and stay, for another call
   --smoke        tiny sizes: whether the script works
 
 Exit code: 0 if no stage failed, 1 if one did, 2 for wrong options.
@@ -74,12 +77,12 @@ while (($#)); do
             printf -v "${1#--}" '%s' "$(realpath -s -- "$2")"
             shift
             ;;
-        --out | --json | --device | --only | --skip | --minutes)
+        --out | --json | --keep | --device | --only | --skip | --minutes)
             [[ -n ${2:-} ]] || fail "$1 needs a value."
             case $1 in
                 --out) out=$(realpath -ms -- "$2") ;;
                 --device) device=$2 ;;
-                --json) rest+=("$1" "$(realpath -ms -- "$2")") ;;
+                --json | --keep) rest+=("$1" "$(realpath -ms -- "$2")") ;;
                 *) rest+=("$1" "$2") ;;
             esac
             shift

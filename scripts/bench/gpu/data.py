@@ -4,7 +4,9 @@
 names each, so that an epoch is long enough to time.
 """
 
+import json
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -79,8 +81,12 @@ def home(options):
 
 
 def run(options, found):
-    """Each whole set appears at once, under its own name, last."""
+    """Each whole set appears at once, under its own name, last. What an earlier call has made whole is used again."""
     size, at = Sizes(options), home(options)
+    whole, these = at / "whole", json.dumps(vars(size))
+    if whole.exists() and whole.read_text() == these:
+        return
+    shutil.rmtree(at, ignore_errors=True)
     at.mkdir()
     for name, count, side, write in (("cifar", size.images, 32, write_cifar), ("stl", size.large_images, 96, write_stl)):
         pixels = made_up(count, side, side)
@@ -88,6 +94,7 @@ def run(options, found):
         np.save(at / f"{name}.part.npy", pixels)
         (at / f"{name}.part.npy").rename(at / f"{name}.npy")
     write_jpegs(size.files, at / "jpeg")
+    whole.write_text(these)
 
 
 # ---- the program's words for them -----------------------------------------------------------------------------------

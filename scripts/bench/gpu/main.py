@@ -21,6 +21,7 @@ import report
 import common
 
 HERE = Path(__file__).resolve().parent
+GRACE_SECONDS = 5
 
 
 def arguments():
@@ -39,6 +40,7 @@ def arguments():
     parser.add_argument("--skip", type=some, default=[])
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", type=Path)
     parser.add_argument("--smoke", action="store_true")
     return parser.parse_args()
 
@@ -66,7 +68,14 @@ class Child:
         return state, time.monotonic() - self.begun
 
     def end(self):
+        """Asks what is left to end and waits a little, so that what works on a GPU can leave it in order; then ends it."""
+        until = time.monotonic() + GRACE_SECONDS
         try:
+            os.killpg(self.child.pid, signal.SIGTERM)
+            while time.monotonic() < until:
+                self.child.poll()
+                os.killpg(self.child.pid, 0)
+                time.sleep(0.05)
             os.killpg(self.child.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
@@ -186,13 +195,16 @@ def main():
         (options.out / name).unlink(missing_ok=True)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    options.place = Path(tempfile.mkdtemp(prefix="flatnce-gpu-"))
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
+    options.place = options.keep or Path(tempfile.mkdtemp(prefix="flatnce-gpu-"))
     driver = Driver(options)
     try:
         driver.run()
     finally:
         print((options.out / "summary.txt").read_text(), end="", flush=True)
-        shutil.rmtree(options.place, ignore_errors=True)
+        if not options.keep:
+            shutil.rmtree(options.place, ignore_errors=True)
     if driver.not_run:
         print(f"prove: not run: {', '.join(driver.not_run)} (--only {','.join(driver.not_run)})", file=sys.stderr)
     if driver.failed:
