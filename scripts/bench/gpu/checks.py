@@ -50,16 +50,23 @@ def run(options, found):
     start(options, size, runs)
     found.attempt("losses against PyTorch", lambda: losses(options, size, runs, found))
     found.attempt("gradients of the first step", lambda: gradients(options, size, runs, found))
-    found.attempt(RESUMED, lambda: found.check(RESUMED, runner.same_bits(last(runs["whole"]), last(runs["resumed"]))))
-    found.attempt(ENGINES, lambda: found.check(ENGINES, runner.same_bits(last(runs["whole"]), last(runs["by threads"]))))
+    for check, name in ((RESUMED, "resumed"), (ENGINES, "by threads")):
+        found.attempt(check, lambda: same(found, check, runs["whole"], runs[name]))
 
 
 RESUMED = "1 + 2 epochs are 3, to the bit (--deterministic)"
 ENGINES = "both engines give the same pixels: they train alike, to the bit (--deterministic)"
 
 
-def last(run):
-    return run.checkpoint(3)
+def same(found, check, whole, other):
+    """Bits; and where they differ, by how much and from which step on."""
+    numbers, holds = {}, runner.same_bits(whole.checkpoint(3), other.checkpoint(3))
+    if not holds:
+        # A run that went on has the steps after its start alone.
+        pairs = list(zip(whole.losses()[-len(other.losses()):], other.losses()))
+        numbers["worst_difference"] = max(abs(a - b) for a, b in pairs)
+        numbers["first_step_that_differs"] = next((step for step, (a, b) in enumerate(pairs, 1) if a != b), None)
+    found.check(check, holds, **numbers)
 
 
 def start(options, size, runs):

@@ -43,7 +43,7 @@ SCALER = "fp16: a step that overflows is left out, halves the scale and leaves t
 
 def train(options, name, device):
     size = ["--model=res10", "--image-size=16", "--batch-size=8", "--train-images=24"]
-    size = size if options.smoke else ["--model=res18", "--batch-size=64", "--train-images=512"]
+    size = size if options.smoke else ["--model=res18", "--batch-size=64", "--train-images=256"]
     words = ["--precision=fp32", "--engine=tensor", "--optimizer=adam", "--lr=1e-4", "--warmup-epochs=0"]
     return runner.train(options, name, *size, *words, "--epochs=2", "--save-every-n-epochs=1", device=device)
 
@@ -60,7 +60,7 @@ def goes_on(found, check, whole, part):
 def evaluated(options, checkpoint, device):
     """Accuracies of one checkpoint on one device, in float32."""
     place = options.place / options.stage / f"evaluation_{device.replace(':', '_')}"
-    images = 64 if options.smoke else 4_000
+    images = 64 if options.smoke else 2_000
     runner.call(options, [
         common.binary(), *runner.DATA, "--train-mode=eval", f"--checkpoint={checkpoint}", "--fc-optimizer=LBFGS", "--fc-epochs=100",
         "--fc-standardize", "--reg-weight=1e-2", "--precision=fp32", f"--train-images={images}", f"--device={device}",

@@ -23,6 +23,9 @@ def main():
     if options.smoke:
         # Several programs share few cores: threads that wait for each other cost minutes.
         os.environ["OMP_NUM_THREADS"] = "1"
+    elif not next(stage for stage in plan.PLAN + plan.BACKGROUND if stage.name == options.stage).alone:
+        os.environ.setdefault("OMP_NUM_THREADS", "8")
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     begun = time.monotonic()
     (options.place / options.stage).mkdir(parents=True, exist_ok=True)
     found = report.Report(options.out / "results.jsonl", options.stage)
