@@ -35,9 +35,9 @@ def too_large(options, found):
     batch, size = 4_000, ["--model=res50", "--image-size=224", "--precision=bf16"]
     if options.device == "cpu":
         batch, size = 512, ["--model=res10", "--image-size=32", "--precision=fp32"]
-    words = [common.binary(), *runner.DATA, f"--device={options.device}", "--knn-every=0", "--engine=tensor", "--epochs=1", *size]
+    words = [common.binary(), *runner.DATA, f"--device={options.device}", "--knn-every=0", "--engine=tensor", *size]
     save = f"--save-dir={options.place / options.stage / 'out_of_memory'}"
-    status, _, errors = runner.outcome(options, [*words, f"--batch-size={batch}", save], preexec=limited(options, LIMIT_MIB))
+    status, _, errors = runner.outcome(options, [*words, f"--batch-size={batch}", "--epochs=1", save], preexec=limited(options, LIMIT_MIB))
     lines = [line for line in errors.splitlines() if line.startswith("error: ")]
     fits = re.search(r"; --batch-size (\d+) should fit", lines[0]) if lines else None
     raw = [word for word in ("panicked", "frame #", "Traceback", "terminate called") if word in errors]
@@ -46,7 +46,8 @@ def too_large(options, found):
     if fits is None:
         raise Failed(f"no batch is named: {errors.strip()[-300:]}")
     batch = int(fits[1])
-    words += [f"--batch-size={batch}", f"--train-images={batch}", save]
+    # Epochs of one step, as many as it takes until a step has been recorded as a CUDA graph and replayed.
+    words += [f"--batch-size={batch}", f"--train-images={batch}", f"--epochs={1 if options.smoke else 8}", "--save-every-n-epochs=100", save]
     status, _, errors = runner.outcome(options, words, preexec=limited(options, ROOMIER_MIB))
     found.check("the batch that it names fits", status == 0, batch=batch, **({} if status == 0 else {"error": errors[-300:]}))
 
@@ -59,7 +60,8 @@ def estimate(options, found):
         raise Failed(f"--dry-run names no memory: {said[-300:]}")
     estimated = 1024 * float(told[1])
     results = options.place / options.stage / "peak"
-    images = 2 * data.Sizes(options).batch
+    # The sixth step is recorded as a CUDA graph, and replayed after that: it has memory of its own.
+    images = data.Sizes(options).batch * (2 if options.smoke else 8)
     runner.call(options, [
         common.binary(), *words, "--engine=tensor", "--epochs=1", f"--train-images={images}", "--knn-every=0", f"--save-dir={results}",
     ])  # fmt: skip
