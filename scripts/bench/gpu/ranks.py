@@ -7,6 +7,8 @@ the same sums.
 import os
 import socket
 import subprocess
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
 
 import runner
 from report import Failed
@@ -15,6 +17,8 @@ import common
 
 # Nats: sums of two halves in float32 instead of one, grown over 20 steps at a small rate.
 ALLOWED = 1e-4
+# For a rank to end after the other has failed.
+LAST_SECONDS = 15
 NOT_BUILT = "was built for one process"
 
 
@@ -47,12 +51,21 @@ def two(options, results, words):
     children = []
     for rank in range(2):
         place = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        environment = {**os.environ, **place, **visible, "NCCL_HOSTID": f"rank{rank}", "NCCL_IB_DISABLE": "1"}
+        environment = {**os.environ, **place, **visible, "NCCL_HOSTID": f"rank{rank}", "NCCL_IB_DISABLE": "1", "NCCL_SOCKET_IFNAME": "lo"}
         children.append(subprocess.Popen(
             [str(word) for word in command], cwd=common.ROOT, env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         ))  # fmt: skip
-    said = [child.communicate()[0] for child in children]
+    # Both are read at once: one whose pipe is full would wait for its reader, and the other for it.
+    with ThreadPoolExecutor(2) as pool:
+        reading = [pool.submit(child.communicate) for child in children]
+        futures.wait(reading, return_when=futures.FIRST_COMPLETED)
+        if any(child.returncode for child in children):
+            # The other has its own words for it, or would wait for it until its time is over.
+            futures.wait(reading, timeout=LAST_SECONDS)
+            for child in children:
+                child.terminate()
+        said = [one.result()[0] for one in reading]
     for rank, text in enumerate(said):
         print(f"rank {rank}:\n{text[-4000:]}", flush=True)
     return [(child.returncode, text) for child, text in zip(children, said)]
