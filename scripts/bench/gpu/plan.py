@@ -18,28 +18,34 @@ class Stage:
     # Whether the others are worth as much without it.
     optional: bool = False
 
+    @property
+    def alone(self):
+        """Whether nothing else of ours may be at work meanwhile."""
+        return bool(self.needs) and self not in BACKGROUND
+
 
 PLAN = [
-    Stage("doctor", 10, 60),
-    Stage("trainings", 20, 90),
+    # The first to start reads gigabytes of libraries from the disk.
+    Stage("doctor", 15, 120),
+    Stage("trainings", 20, 120),
     Stage("checks", 40, 120),
     Stage("devices", 35, 120),
-    Stage("replay", 35, 120),
-    Stage("small", 120, 240, ("data", "warm")),
-    Stage("large", 85, 200, ("data", "warm")),
-    Stage("variants", 55, 150, ("data",)),
-    Stage("files", 60, 120, ("data",)),
-    Stage("share", 25, 80, ("data",)),
-    Stage("kernels", 55, 120, ("data", "warm")),
-    Stage("memory", 35, 100, ("data",)),
+    Stage("replay", 30, 120),
+    Stage("small", 135, 240, ("data", "warm")),
+    Stage("variants", 40, 120, ("data",)),
+    Stage("large", 65, 150, ("data", "warm")),
+    Stage("files", 55, 120, ("data",)),
+    Stage("share", 20, 80, ("data",)),
+    Stage("memory", 40, 100, ("data",)),
     Stage("ranks", 25, 90),
+    Stage("kernels", 50, 120, ("data", "warm")),
     Stage("study", 30, 90),
 ]
 
 # Made beside the stages that time nothing, and waited for before the first that does; their limits count from their start.
 # What "warm" has not compiled by then the peers compile themselves.
 BACKGROUND = [
-    Stage("data", 15, 90),
+    Stage("data", 10, 90),
     Stage("warm", 110, 190, ("data",), optional=True),
 ]
 # In --smoke a stage may take so many times its limit: processors of continuous integration are slow.

@@ -42,7 +42,7 @@ def memory(found, work, mine, told):
     """Both numbers are what the same allocator of libtorch's held at most."""
     peaks = [one["reserved_peak_mib"] for name, one in told.items() if name in ("compiled", "overhead") and "reserved_peak_mib" in one]
     if peaks:
-        found.row(f"peak memory of {work}", "torch.compile, the lesser of both", "MiB", [mine.peak_mib], [min(peaks)], ("<=", 1.0), "share")
+        found.row(f"peak memory of {work}", "torch.compile, the least that it took", "MiB", [mine.peak_mib], [min(peaks)], ("<=", 1.0), "share")
     else:
         found.left_out(f"peak memory of {work}", "no compiled peer on a GPU to compare with")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +27,9 @@ class Busy:
         self.samples, self.counts, self.problem = [], False, None
         index = device.partition(":")[2] or "0"
         command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "250", "-i", index]
+        if shutil.which("stdbuf"):
+            # A program may keep what it writes into a pipe until there is much of it.
+            command = ["stdbuf", "-oL", *command]
         try:
             self.child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         except OSError as error:
