@@ -17,6 +17,8 @@ import common
 
 # Nats: sums of two halves in float32 instead of one, grown over 20 steps at a small rate.
 ALLOWED = 1e-4
+# Nothing but sockets of this machine.
+SOCKETS = {"NCCL_IB_DISABLE": "1", "NCCL_MNNVL_ENABLE": "0", "NCCL_SOCKET_IFNAME": "lo"}
 # For a rank to end after the other has failed.
 LAST_SECONDS = 15
 NOT_BUILT = "was built for one process"
@@ -51,7 +53,7 @@ def two(options, results, words):
     children = []
     for rank in range(2):
         place = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        environment = {**os.environ, **place, **visible, "NCCL_HOSTID": f"rank{rank}", "NCCL_IB_DISABLE": "1", "NCCL_SOCKET_IFNAME": "lo"}
+        environment = {**os.environ, **place, **visible, **SOCKETS, "NCCL_HOSTID": f"rank{rank}"}
         children.append(subprocess.Popen(
             [str(word) for word in command], cwd=common.ROOT, env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
