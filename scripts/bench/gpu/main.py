@@ -61,15 +61,15 @@ class Child:
     def wait(self, limit):
         """'done', 'failed' or 'stopped at its limit', and the seconds since its start: none of its processes is left then."""
         try:
-            state = "done" if self.child.wait(max(limit, 0.1)) == 0 else "failed"
+            state, grace = "done" if self.child.wait(max(limit, 0.1)) == 0 else "failed", 0
         except subprocess.TimeoutExpired:
-            state = "stopped at its limit"
-        self.end()
+            state, grace = "stopped at its limit", GRACE_SECONDS
+        self.end(grace)
         return state, time.monotonic() - self.begun
 
-    def end(self):
+    def end(self, grace=GRACE_SECONDS):
         """Asks what is left to end and waits a little, so that what works on a GPU can leave it in order; then ends it."""
-        until = time.monotonic() + GRACE_SECONDS
+        until = time.monotonic() + grace
         try:
             os.killpg(self.child.pid, signal.SIGTERM)
             while time.monotonic() < until:
