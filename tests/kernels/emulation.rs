@@ -81,7 +81,9 @@ impl Emulation {
         let Library { launch, error_text, .. } = *library;
         let functions = names().iter().map(function).collect();
         // SAFETY: functions of a library that stays, which work on the CPU's memory.
-        unsafe { enable_loaded(&Loaded { launch, error_text, context: None, most_shared_bytes, functions }, Device::Cpu) };
+        unsafe {
+            enable_loaded(&Loaded { launch, error_text, context: None, most_shared_bytes, functions }, Device::Cpu)
+        };
         Emulation { library, _alone: alone }
     }
 
