@@ -244,6 +244,22 @@ END"#,
     assert!(files <= 8, "{files} files");
 }
 
+/// Steps that are not replayed are what "replay" is there to tell.
+#[test]
+fn a_cuda_part_that_does_not_load_stops_nothing_else() {
+    let Some(python) = python("torch") else { return };
+    let place = Place::new();
+    let text = r#"case $1 in
+doctor) echo '{"healthy": false, "findings": [{"name": "CUDA part", "health": "wrong"}]}'; exit 1 ;;
+--version) echo flatnce 0 ;;
+esac"#;
+    let binary = place.program("flatnce", text);
+    let output = place.prove(&python, &binary, &["--only", "doctor"]);
+    let [said, errors] = texts(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}{errors}");
+    assert!(said.contains("the doctor finds nothing wrong: status 1, wrong CUDA part"), "{said}");
+}
+
 #[test]
 fn nvidia_smi_is_read_where_it_is_and_missed_aloud_where_it_is_not() {
     let Some(python) = python("torch") else { return };
