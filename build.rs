@@ -25,18 +25,21 @@ fn main() {
     println!("cargo:rerun-if-changed=src/native/cuda/kernels");
     let kernels = ["launch", "batch_norm", "view"].map(|name| format!("src/native/cuda/kernels/{name}.cpp"));
     let files = ["src/native/libtorch.cpp", "src/native/lists.cpp", &kernels[0], &kernels[1], &kernels[2]];
-    compile("flatnce_native", &files, &lib, &[]);
-    if cfg!(feature = "distributed") {
-        distributed(&lib);
-    }
     println!("cargo:rustc-check-cfg=cfg(flatnce_cuda_part)");
-    match cuda_headers(&lib) {
-        Ok(headers) => {
-            println!("cargo:rustc-cfg=flatnce_cuda_part");
-            println!("cargo:rustc-env=FLATNCE_CUDA_PART={}", cuda_part(&lib, &headers).display());
+    // Beside each other: one file after the other takes a minute.
+    std::thread::scope(|scope| {
+        scope.spawn(|| compile("flatnce_native", &files, &lib, &[]));
+        match cuda_headers(&lib) {
+            Ok(headers) => {
+                println!("cargo:rustc-cfg=flatnce_cuda_part");
+                println!("cargo:rustc-env=FLATNCE_CUDA_PART={}", cuda_part(&lib, &headers).display());
+            }
+            Err(why) => println!("cargo:rustc-env=FLATNCE_NO_CUDA_PART={why}"),
         }
-        Err(why) => println!("cargo:rustc-env=FLATNCE_NO_CUDA_PART={why}"),
-    }
+        if cfg!(feature = "distributed") {
+            distributed(&lib);
+        }
+    });
 }
 
 /// Compiles the CUDA part and links it to nothing of CUDA's or libtorch's: what it lacks it finds in the process that
