@@ -8,7 +8,7 @@
 use crate::config::{DeviceChoice, Numerics, Precision};
 use crate::{memory, native};
 use anyhow::{Context, Result, bail};
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use tch::{Device, Kind};
@@ -36,16 +36,7 @@ pub fn load_cuda_libraries() -> Result<(), &'static str> {
             if !handle.is_null() {
                 return Ok(());
             }
-            // SAFETY: dlerror returns null or a C string that lives until the thread's next dl* call.
-            let message = unsafe {
-                let text = libc::dlerror();
-                if text.is_null() {
-                    "unknown reason".into()
-                } else {
-                    CStr::from_ptr(text).to_string_lossy().into_owned()
-                }
-            };
-            Err(message)
+            Err(native::loader_error())
         })
         .as_ref()
         .copied()

@@ -7,7 +7,7 @@ mod support;
 
 use assert_cmd::cargo::CommandCargoExt;
 use flatnce::{device, native::cuda};
-use pytorch::{beside_pytorch, is_built, site_packages};
+use pytorch::{beside_pytorch, is_built, run_inside, site_packages};
 use serde_json::Value;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
@@ -58,12 +58,7 @@ fn without_the_cuda_libraries_the_part_stays_shut() {
 
 #[test]
 fn the_functions_of_the_part_answer() {
-    let Some(site) = site_packages().filter(|_| is_built()) else { return };
-    let own = std::env::current_exe().expect("this test");
-    let mut command = beside_pytorch(Command::new(own), &site);
-    let output = command.args(["--ignored", "--exact", "inside", "--nocapture"]).output().expect("it starts");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    run_inside(&[]);
 }
 
 /// What `the_functions_of_the_part_answer` runs in a process of its own.

@@ -6,9 +6,8 @@ mod support;
 
 use flatnce::device;
 use flatnce::distributed::{self, Group, Launcher, Placement};
-use pytorch::{beside_pytorch, is_built, site_packages};
+use pytorch::run_inside;
 use std::net::TcpListener;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -52,14 +51,8 @@ fn a_rank_without_nccl_says_so_and_waits_for_nobody() {
 
 #[test]
 fn two_ranks_reach_nccl_through_the_cuda_part() {
-    let Some(site) = site_packages().filter(|_| is_built()) else { return };
-    let own = std::env::current_exe().expect("this test");
-    let mut command = beside_pytorch(Command::new(own), &site);
     // The ranks are threads, and c10d's record of collectives is for one group a process.
-    command.env("TORCH_FR_BUFFER_SIZE", "0");
-    let output = command.args(["--ignored", "--exact", "inside", "--nocapture"]).output().expect("it starts");
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    run_inside(&[("TORCH_FR_BUFFER_SIZE", "0")]);
 }
 
 /// What `two_ranks_reach_nccl_through_the_cuda_part` runs in a process of its own.

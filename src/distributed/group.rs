@@ -56,8 +56,8 @@ pub fn together<T>(
 impl Group {
     /// Meets the others; `hello` is what all must have in common. `nccl`: tensors on a GPU are reduced too.
     ///
-    /// Errors: NCCL is wanted and not to be had; the store is not reached or its port is taken; a rank that does not come within `timeout` or was
-    /// started differently.
+    /// Errors: NCCL is wanted and not to be had; the store is not reached or its port is taken; a rank that does not come
+    /// within `timeout` or was started differently.
     pub fn join(placement: &Placement, hello: &Value, nccl: bool, timeout: Duration) -> Result<Group> {
         // Before the others are met, who would wait for this rank.
         let nccl = nccl.then(Nccl::find).transpose()?;

@@ -117,7 +117,7 @@ pub fn version() -> Option<String> {
 ///
 /// Errors: no CUDA library, no such device, and whatever the driver says.
 pub fn cuda_memory(index: usize) -> Result<CudaMemory, NativeError> {
-    let index = c_int::try_from(index).map_err(|_| NativeError(format!("there is no CUDA device {index}")))?;
+    let index = cuda_index(index)?;
     let mut memory = CudaMemory::default();
     // SAFETY: `memory` outlives the call and has the layout that C++ writes.
     outcome(unsafe { flatnce_cuda_memory(index, &mut memory) })?;
@@ -128,9 +128,23 @@ pub fn cuda_memory(index: usize) -> Result<CudaMemory, NativeError> {
 ///
 /// Errors: libtorch's CUDA library is not loaded.
 pub fn forget_cuda_peak(index: usize) -> Result<(), NativeError> {
-    let index = c_int::try_from(index).map_err(|_| NativeError(format!("there is no CUDA device {index}")))?;
+    let index = cuda_index(index)?;
     // SAFETY: a number.
     outcome(unsafe { flatnce_cuda_forget_peak(index) })
+}
+
+/// Errors: a number that no device has.
+fn cuda_index(index: usize) -> Result<c_int, NativeError> {
+    c_int::try_from(index).map_err(|_| NativeError(format!("there is no CUDA device {index}")))
+}
+
+/// Why the calling thread's last dlopen failed, in the loader's words.
+pub fn loader_error() -> String {
+    // SAFETY: dlerror returns null or a C string that lives until the thread's next dl* call.
+    unsafe {
+        let text = libc::dlerror();
+        if text.is_null() { "unknown reason".into() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
+    }
 }
 
 /// Null is success, anything else a message.

@@ -33,6 +33,18 @@ pub fn beside_pytorch(mut command: Command, site: &Path) -> Command {
     command
 }
 
+/// Runs the test `inside` of the calling program in a process of its own, beside PyTorch's libraries. Nothing where they
+/// or the part are missing, which is said.
+pub fn run_inside(variables: &[(&str, &str)]) {
+    let Some(site) = site_packages().filter(|_| is_built()) else { return };
+    let own = std::env::current_exe().expect("this test");
+    let mut command = beside_pytorch(Command::new(own), &site);
+    command.envs(variables.iter().copied());
+    let output = command.args(["--ignored", "--exact", "inside", "--nocapture"]).output().expect("it starts");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
 /// Skips a test of the part in a build that has none; a CI's build has one.
 pub fn is_built() -> bool {
     match cuda::built() {

@@ -1,5 +1,6 @@
 //! A shared object that lies in memory, opened as if it were a file.
 
+use crate::native::loader_error;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -73,11 +74,7 @@ fn open(path: &Path) -> Result<*mut c_void, String> {
     if !handle.is_null() {
         return Ok(handle);
     }
-    // SAFETY: dlerror returns null or a C string that lives until the thread's next dl* call.
-    let text = unsafe {
-        let text = libc::dlerror();
-        if text.is_null() { "unknown reason".into() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
-    };
+    let text = loader_error();
     let path = format!("{}: ", path.display());
     Err(text.strip_prefix(&path).unwrap_or(&text).to_owned())
 }
