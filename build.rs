@@ -1,10 +1,20 @@
-//! Compiles the C++ beside the Rust against libtorch's headers (with the feature
-//! `distributed` also the shim over its c10d), and writes the directory of
+//! Compiles the C++ beside the Rust against libtorch's headers , and writes the directory of
 //! libtorch into the binary as an rpath, so that it runs without
 //! `LD_LIBRARY_PATH`. The part that uses CUDA becomes a shared object, which the
 //! program carries inside: linked, it would ask for CUDA on every machine.
 
 use std::path::{Path, PathBuf};
+
+/// The C++ that is linked into the program.
+const LINKED: &[&str] = &[
+    "src/native/libtorch.cpp",
+    "src/native/lists.cpp",
+    "src/native/cuda/kernels/launch.cpp",
+    "src/native/cuda/kernels/batch_norm.cpp",
+    "src/native/cuda/kernels/view.cpp",
+    "src/distributed/shim/group.cpp",
+    "src/distributed/shim/batch_norm.cpp",
+];
 
 /// The C++ of the CUDA part (src/native/cuda/mod.rs).
 const CUDA_PART: &[&str] = &["src/native/cuda/graph.cpp", "src/native/cuda/nccl.cpp", "src/native/cuda/part.cpp"];
@@ -23,21 +33,21 @@ fn main() {
     println!("cargo:rustc-env=FLATNCE_LIBTORCH_DIR={}", lib.display());
     println!("cargo:rerun-if-changed=src/native/guarded.h");
     println!("cargo:rerun-if-changed=src/native/cuda/kernels");
-    let kernels = ["launch", "batch_norm", "view"].map(|name| format!("src/native/cuda/kernels/{name}.cpp"));
-    let files = ["src/native/libtorch.cpp", "src/native/lists.cpp", &kernels[0], &kernels[1], &kernels[2]];
+    println!("cargo:rerun-if-changed=src/distributed/shim");
     println!("cargo:rustc-check-cfg=cfg(flatnce_cuda_part)");
     // Beside each other: one file after the other takes a minute.
     std::thread::scope(|scope| {
-        scope.spawn(|| compile("flatnce_native", &files, &lib, &[]));
+        scope.spawn(|| {
+            // Gloo's few headers that libtorch leaves out are beside the shim.
+            let mut build = compiler(LINKED, &lib);
+            build.include("src/distributed/shim").define("GLOG_USE_GLOG_EXPORT", None).compile("flatnce_native");
+        });
         match cuda_headers(&lib) {
             Ok(headers) => {
                 println!("cargo:rustc-cfg=flatnce_cuda_part");
                 println!("cargo:rustc-env=FLATNCE_CUDA_PART={}", cuda_part(&lib, &headers).display());
             }
             Err(why) => println!("cargo:rustc-env=FLATNCE_NO_CUDA_PART={why}"),
-        }
-        if cfg!(feature = "distributed") {
-            distributed(&lib);
         }
     });
 }
@@ -96,23 +106,7 @@ fn cuda_headers(lib: &Path) -> Result<Vec<PathBuf>, String> {
     }
 }
 
-/// The shim over libtorch's c10d.
-fn distributed(lib: &Path) {
-    println!("cargo:rerun-if-changed=src/distributed/shim");
-    let files = ["src/distributed/shim/group.cpp", "src/distributed/shim/batch_norm.cpp"];
-    compile("flatnce_shim", &files, lib, &[PathBuf::from("src/distributed/shim")]);
-}
-
-/// Compiles C++ files into a static library of the program, as torch-sys compiles its own.
-fn compile(name: &str, files: &[&str], lib: &Path, more_includes: &[PathBuf]) {
-    let mut build = compiler(files, lib);
-    build.includes(more_includes);
-    if cfg!(feature = "distributed") {
-        build.define("GLOG_USE_GLOG_EXPORT", None);
-    }
-    build.compile(name);
-}
-
+/// A compiler of C++ over libtorch's headers, set up as torch-sys sets up its own.
 fn compiler(files: &[&str], lib: &Path) -> cc::Build {
     for file in files {
         println!("cargo:rerun-if-changed={file}");

@@ -19,8 +19,8 @@ once), runs flatnce and its peers in turns and prints medians, ratios and target
   index     a tree of 1,281,167 files; an image in sets of 1,000 to 1,000,000
   save      checkpoints
   eval      evaluation
-  distributed several processes against PyTorch's DistributedDataParallel; builds the
-            program with the feature distributed; not in "all"
+  distributed several processes against PyTorch's DistributedDataParallel;
+            not in "all"
   precision accuracy after training in bf16 and in fp32: 40 minutes, not in "all"
   all       all of these but the last, and one table at the end: about an hour
 
@@ -51,13 +51,8 @@ have_part() { [[ -f scripts/bench/$1.py ]]; }
 python=${XDG_CACHE_HOME:-${HOME:?set HOME or XDG_CACHE_HOME}/.cache}/flatnce/python/bin/python
 [[ $* == *--help* || $* == "-h" ]] || {
     ./scripts/setup.sh --python >&2
-    # Building the benches builds the plain program again, so it is one or the other.
-    if [[ $part == distributed ]]; then
-        cargo build --release --quiet --features distributed >&2
-    else
-        cargo build --release --quiet >&2
-        cargo bench --no-run --quiet >&2
-    fi
+    cargo build --release --quiet >&2
+    cargo bench --no-run --quiet >&2
 }
 [[ -x $python ]] || fail "$python is not there." "./scripts/setup.sh --python makes it."
 

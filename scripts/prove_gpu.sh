@@ -25,7 +25,7 @@ seconds that they are thought to take on one H100 and 16 cores (it has not run o
   files      55  res50, 224 px, from JPEG files, against images on the device
   share      20  the augmentation's share of a step
   memory     40  --dry-run's estimate; what running out of memory says
-  ranks      25  two processes on one card against one (builds with the feature distributed)
+  ranks      25  two processes on one card against one
   kernels    50  where a step's time goes: ncu of ours, the profiler of torch.compile
   study      30  FlatCLR and SimCLR at batch 32
 

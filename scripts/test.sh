@@ -82,14 +82,7 @@ phase setup ./scripts/setup.sh
 if [[ -n $with_python ]]; then phase python python_environment; fi
 phase format cargo fmt --check
 phase clippy cargo clippy --release --all-targets --locked -- -D warnings
-# The shim is compiled and its users are linted; no dependency is built again.
-phase clippy-ranks cargo clippy --release --features distributed --all-targets --locked -- -D warnings
 phase documentation documentation
 phase build build_without_warnings
 # One thread of libtorch per test: tests run beside each other, and teams that wait for each other cost minutes.
 phase test env OMP_NUM_THREADS=1 cargo test --release --locked --no-fail-fast
-# The processes of a test wait for each other: one test after the other.
-phase ranks env OMP_NUM_THREADS=1 cargo test --release --features distributed --locked --no-fail-fast \
-    --test distributed --test distributed_nccl --test distributed_runs -- --test-threads=1
-# The tests above left a program of another build behind.
-phase rebuild cargo build --release --locked

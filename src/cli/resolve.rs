@@ -108,16 +108,10 @@ pub(super) fn own_processes(machine: &MachineArgs, placement: Option<&Placement>
 
 /// This process's place, as its environment says.
 ///
-/// Errors: an environment that is set in part, several processes in a build for one, two launchers at once.
+/// Errors: an environment that is set in part, two launchers at once.
 pub(super) fn placement(machine: &MachineArgs) -> Result<Option<Placement>> {
     let placement = distributed::placement(&|name| std::env::var(name).ok())?;
     let asked = machine.nproc.filter(|count| *count > 1);
-    if !distributed::BUILT && (placement.is_some() || asked.is_some()) {
-        match &placement {
-            Some(place) => bail!("this is one of {} processes, and {}", place.world_size, distributed::NOT_BUILT),
-            None => bail!("--nproc {}: {}", asked.unwrap_or(1), distributed::NOT_BUILT),
-        }
-    }
     if let (Some(count), Some(place)) = (asked, &placement)
         && place.launcher != distributed::Launcher::Ourselves
     {

@@ -3,18 +3,11 @@
 //!
 //! A process learns its place among the others from its environment
 //! ([`placement`]: torchrun, Slurm, or our own [`nproc`]), meets them in a
-//! key-value store and joins their [`Group`]. Without the Cargo feature
-//! `distributed` the same types are there and cannot be made: a launch with
-//! several processes is then an error that says how to build it.
-
-#[cfg(not(feature = "distributed"))]
-#[path = "absent.rs"]
-mod engine;
-#[cfg(feature = "distributed")]
-mod engine;
+//! key-value store and joins their [`Group`].
 
 mod agreement;
 mod buckets;
+mod engine;
 mod group;
 mod meeting;
 mod pulse;
@@ -29,13 +22,6 @@ pub use group::{Group, PeerFault, together};
 pub use meeting::hello;
 pub use spawn::{Ended, nproc};
 pub use surroundings::{Launcher, Placement, placement};
-
-/// Whether this build can join a group.
-pub const BUILT: bool = cfg!(feature = "distributed");
-
-/// What to do about a build that cannot.
-pub const NOT_BUILT: &str = "this program was built for one process; build it for several with: ./scripts/setup.sh && \
-                             cargo build --release --features distributed";
 
 /// Keeps c10d's own warnings, pages of C++ frames each, off the terminal; what they mean is in our errors. Whoever
 /// wants them sets TORCH_CPP_LOG_LEVEL.
