@@ -171,7 +171,7 @@ fn hue_has_the_bits_of_the_cpu_engine_for_many_colors_and_every_step() {
 #[test]
 fn the_recipes_of_all_data_sets_agree() {
     for &dataset in DatasetName::ALL {
-        let size = flatnce::data::native_size_px(dataset).min(96);
+        let size = flatnce::data::protocol(dataset).size_px.min(96);
         let pictures = Pictures::new(24, size as usize, size as usize, Content::Mixed);
         for faster in [false, true] {
             let recipe = Augmentation::paper(dataset, size, faster);

@@ -7,9 +7,10 @@
 //! hue and greyscale do not change it, to the bit.
 
 use super::blur::Blur;
-use super::filter::{Filter, Span, Weights};
+use super::filter::{Span, Weights};
 use super::recipe::{CropBox, Jitter, JitterOp, ViewParameters};
 use super::{color, hue, resample};
+use crate::config::Filter;
 use crate::pixels::RgbRef;
 
 /// Renders views; one per worker thread. Its buffers grow to the largest image and stay.

@@ -22,7 +22,6 @@ mod same_bits;
 pub mod tensor;
 
 pub use cpu::Renderer;
-pub use eval::EvalTransform;
-pub use filter::Filter;
+pub use crate::config::{EvalTransform, Filter};
 pub use recipe::{CropBox, Jitter, JitterOp, ViewParameters, draw};
 pub use tensor::{Plan, Planner, Products, TensorRenderer, upload};

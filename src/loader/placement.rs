@@ -3,7 +3,7 @@
 use super::{Loader, Rendering};
 use crate::augment::TensorRenderer;
 use crate::config::DataOnDevice;
-use crate::data::{Images, Packed, Split};
+use crate::data::{Packed, Split};
 use crate::device;
 use anyhow::{Context, Result, bail};
 use std::rc::Rc;
@@ -46,7 +46,7 @@ pub(super) struct Resident {
 impl Resident {
     fn new(split: &Arc<Split>, device: Device) -> Result<Resident> {
         let packed = packed(split)?;
-        let shape = [packed.len(), packed.height(), packed.width(), 3].map(|length| length as i64);
+        let shape = [split.len(), packed.height(), packed.width(), 3].map(|length| length as i64);
         let pixels = packed.pixels().as_ptr();
         // SAFETY: the pixels are N * H * W * 3 initialised bytes that nobody changes, and the split lives as long as the
         // tensor, beside it; the tensor is only read.
@@ -64,25 +64,24 @@ impl Resident {
 
 /// The images of a split as one block of memory.
 ///
-/// Errors: they are files.
+/// Errors: they are not.
 pub fn packed(split: &Split) -> Result<&Packed> {
-    match &split.images {
-        Images::Packed(packed) => Ok(packed),
-        Images::Files(files) => bail!(
-            "--data-on-device yes: {} is made of image files (under {}), which are decoded batch by batch as they come; use \
-             auto or no",
+    split.packed().with_context(|| {
+        format!(
+            "--data-on-device yes: {} is made of {}, which are decoded batch by batch as they come; use auto or no",
             split.name,
-            files.root().display()
-        ),
-    }
+            split.images.describe()
+        )
+    })
 }
 
 /// Whether the data set is to lie on the device.
 fn resides(split: &Split, device: Device, wish: DataOnDevice) -> Result<bool> {
-    let bytes = match (wish, &split.images) {
-        (DataOnDevice::No, _) | (DataOnDevice::Auto, Images::Files(_)) => return Ok(false),
-        _ => packed(split)?.pixels().len() as u64,
-    };
+    if wish == DataOnDevice::No || (wish == DataOnDevice::Auto && split.packed().is_none()) {
+        return Ok(false);
+    }
+    let packed = packed(split)?;
+    let bytes = packed.pixels().len() as u64;
     let Device::Cuda(index) = device else {
         return Ok(true); // It is in this memory already.
     };

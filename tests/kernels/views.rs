@@ -109,7 +109,7 @@ pub fn several_a_block() -> Tensor {
 #[test]
 fn random_views_have_the_bits_of_the_cpu_engine() {
     for &dataset in DatasetName::ALL {
-        let size = flatnce::data::native_size_px(dataset).min(96);
+        let size = flatnce::data::protocol(dataset).size_px.min(96);
         let count = if size <= 32 { 400 } else { 60 };
         let pictures = Pictures::new(24, size as usize, size as usize);
         let _emulation = Emulation::start();
