@@ -103,7 +103,8 @@ fn decode(bytes: &[u8], root: &Path, whole: &Path) -> Option<Tree> {
     // JSON has no line break of its own here.
     let (head, names) = body.split_at_checked(body.iter().position(|byte| *byte == b'\n')? + 1)?;
     let (of, tree): (OsString, Tree) = serde_json::from_slice(head).ok()?;
-    let fresh = |(directory, stamp): &(OsString, Stamp)| Stamp::of(&root.join(directory)).is_ok_and(|now| now == *stamp);
+    let fresh =
+        |(directory, stamp): &(OsString, Stamp)| Stamp::of(&root.join(directory)).is_ok_and(|now| now == *stamp);
     if of != whole || !tree.visited.iter().all(fresh) {
         return None;
     }

@@ -63,8 +63,8 @@ impl Source {
                 let label = classes.binary_search_by(|name| name.as_str().cmp(class));
                 Ok((file, label.map_err(|_| format!("no class of the training images is {class:?}"))?))
             });
-            let (file, label) = labelled
-                .map_err(|what| anyhow!("{}:{}: {what}; {}", list.display(), at + 1, self.how_to_get))?;
+            let (file, label) =
+                labelled.map_err(|what| anyhow!("{}:{}: {what}; {}", list.display(), at + 1, self.how_to_get))?;
             files.push(Path::new(&file));
             labels.push(label as i64);
         }

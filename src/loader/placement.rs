@@ -15,7 +15,7 @@ const UNASKED_BYTES: u64 = 1 << 30;
 
 /// Who makes the views of a batch.
 #[derive(Clone, Debug)]
-pub(super) enum Making {
+pub(super) enum Pipeline {
     /// Worker threads; the batches go to the device.
     Workers(Device),
     /// Worker threads decode, crop and resize; the device does the rest.
@@ -24,12 +24,12 @@ pub(super) enum Making {
     Resident(Rc<TensorRenderer>, Rc<Resident>),
 }
 
-impl Making {
+impl Pipeline {
     /// Where the batches are.
     pub fn device(&self) -> Device {
         match self {
-            Making::Workers(device) => *device,
-            Making::Colors(renderer) | Making::Resident(renderer, _) => renderer.device(),
+            Pipeline::Workers(device) => *device,
+            Pipeline::Colors(renderer) | Pipeline::Resident(renderer, _) => renderer.device(),
         }
     }
 }
@@ -106,7 +106,7 @@ fn mib(bytes: u64) -> f64 {
 impl Loader {
     /// The same loader, whose batches the worker threads render and which arrive on `device`.
     pub fn deliver_to(self, device: Device) -> Loader {
-        Loader { making: Making::Workers(device), ..self }
+        Loader { pipeline: Pipeline::Workers(device), ..self }
     }
 
     /// The same loader with the tensor engine: views are rendered on `device`, and the data set lies there if `wish` says so.
@@ -120,12 +120,12 @@ impl Loader {
             panic!("the tensor engine renders views");
         };
         let renderer = Rc::new(TensorRenderer::new(device, *size_px, recipe.blur_kernel_px));
-        let making = if resides(&self.split, device, wish)? {
-            Making::Resident(renderer, Rc::new(Resident::new(&self.split, device)?))
+        let pipeline = if resides(&self.split, device, wish)? {
+            Pipeline::Resident(renderer, Rc::new(Resident::new(&self.split, device)?))
         } else {
-            Making::Colors(renderer)
+            Pipeline::Colors(renderer)
         };
-        Ok(Loader { making, ..self })
+        Ok(Loader { pipeline, ..self })
     }
 
     /// Who renders, in a sentence.
@@ -134,12 +134,12 @@ impl Loader {
             1 => "1 thread".to_owned(),
             count => format!("{count} threads"),
         };
-        match &self.making {
-            Making::Workers(_) => format!("views: rendered by {threads}"),
-            Making::Colors(renderer) => {
+        match &self.pipeline {
+            Pipeline::Workers(_) => format!("views: rendered by {threads}"),
+            Pipeline::Colors(renderer) => {
                 format!("views: cropped and resized by {threads}, coloured on {}", name(renderer.device()))
             }
-            Making::Resident(renderer, resident) => format!(
+            Pipeline::Resident(renderer, resident) => format!(
                 "views: rendered on {} from the data set in its memory, {:.0} MiB",
                 name(renderer.device()),
                 mib(resident.images.numel() as u64)
