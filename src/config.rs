@@ -16,8 +16,8 @@ pub use choices::{
 };
 pub use jobs::{CheckpointChoice, EncoderSource, Evaluate, KnnConfig, OnlineKnn, Pretrain};
 pub use parts::{
-    Augmentation, CheckpointPolicy, DataConfig, HeadConfig, ModelConfig, Normalisation, Numerics, OptimizerConfig,
-    ScheduleConfig,
+    Augmentation, CheckpointPolicy, DataConfig, EvalTransform, Filter, HeadConfig, ModelConfig, Normalisation,
+    Numerics, OptimizerConfig, ScheduleConfig,
 };
 pub use tools::{Doctor, Embed, Export, Inspect, Preview, Report, Tool};
 

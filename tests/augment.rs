@@ -1,7 +1,9 @@
 //! The augmentation against torchvision and Pillow: operations, whole views, and
 //! the distribution of the parameters. Fixtures: tests/golden/augment/make.py.
 
-use flatnce::augment::{CropBox, EvalTransform, Filter, Jitter, JitterOp, Renderer, ViewParameters, draw};
+use flatnce::augment::{
+    BLUR, CropBox, EvalTransform, Filter, GRAYSCALE, Jitter, JitterOp, Renderer, ViewParameters, draw,
+};
 use flatnce::augment::{blur::Blur, color, hue, recipe::random_resized_crop};
 use flatnce::config::{Augmentation, ClassifierAugment, DatasetName};
 use flatnce::pixels::{RgbImage, RgbRef};
@@ -43,8 +45,7 @@ fn parameters(case: &Value) -> ViewParameters {
     let crop = &case["crop"];
     let [top, left, height, width] = [0, 1, 2, 3].map(|i| integer(&crop[i]));
     let jitter = &case["jitter"];
-    ViewParameters {
-        crop: CropBox { top, left, height, width },
+    let view = ViewParameters {
         flip: case["flip"].as_bool().unwrap_or(false),
         jitter: jitter.is_object().then(|| Jitter {
             order: [0, 1, 2, 3].map(|i| op(jitter["order"][i].as_str().unwrap())),
@@ -53,9 +54,10 @@ fn parameters(case: &Value) -> ViewParameters {
             saturation: float(&jitter["saturation"]) as f32,
             hue: float(&jitter["hue"]) as f32,
         }),
-        grayscale: case["grayscale"].as_bool().unwrap_or(false),
-        blur_sigma: case["sigma"].as_f64().map(|sigma| sigma as f32),
-    }
+        ..ViewParameters::crop_only(CropBox { top, left, height, width })
+    };
+    view.with(&GRAYSCALE, (case["grayscale"] == true).then_some(0.0))
+        .with(&BLUR, case["sigma"].as_f64().map(|sigma| sigma as f32))
 }
 
 fn render(source: RgbRef<'_>, parameters: &ViewParameters, kernel_px: u32, size: usize) -> Vec<u8> {
@@ -352,7 +354,7 @@ fn identity_parameters_give_the_resized_crop() {
     let plain = ViewParameters::crop_only(crop);
     assert_eq!(render(source, &plain, 3, 32), cut);
     // The smallest sigma leaves the centre of the kernel alone.
-    assert_eq!(render(source, &ViewParameters { blur_sigma: Some(0.1), ..plain }, 3, 32), cut);
+    assert_eq!(render(source, &plain.with(&BLUR, Some(0.1)), 3, 32), cut);
 }
 
 #[test]
@@ -452,11 +454,11 @@ fn colors_flips_and_blur_are_distributed_as_torchvisions() {
         let count = |what: &dyn Fn(&ViewParameters) -> bool| drawn.iter().filter(|p| what(p)).count();
         assert_share("flip", count(&|p| p.flip), 0.5);
         assert_share("jitter", count(&|p| p.jitter.is_some()), 0.8);
-        assert_share("grayscale", count(&|p| p.grayscale), 0.2);
-        assert_share("blur", count(&|p| p.blur_sigma.is_some()), 0.5);
-        assert_share("flip and grayscale", count(&|p| p.flip && p.grayscale), 0.1);
-        assert_share("jitter and blur", count(&|p| p.jitter.is_some() && p.blur_sigma.is_some()), 0.4);
-        let sigmas: Vec<f64> = drawn.iter().filter_map(|p| p.blur_sigma).map(f64::from).collect();
+        assert_share("grayscale", count(&|p| p.of(&GRAYSCALE).is_some()), 0.2);
+        assert_share("blur", count(&|p| p.of(&BLUR).is_some()), 0.5);
+        assert_share("flip and grayscale", count(&|p| p.flip && p.of(&GRAYSCALE).is_some()), 0.1);
+        assert_share("jitter and blur", count(&|p| p.jitter.is_some() && p.of(&BLUR).is_some()), 0.4);
+        let sigmas: Vec<f64> = drawn.iter().filter_map(|p| p.of(&BLUR)).map(f64::from).collect();
         assert_moments("sigma", &sigmas, &golden["sigma"]);
         let jitters: Vec<Jitter> = drawn.iter().filter_map(|p| p.jitter).collect();
         for (index, name) in ["brightness", "contrast", "saturation", "hue"].into_iter().enumerate() {
@@ -477,7 +479,7 @@ fn colors_flips_and_blur_are_distributed_as_torchvisions() {
 fn no_strength_means_no_jitter_and_no_probability_no_blur() {
     for sample in 0..1000 {
         let drawn = draw(&recipe(0.0, 0.0), &mut stream(sample), 32, 32);
-        assert!(drawn.jitter.is_none() && drawn.blur_sigma.is_none());
+        assert!(drawn.jitter.is_none() && drawn.of(&BLUR).is_none());
     }
 }
 

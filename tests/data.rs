@@ -4,7 +4,7 @@
 mod formats;
 
 use flatnce::config::{BadImages, DataConfig, DatasetName};
-use flatnce::data::{Images, Part, Split, load, native_size_px, semi_subset};
+use flatnce::data::{BadImage, Part, Split, load, protocol, semi_subset};
 use flatnce::pixels::RgbImage;
 use formats::{cifar_level, cifar_record, gzip, idx, stl_images, voc_annotation, write};
 use std::fs;
@@ -17,7 +17,7 @@ fn config(dataset: DatasetName, root: &Path) -> DataConfig {
     DataConfig {
         dataset,
         root: root.to_path_buf(),
-        image_size_px: native_size_px(dataset),
+        image_size_px: protocol(dataset).size_px,
         train_images: None,
         bad_images: BadImages::Fail,
     }
@@ -76,7 +76,7 @@ mod packed {
         for (part, per_class) in [(Part::Train, 400), (Part::Unlabelled, 400), (Part::Test, 100)] {
             let split = read(DatasetName::FashionMnistMini, &temporary(), part);
             assert_eq!(counts(&split), vec![per_class; 10]);
-            let Images::Packed(packed) = &split.images else { panic!("packed") };
+            let packed = split.packed().expect("packed");
             assert_eq!((packed.len(), packed.width(), packed.height()), (per_class * 10, 32, 32));
             for index in 0..split.len() {
                 let image = packed.get(index);
@@ -451,8 +451,9 @@ mod trees {
             ["sofa", "car"]
         );
         assert_eq!(names(&train), ["000005.jpg", "000007.jpg"]);
-        let Images::Files(files) = &train.images else { panic!("files") };
-        assert!(files.path(0).ends_with("VOC2007/JPEGImages/000005.jpg"));
+        let error = train.image(0, &mut flatnce::pixels::RgbImage::default()).expect_err("it is not there");
+        let path = &error.downcast_ref::<BadImage>().expect("an image").path;
+        assert!(path.ends_with("VOC2007/JPEGImages/000005.jpg"));
         fails(DatasetName::Voc, &root, Part::Test, &["test.txt", "datasets/README.md"]);
         for (text, word) in [
             (voc_annotation(""), "no object"),
@@ -545,10 +546,11 @@ mod subsets {
     fn lists_choose_by_file_name() {
         let (root, split) = uneven();
         write(&root, "imagenet/1percent.txt", "n03_7.JPEG\nn01_2.JPEG\n\n");
-        let list = flatnce::data::list_for(root.path(), 0.01).expect("the list is found");
+        let list = flatnce::data::list_for(DatasetName::Imagenet, root.path(), 0.01).expect("the list is found");
         assert_eq!(names(&semi_subset(&split, 0.01, 0, Some(&list)).unwrap()), ["n01/n01_2.JPEG", "n03/n03_7.JPEG"]);
-        assert!(flatnce::data::list_for(root.path(), 0.1).is_none());
-        assert!(flatnce::data::list_for(root.path(), 0.011).is_none());
+        assert!(flatnce::data::list_for(DatasetName::Imagenet, root.path(), 0.1).is_none());
+        assert!(flatnce::data::list_for(DatasetName::Flower, root.path(), 0.01).is_none(), "only ImageNet has them");
+        assert!(flatnce::data::list_for(DatasetName::Imagenet, root.path(), 0.011).is_none());
         write(&root, "imagenet/1percent.txt", "n01_2.JPEG\nn01_99.JPEG\n");
         let error = format!("{:#}", semi_subset(&split, 0.01, 0, Some(&list)).unwrap_err());
         assert!(

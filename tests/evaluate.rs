@@ -587,10 +587,7 @@ fn a_share_of_the_labels_is_balanced_and_repeats() {
     let tenth = load(0.1, 1);
     assert_eq!(counts(&tenth), [40; 10]);
     assert_eq!(tenth.test.len(), 1000);
-    let pixels = |images: &Images| match &images.train.images {
-        data::Images::Packed(packed) => packed.pixels().to_vec(),
-        data::Images::Files(_) => unreachable!("the embedded images are packed"),
-    };
+    let pixels = |images: &Images| images.train.packed().expect("the embedded images are packed").pixels().to_vec();
     assert_eq!(pixels(&tenth), pixels(&load(0.1, 1)));
     assert_ne!(pixels(&tenth), pixels(&load(0.1, 2)));
     assert_eq!(load(1.0, 1).train.len(), 4000);

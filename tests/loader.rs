@@ -3,7 +3,7 @@
 use assert_cmd::cargo::CommandCargoExt;
 use flatnce::augment::EvalTransform;
 use flatnce::config::{Augmentation, BadImages, DataConfig, DataOnDevice, DatasetName};
-use flatnce::data::{self, Images, Packed, Part, Split};
+use flatnce::data::{self, Packed, Part, Split};
 use flatnce::loader::{Loader, Order, PREFETCH, Rendering, Share};
 use flatnce::rng::{Purpose, Stream};
 use std::collections::HashSet;
@@ -16,7 +16,7 @@ use tch::{Device, Tensor};
 fn numbered(count: usize) -> Arc<Split> {
     let pixels = (0..count).flat_map(|i| vec![i as u8; 6 * 6 * 3]).collect();
     Arc::new(Split {
-        images: Images::Packed(Packed::new(pixels, 6, 6)),
+        images: Arc::new(Packed::new(pixels, 6, 6)),
         labels: Some((0..count as i64).map(|i| i * 10).collect()),
         classes: Vec::new(),
         name: "numbered".into(),
@@ -150,7 +150,7 @@ fn the_shares_of_all_processes_are_the_batch() {
 fn noisy(count: usize) -> Arc<Split> {
     let mut noise = Stream::new(4, Purpose::Subset, 0, 0, 0);
     let pixels = (0..count * 20 * 14 * 3).map(|_| noise.below(256) as u8).collect();
-    let images = Images::Packed(Packed::new(pixels, 20, 14));
+    let images = Arc::new(Packed::new(pixels, 20, 14));
     Arc::new(Split { images, labels: Some((0..count as i64).collect()), classes: Vec::new(), name: "noisy".into() })
 }
 

@@ -1,6 +1,8 @@
 //! The tensor engine against the CPU engine: each operation, whole recipes, odd shapes, chunks.
 
-use flatnce::augment::{CropBox, Jitter, JitterOp, Products, Renderer, TensorRenderer, ViewParameters, draw};
+use flatnce::augment::{
+    BLUR, CropBox, GRAYSCALE, Jitter, JitterOp, Products, Renderer, TensorRenderer, ViewParameters, draw,
+};
 use flatnce::config::{Augmentation, DatasetName};
 use flatnce::pixels::RgbRef;
 use flatnce::rng::{Purpose, Stream};
@@ -127,7 +129,7 @@ fn each_operation_has_the_bits_of_the_cpu_engine() {
         ("flip", one(|view| view.flip = true)),
         ("crop", one(|view| view.crop = CropBox { top: 3, left: 9, height: 13, width: 22 })),
         ("crop and flip", one(|view| (view.crop.width, view.flip) = (17, true))),
-        ("greyscale", one(|view| view.grayscale = true)),
+        ("greyscale", one(|view| *view = view.with(&GRAYSCALE, Some(0.0)))),
         ("brightness", jitter(1.37, 1.0, 1.0, 0.0)),
         ("darkness", jitter(0.0, 1.0, 1.0, 0.0)),
         ("contrast", jitter(1.0, 0.42, 1.0, 0.0)),
@@ -171,7 +173,7 @@ fn hue_has_the_bits_of_the_cpu_engine_for_many_colors_and_every_step() {
 #[test]
 fn the_recipes_of_all_data_sets_agree() {
     for &dataset in DatasetName::ALL {
-        let size = flatnce::data::native_size_px(dataset).min(96);
+        let size = flatnce::data::protocol(dataset).size_px.min(96);
         let pictures = Pictures::new(24, size as usize, size as usize, Content::Mixed);
         for faster in [false, true] {
             let recipe = Augmentation::paper(dataset, size, faster);
@@ -193,7 +195,7 @@ fn at_224_pixels_a_blurred_level_is_off_by_one_at_most() {
         let mut views = pictures.drawn(&recipe, 24);
         let (worst, mean) = pictures.difference(&views, recipe.blur_kernel_px, 224);
         assert!(worst <= 1 && mean <= 0.001, "{worst}, {mean}");
-        views.iter_mut().for_each(|view| view.blur_sigma = None);
+        views.iter_mut().for_each(|view| *view = view.with(&BLUR, None));
         assert_eq!(pictures.difference(&views, recipe.blur_kernel_px, 224), (0, 0.0));
     }
 }
@@ -234,12 +236,12 @@ fn small_views_are_blurred_as_the_cpu_engine_blurs_them() {
     let pictures = Pictures::new(3, 24, 24, Content::Noise);
     for (size, kernel_px) in [(1, 3), (2, 5), (5, 23), (16, 9)] {
         let plain = ViewParameters::crop_only(CropBox::whole(24, 24));
-        let views: Vec<_> = [0.1, 0.4, 1.0, 1.9].map(|s| ViewParameters { blur_sigma: Some(s), ..plain }).into();
+        let views: Vec<_> = [0.1, 0.4, 1.0, 1.9].map(|s| plain.with(&BLUR, Some(s))).into();
         let (worst, mean) = pictures.difference(&views, kernel_px, size);
         assert!(worst <= 1 && mean < 0.01, "{size}, {kernel_px}: {worst}, {mean}");
     }
     // The smallest sigma changes nothing, exactly.
-    let still = [ViewParameters { blur_sigma: Some(0.1), ..ViewParameters::crop_only(CropBox::whole(24, 24)) }];
+    let still = [ViewParameters::crop_only(CropBox::whole(24, 24)).with(&BLUR, Some(0.1))];
     assert_eq!(pictures.difference(&still, 3, 24), (0, 0.0));
 }
 

@@ -4,7 +4,7 @@ use super::serve;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use flatnce::cli;
 use flatnce::config::{Augmentation, BadImages, DataConfig, DataOnDevice, DatasetName, DeviceChoice};
-use flatnce::data::{self, Images, Packed, Part, Split};
+use flatnce::data::{self, Packed, Part, Split};
 use flatnce::loader::{Loader, Order, Rendering};
 use flatnce::rng::{Purpose, Stream};
 use serde_json::json;
@@ -79,7 +79,7 @@ pub fn tensors(shape: &str, batch: usize, device: &str, batches: usize) -> Resul
     let mut noise = Stream::new(0, Purpose::Subset, 0, 0, 0);
     let one_batch: Vec<u8> = (0..batch * width * width * 3).map(|_| noise.below(256) as u8).collect();
     let pixels = one_batch.repeat(32);
-    let images = Images::Packed(Packed::new(pixels, width, width));
+    let images = Arc::new(Packed::new(pixels, width, width));
     let split = Arc::new(Split { images, labels: None, classes: Vec::new(), name: "made up".into() });
     let loader = Loader::new(split, Rendering::Views { recipe, size_px }, Order::Shuffled, batch, 0, 1)?;
     let loader = loader.on_device(device, DataOnDevice::Yes)?;

@@ -5,7 +5,25 @@
 //! torchvision convolves with the outer product of the kernel; here the two axes
 //! follow one another in float32, without rounding between them.
 
+use super::op::Op;
 use crate::vectorise::truncate;
+
+/// Gaussian blur; its number is the standard deviation in output pixels.
+pub static BLUR: Op = Op {
+    name: "blur sigma",
+    draw: |recipe, stream| {
+        stream.chance(recipe.blur_prob).then(|| stream.range(recipe.blur_sigma_min, recipe.blur_sigma_max) as f32)
+    },
+    cpu: |canvas, sigma| {
+        for plane in canvas.levels.chunks_exact_mut(canvas.side * canvas.side) {
+            canvas.blur.apply(plane, canvas.side, canvas.blur_kernel_px, sigma);
+        }
+    },
+    numbers: |sigma, kernel_px| half_kernel(kernel_px / 2, sigma),
+    most_numbers: |kernel_px| kernel_px / 2 + 1,
+    tensor: |renderer, levels, kernels| renderer.blur.apply(levels, kernels),
+    code: 6,
+};
 
 /// Columns that stay in registers together.
 const LANES: usize = 32;
@@ -49,7 +67,7 @@ fn fill_kernel(half: &mut Vec<f32>, radius: usize, sigma: f64) {
 }
 
 /// The centre and one side of the kernel, up to `radius`; offsets of no consequence are left out.
-pub(super) fn half_kernel(radius: usize, sigma: f32) -> Vec<f32> {
+fn half_kernel(radius: usize, sigma: f32) -> Vec<f32> {
     let mut half = Vec::new();
     fill_kernel(&mut half, radius, f64::from(sigma));
     half

@@ -3,7 +3,34 @@
 //! `ImageEnhance` blends a degenerate image with the image in float32 and
 //! truncates: `d + factor (x - d)`, cut to 0..=255. Here on planes of u8.
 
+use super::op::Op;
 use crate::vectorise::truncate;
+
+/// Greyscale; its number means nothing.
+pub static GRAYSCALE: Op = Op {
+    name: "grey",
+    draw: |recipe, stream| stream.chance(recipe.grayscale_prob).then_some(0.0),
+    cpu: |canvas, _| {
+        if canvas.channels() == 3 {
+            let levels = std::mem::take(&mut canvas.levels);
+            let (red, green, blue) = planes(levels);
+            grayscale(red, green, blue);
+            canvas.levels = red;
+        }
+    },
+    numbers: |_, _| Vec::new(),
+    most_numbers: |_| 0,
+    tensor: |renderer, levels, _| renderer.colors.grey(levels),
+    code: 5,
+};
+
+/// The three channels of planes `[3, area]`.
+pub(super) fn planes(levels: &mut [u8]) -> (&mut [u8], &mut [u8], &mut [u8]) {
+    let area = levels.len() / 3;
+    let (red, rest) = levels.split_at_mut(area);
+    let (green, blue) = rest.split_at_mut(area);
+    (red, green, blue)
+}
 
 vectorised! {
     /// Blends with black: `factor x`.

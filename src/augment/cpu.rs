@@ -7,9 +7,11 @@
 //! hue and greyscale do not change it, to the bit.
 
 use super::blur::Blur;
-use super::filter::{Filter, Span, Weights};
+use super::filter::{Span, Weights};
+use super::op::Canvas;
 use super::recipe::{CropBox, Jitter, JitterOp, ViewParameters};
-use super::{color, hue, resample};
+use super::{OPS, color, hue, resample};
+use crate::config::Filter;
 use crate::pixels::RgbRef;
 
 /// Renders views; one per worker thread. Its buffers grow to the largest image and stay.
@@ -61,22 +63,20 @@ impl Renderer {
             flip: parameters.flip,
         };
         assert_eq!(out.len(), size_px * size_px * 3, "the output is not [{size_px}, {size_px}, 3]");
-        let mut channels = self.resize(source, &resize);
-        let area = size_px * size_px;
+        let channels = self.resize(source, &resize);
+        let levels = &mut self.planes[..channels * size_px * size_px];
         if let Some(jitter) = &parameters.jitter {
-            apply_jitter(&mut self.planes[..channels * area], channels, jitter);
+            apply_jitter(levels, channels, jitter);
         }
-        if parameters.grayscale && channels == 3 {
-            let (red, rest) = self.planes.split_at_mut(area);
-            color::grayscale(red, &rest[..area], &rest[area..2 * area]);
-            channels = 1;
-        }
-        if let Some(sigma) = parameters.blur_sigma {
-            for plane in self.planes[..channels * area].chunks_exact_mut(area) {
-                self.blur.apply(plane, size_px, blur_kernel_px as usize, sigma);
+        let blur_kernel_px = blur_kernel_px as usize;
+        let mut canvas = Canvas { levels, side: size_px, blur_kernel_px, blur: &mut self.blur };
+        for (op, number) in OPS.iter().zip(parameters.ops) {
+            if let Some(number) = number {
+                (op.cpu)(&mut canvas, number);
             }
         }
-        interleave(&self.planes[..channels * area], channels, out);
+        let channels = canvas.channels();
+        interleave(&self.planes, channels, out);
     }
 
     /// Resizes part of `source` into `out`, `[rows.count, columns.count, 3]`.
@@ -145,34 +145,29 @@ fn grow(buffer: &mut Vec<u8>, length: usize) {
 
 /// `planes` is `[channels, area]`, channels 1 or 3.
 fn apply_jitter(planes: &mut [u8], channels: usize, jitter: &Jitter) {
-    let area = planes.len() / channels;
-    for op in jitter.order {
+    for (op, factor) in jitter.steps() {
         match op {
-            JitterOp::Brightness => color::brightness(planes, jitter.brightness),
+            JitterOp::Brightness => color::brightness(planes, factor),
             JitterOp::Contrast => {
-                let mean = match channels {
-                    1 => color::mean_grey(planes),
-                    _ => color::mean_luma(&planes[..area], &planes[area..2 * area], &planes[2 * area..]),
+                let mean = if channels == 1 {
+                    color::mean_grey(planes)
+                } else {
+                    let (red, green, blue) = color::planes(planes);
+                    color::mean_luma(red, green, blue)
                 };
-                color::contrast(planes, mean, jitter.contrast);
+                color::contrast(planes, mean, factor);
             }
             JitterOp::Saturation | JitterOp::Hue if channels == 1 => {}
             JitterOp::Saturation => {
-                let (red, green, blue) = split(planes, area);
-                color::saturation(red, green, blue, jitter.saturation);
+                let (red, green, blue) = color::planes(planes);
+                color::saturation(red, green, blue, factor);
             }
             JitterOp::Hue => {
-                let (red, green, blue) = split(planes, area);
-                hue::rotate(red, green, blue, hue::steps(jitter.hue));
+                let (red, green, blue) = color::planes(planes);
+                hue::rotate(red, green, blue, hue::steps(factor));
             }
         }
     }
-}
-
-fn split(planes: &mut [u8], area: usize) -> (&mut [u8], &mut [u8], &mut [u8]) {
-    let (red, rest) = planes.split_at_mut(area);
-    let (green, blue) = rest.split_at_mut(area);
-    (red, green, blue)
 }
 
 vectorised! {

@@ -1,81 +1,14 @@
-//! Transforms of evaluation and supervised training.
-//!
-//! Upstream: plain for the CIFAR-like sets; for ImageNet `RandomResizedCrop` with
-//! bicubic interpolation and a flip in training, `Resize(256, bicubic)` and
-//! `CenterCrop(224)` in validation; `Resize(224, bicubic)` and `CenterCrop(224)`
-//! for the transfer sets. `--fc-augment` chooses another one for the training.
+//! Transforms of evaluation and supervised training, on the CPU. Which one a data
+//! set has: `data::protocol`.
 
 use super::cpu::{Renderer, Resize};
-use super::filter::{Filter, Span};
+use super::filter::Span;
 use super::recipe::{CropBox, random_resized_crop};
-use crate::config::{ClassifierAugment, DatasetName};
+use crate::config::{EvalTransform, Filter};
 use crate::pixels::RgbRef;
 use crate::rng::Stream;
-use serde::{Deserialize, Serialize};
-
-/// Makes a square image for a classifier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EvalTransform {
-    /// The image as it is. One of another size is resized (bilinear) and cropped to the centre square.
-    Plain { size_px: usize },
-    /// The shorter side becomes `resize_px`, then the central `crop_px` square is cut out.
-    ResizeCenterCrop { resize_px: usize, crop_px: usize, filter: Filter },
-    /// A box of 8 to 100% of the area and ratio 3/4 to 4/3, resized, and mirrored half of the time.
-    RandomCropFlip { size_px: usize, filter: Filter },
-    /// As `ResizeCenterCrop`, then moved by up to `margin_px` in each direction, black where nothing was, and mirrored
-    /// half of the time: padding and a random crop, as small images are usually trained on.
-    RandomShiftFlip { resize_px: usize, crop_px: usize, filter: Filter, margin_px: usize },
-}
 
 impl EvalTransform {
-    /// What upstream evaluates `dataset` with; sizes scale with `image_size_px` (224 at ImageNet).
-    pub fn evaluation(dataset: DatasetName, image_size_px: usize) -> Self {
-        use DatasetName::*;
-        match dataset {
-            Cifar10 | Cifar100 | Stl10 | TinyImagenet | FashionMnist | FashionMnistMini => {
-                EvalTransform::Plain { size_px: image_size_px }
-            }
-            Imagenet | Folder => EvalTransform::ResizeCenterCrop {
-                resize_px: image_size_px * 256 / 224,
-                crop_px: image_size_px,
-                filter: Filter::Bicubic,
-            },
-            Caltech | Voc | Flower | Food | Sun => EvalTransform::ResizeCenterCrop {
-                resize_px: image_size_px,
-                crop_px: image_size_px,
-                filter: Filter::Bicubic,
-            },
-        }
-    }
-
-    /// What a classifier on `dataset` is trained with: as `asked`, else as upstream does, random for ImageNet and as
-    /// [`Self::evaluation`] for the others.
-    pub fn training(dataset: DatasetName, image_size_px: usize, asked: Option<ClassifierAugment>) -> Self {
-        let plain = Self::evaluation(dataset, image_size_px);
-        let (resize_px, filter) = match plain {
-            EvalTransform::ResizeCenterCrop { resize_px, filter, .. } => (resize_px, filter),
-            // Images of another size than their set's own are resized as for the test.
-            _ => (image_size_px, Filter::Bilinear),
-        };
-        let usual = match dataset {
-            DatasetName::Imagenet | DatasetName::Folder => ClassifierAugment::CropFlip,
-            _ => ClassifierAugment::None,
-        };
-        match asked.unwrap_or(usual) {
-            ClassifierAugment::None => plain,
-            ClassifierAugment::CropFlip => {
-                EvalTransform::RandomCropFlip { size_px: image_size_px, filter: Filter::Bicubic }
-            }
-            ClassifierAugment::ShiftFlip => EvalTransform::RandomShiftFlip {
-                resize_px,
-                crop_px: image_size_px,
-                filter,
-                margin_px: image_size_px / 8,
-            },
-        }
-    }
-
     /// Whether two calls may differ; if not, features need computing once only.
     pub fn is_random(self) -> bool {
         matches!(self, EvalTransform::RandomCropFlip { .. } | EvalTransform::RandomShiftFlip { .. })

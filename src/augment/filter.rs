@@ -4,20 +4,10 @@
 //! with `scale` when shrinking, and weights are normalised, then rounded to 22
 //! fractional bits (Pillow's `Resample.c`).
 
-use serde::{Deserialize, Serialize};
+use crate::config::Filter;
 
 /// Fractional bits of a weight: 32 less 8 for the pixel and 2 for the filter's overshoot.
 pub(super) const WEIGHT_BITS: u32 = 22;
-
-/// An interpolation filter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Filter {
-    /// Triangle of half-width 1.
-    Bilinear,
-    /// Keys' cubic with a = -1/2, of half-width 2.
-    Bicubic,
-}
 
 impl Filter {
     fn support(self) -> f64 {

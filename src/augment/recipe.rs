@@ -5,12 +5,12 @@
 //! `RandomApply([GaussianBlur])` of torchvision, in this order. The distributions
 //! are torchvision's; the draws are ours, from a stream keyed by the view.
 
+use super::{OPS, Op};
 use crate::config::Augmentation;
 use crate::rng::Stream;
-use serde::Serialize;
 
 /// A rectangle of pixels inside an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CropBox {
     pub top: usize,
     pub left: usize,
@@ -25,20 +25,19 @@ impl CropBox {
     }
 }
 
-/// One of the four operations of colour jitter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+/// One of the four operations of colour jitter; the numbers are the kernel's (`view_color.cuh`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JitterOp {
-    Brightness,
-    Contrast,
-    Saturation,
-    Hue,
+    Brightness = 1,
+    Contrast = 2,
+    Saturation = 3,
+    Hue = 4,
 }
 
 /// Colour jitter: factors, and the order in which they apply.
 ///
 /// float32, as torchvision draws them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Jitter {
     pub order: [JitterOp; 4],
     /// 1 changes nothing, 0 gives black.
@@ -51,26 +50,48 @@ pub struct Jitter {
     pub hue: f32,
 }
 
+impl Jitter {
+    /// The operations in their order, each with its factor.
+    pub(super) fn steps(&self) -> [(JitterOp, f32); 4] {
+        self.order.map(|op| match op {
+            JitterOp::Brightness => (op, self.brightness),
+            JitterOp::Contrast => (op, self.contrast),
+            JitterOp::Saturation => (op, self.saturation),
+            JitterOp::Hue => (op, self.hue),
+        })
+    }
+}
+
 /// Everything random about one view.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ViewParameters {
     pub crop: CropBox,
     pub flip: bool,
     pub jitter: Option<Jitter>,
-    pub grayscale: bool,
-    /// Standard deviation of the Gaussian in output pixels.
-    pub blur_sigma: Option<f32>,
+    /// The number of each operation of [`OPS`] that the view has.
+    pub ops: [Option<f32>; OPS.len()],
 }
 
 impl ViewParameters {
     /// A plain crop: no flip, no change of colour, no blur.
     pub fn crop_only(crop: CropBox) -> Self {
-        ViewParameters { crop, flip: false, jitter: None, grayscale: false, blur_sigma: None }
+        ViewParameters { crop, flip: false, jitter: None, ops: [None; OPS.len()] }
     }
 
     /// The same crop and flip, colours as they are.
     pub fn without_colors(self) -> Self {
         ViewParameters { flip: self.flip, ..ViewParameters::crop_only(self.crop) }
+    }
+
+    /// The number drawn for an operation, if the view has it.
+    pub fn of(&self, op: &Op) -> Option<f32> {
+        self.ops[op.place()]
+    }
+
+    /// The same view, with an operation or without it.
+    pub fn with(mut self, op: &Op, number: Option<f32>) -> Self {
+        self.ops[op.place()] = number;
+        self
     }
 }
 
@@ -87,10 +108,7 @@ pub fn draw(recipe: &Augmentation, stream: &mut Stream, width: usize, height: us
     // torchvision leaves out an operation whose range is a point: without strength nothing is left.
     let jitter = (recipe.jitter_strength > 0.0 && stream.chance(recipe.jitter_prob))
         .then(|| draw_jitter(stream, recipe.jitter_strength));
-    let grayscale = stream.chance(recipe.grayscale_prob);
-    let blur_sigma =
-        stream.chance(recipe.blur_prob).then(|| stream.range(recipe.blur_sigma_min, recipe.blur_sigma_max) as f32);
-    ViewParameters { crop, flip, jitter, grayscale, blur_sigma }
+    ViewParameters { crop, flip, jitter, ops: OPS.map(|op| (op.draw)(recipe, stream)) }
 }
 
 /// `ColorJitter.get_params` with `(.8s, .8s, .8s, .2s)`.

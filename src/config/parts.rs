@@ -49,19 +49,9 @@ pub struct Augmentation {
     pub blur_sigma_max: f64,
 }
 
-impl Augmentation {
-    /// The paper's recipe for a data set at a given image side; `tensor_engine` is upstream's
-    /// `faster_version`, which blurs CIFAR-10 too.
-    pub fn paper(dataset: DatasetName, image_size_px: u32, tensor_engine: bool) -> Self {
-        let (strength, blur) = match dataset {
-            DatasetName::Cifar10 => (0.5, tensor_engine),
-            DatasetName::Cifar100 => (0.5, false),
-            DatasetName::Stl10 => (1.0, false),
-            DatasetName::TinyImagenet => (0.0, false),
-            DatasetName::FashionMnist | DatasetName::FashionMnistMini => (0.5, false),
-            _ => (1.0, true),
-        };
-        let kernel = image_size_px / 10;
+impl Default for Augmentation {
+    /// What the paper's recipe has for every data set; the rest follows from the data set (`data::protocol`).
+    fn default() -> Self {
         Augmentation {
             crop_scale_min: 0.08,
             crop_scale_max: 1.0,
@@ -69,14 +59,39 @@ impl Augmentation {
             crop_ratio_max: 4.0 / 3.0,
             flip_prob: 0.5,
             jitter_prob: 0.8,
-            jitter_strength: strength,
+            jitter_strength: 1.0,
             grayscale_prob: 0.2,
-            blur_prob: if blur { 0.5 } else { 0.0 },
-            blur_kernel_px: (kernel | 1).max(3),
+            blur_prob: 0.0,
+            blur_kernel_px: 3,
             blur_sigma_min: 0.1,
             blur_sigma_max: 2.0,
         }
     }
+}
+
+/// An interpolation filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filter {
+    /// Triangle of half-width 1.
+    Bilinear,
+    /// Keys' cubic with a = -1/2, of half-width 2.
+    Bicubic,
+}
+
+/// Makes a square image for a classifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvalTransform {
+    /// The image as it is. One of another size is resized (bilinear) and cropped to the centre square.
+    Plain { size_px: usize },
+    /// The shorter side becomes `resize_px`, then the central `crop_px` square is cut out.
+    ResizeCenterCrop { resize_px: usize, crop_px: usize, filter: Filter },
+    /// A box of 8 to 100% of the area and ratio 3/4 to 4/3, resized, and mirrored half of the time.
+    RandomCropFlip { size_px: usize, filter: Filter },
+    /// As `ResizeCenterCrop`, then moved by up to `margin_px` in each direction, black where nothing was, and mirrored
+    /// half of the time: padding and a random crop, as small images are usually trained on.
+    RandomShiftFlip { resize_px: usize, crop_px: usize, filter: Filter, margin_px: usize },
 }
 
 /// Per-channel mean and standard deviation (RGB, input in `[0, 1]`) applied inside the encoder.
@@ -84,20 +99,6 @@ impl Augmentation {
 pub struct Normalisation {
     pub mean: [f32; 3],
     pub std: [f32; 3],
-}
-
-impl Normalisation {
-    /// Upstream's constants.
-    pub fn of(dataset: DatasetName) -> Self {
-        let (mean, std) = match dataset {
-            DatasetName::Cifar10 => ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
-            DatasetName::Cifar100 => ([0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761]),
-            DatasetName::TinyImagenet => ([0.48, 0.4481, 0.3977], [0.276, 0.270, 0.282]),
-            DatasetName::Imagenet => ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-            _ => ([0.5; 3], [0.5; 3]),
-        };
-        Normalisation { mean, std }
-    }
 }
 
 /// The projection head that replaces `fc` during pre-training.

@@ -4,133 +4,128 @@
 //! fine label) and three planes of 1,024 bytes. The Python version holds the same in
 //! pickles (`cifar_python.rs`). The binary version is taken where both are present.
 
-use super::facts::how_to_get;
-use super::source;
-use super::split::{Images, Packed, Split};
-use super::{Part, cifar_python};
-use crate::config::DatasetName;
+use super::protocol::{Blur, Protocol, SMALL};
+use super::{Packed, Part, Source, Split, cifar_python};
+use crate::config::{DatasetName, Normalisation};
 use anyhow::{Result, bail};
 use rayon::prelude::*;
 use std::path::Path;
+
+pub static CIFAR10: Source = Source {
+    name: DatasetName::Cifar10,
+    protocol: Protocol {
+        blur: Blur::FasterVersion,
+        normalisation: Normalisation { mean: [0.4914, 0.4822, 0.4465], std: [0.2023, 0.1994, 0.2010] },
+        ..SMALL
+    },
+    homes: &[
+        "cifar10/cifar-10-batches-bin",
+        "cifar-10-batches-bin",
+        "cifar10/cifar-10-batches-py",
+        "cifar-10-batches-py",
+        "cifar10",
+        "",
+    ],
+    how_to_get: "get it with `./scripts/get_data.sh cifar10` (layout: datasets/README.md)",
+    load: |source, root, part| load(source, &TEN, root, part),
+};
+
+pub static CIFAR100: Source = Source {
+    name: DatasetName::Cifar100,
+    protocol: Protocol {
+        normalisation: Normalisation { mean: [0.5071, 0.4867, 0.4408], std: [0.2675, 0.2565, 0.2761] },
+        ..SMALL
+    },
+    homes: &[
+        "cifar100/cifar-100-binary",
+        "cifar-100-binary",
+        "cifar100/cifar-100-python",
+        "cifar-100-python",
+        "cifar100",
+    ],
+    how_to_get: "get it with `./scripts/get_data.sh cifar100` (layout: datasets/README.md)",
+    load: |source, root, part| load(source, &HUNDRED, root, part),
+};
 
 const SIDE: usize = 32;
 /// Bytes of an image.
 pub const IMAGE_BYTES: usize = SIDE * SIDE * 3;
 
-const CLASSES_10: [&str; 10] =
-    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
-/// The fine labels.
-const CLASSES_100: &str = "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus \
-    butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup \
-    dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion \
-    lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear \
-    pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew \
-    skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger \
-    tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm";
-
-/// Which of the two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variant {
-    Cifar10,
-    Cifar100,
-}
-
-impl Variant {
-    pub fn dataset(self) -> DatasetName {
-        match self {
-            Variant::Cifar10 => DatasetName::Cifar10,
-            Variant::Cifar100 => DatasetName::Cifar100,
-        }
-    }
-
-    pub fn classes(self) -> Vec<String> {
-        match self {
-            Variant::Cifar10 => CLASSES_10.iter().map(|&name| name.to_owned()).collect(),
-            Variant::Cifar100 => CLASSES_100.split_ascii_whitespace().map(str::to_owned).collect(),
-        }
-    }
-
+/// How the files of one of the two are laid out.
+struct Layout {
+    /// Separated by spaces.
+    classes: &'static str,
     /// Label bytes before each image of the binary version; the last is the (fine) label.
-    fn label_bytes(self) -> usize {
-        match self {
-            Variant::Cifar10 => 1,
-            Variant::Cifar100 => 2,
-        }
-    }
-
-    /// The files of a part, without `.bin`, and the number of images in each of the published ones.
-    fn files(self, part: Part) -> (&'static [&'static str], usize) {
-        const BATCHES: [&str; 5] = ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"];
-        match (self, part) {
-            (Variant::Cifar10, Part::Test) => (&["test_batch"], 10_000),
-            (Variant::Cifar10, _) => (&BATCHES, 10_000),
-            (Variant::Cifar100, Part::Test) => (&["test"], 10_000),
-            (Variant::Cifar100, _) => (&["train"], 50_000),
-        }
-    }
-
-    /// Directories that the binary and the Python version unpack to.
-    fn directories(self) -> (&'static [&'static str], &'static [&'static str]) {
-        match self {
-            Variant::Cifar10 => (
-                &["cifar10/cifar-10-batches-bin", "cifar-10-batches-bin", "cifar10", ""],
-                &["cifar10/cifar-10-batches-py", "cifar-10-batches-py", "cifar10", ""],
-            ),
-            Variant::Cifar100 => (
-                &["cifar100/cifar-100-binary", "cifar-100-binary", "cifar100"],
-                &["cifar100/cifar-100-python", "cifar-100-python", "cifar100"],
-            ),
-        }
-    }
+    label_bytes: usize,
+    /// Where the Python version has the labels.
+    labels_key: &'static str,
+    /// Files without `.bin`, and the number of images in each of the published ones.
+    train: (&'static [&'static str], usize),
+    test: (&'static [&'static str], usize),
 }
+
+const TEN: Layout = Layout {
+    classes: "airplane automobile bird cat deer dog frog horse ship truck",
+    label_bytes: 1,
+    labels_key: "labels",
+    train: (&["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"], 10_000),
+    test: (&["test_batch"], 10_000),
+};
+
+const HUNDRED: Layout = Layout {
+    classes: "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can \
+        castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin \
+        elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster \
+        man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck \
+        pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk \
+        skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger \
+        tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm",
+    label_bytes: 2,
+    labels_key: "fine_labels",
+    train: (&["train"], 50_000),
+    test: (&["test"], 10_000),
+};
 
 /// Loads one part, in whichever version is below `root`.
-pub fn load(root: &Path, variant: Variant, part: Part) -> Result<Split> {
-    let dataset = variant.dataset();
-    let (files, images_per_file) = variant.files(part);
-    let (binary, python) = variant.directories();
+fn load(source: &Source, layout: &Layout, root: &Path, part: Part) -> Result<Split> {
+    let (files, images_per_file) = if part == Part::Test { layout.test } else { layout.train };
+    let classes: Vec<&str> = layout.classes.split_ascii_whitespace().collect();
     let first = format!("{}.bin", files[0]);
-    let mut pixels = Vec::new();
-    let mut labels = Vec::new();
-    match source::locate(dataset, root, binary, &[&first]) {
-        Ok(home) => {
-            let record = variant.label_bytes() + IMAGE_BYTES;
-            for name in files {
-                let path = home.join(format!("{name}.bin"));
-                let bytes = source::read_records(dataset, &path, record, record * images_per_file)?;
-                for record in bytes.chunks_exact(record) {
-                    let (label, planes) = record.split_at(variant.label_bytes());
-                    labels.push(i64::from(label[variant.label_bytes() - 1]));
-                    pixels.extend_from_slice(planes);
-                }
-                check_labels(variant, &path, &labels)?;
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    let (home, binary) = match source.locate(root, &[&first]) {
+        Ok(home) => (home, true),
+        // Neither there: the error names the file of the binary version, which get_data.sh fetches.
+        Err(missing) => (source.locate(root, files).map_err(|_| missing)?, false),
+    };
+    for name in files {
+        let path = if binary { home.join(format!("{name}.bin")) } else { home.join(name) };
+        if binary {
+            let record = layout.label_bytes + IMAGE_BYTES;
+            let bytes = source.read(&path)?;
+            source.check_records(&path, bytes.len(), record, images_per_file)?;
+            for record in bytes.chunks_exact(record) {
+                let (label, planes) = record.split_at(layout.label_bytes);
+                labels.push(i64::from(label[layout.label_bytes - 1]));
+                pixels.extend_from_slice(planes);
             }
+        } else {
+            cifar_python::read_batch(source, layout.labels_key, &path, &mut pixels, &mut labels)?;
         }
-        Err(missing) => {
-            // Neither there: the error names the places of the binary version, which get_data.sh fetches.
-            let home = source::locate(dataset, root, python, files).map_err(|_| missing)?;
-            for name in files {
-                let path = home.join(name);
-                cifar_python::read_batch(variant, &path, &mut pixels, &mut labels)?;
-                check_labels(variant, &path, &labels)?;
-            }
-        }
+        check_labels(source, classes.len(), &path, &labels)?;
     }
     interleave(&mut pixels);
-    let name = format!("{dataset} {}", if part == Part::Test { "test" } else { "train" });
-    let packed = Packed::new(pixels, SIDE, SIDE);
-    Ok(Split::new(Images::Packed(packed), Some(labels), variant.classes(), name))
+    let name = source.part_name(if part == Part::Test { "test" } else { "train" });
+    Ok(Split::labelled(Packed::new(pixels, SIDE, SIDE), labels, classes, name))
 }
 
-fn check_labels(variant: Variant, path: &Path, labels: &[i64]) -> Result<()> {
-    let classes = variant.classes().len() as i64;
-    if let Some(label) = labels.iter().find(|&label| !(0..classes).contains(label)) {
+fn check_labels(source: &Source, classes: usize, path: &Path, labels: &[i64]) -> Result<()> {
+    if let Some(label) = labels.iter().find(|&label| !(0..classes as i64).contains(label)) {
         bail!(
             "{} has the label {label}; those of {} go from 0 to {}: it is damaged or another file; {}",
             path.display(),
-            variant.dataset(),
+            source.name,
             classes - 1,
-            how_to_get(variant.dataset())
+            source.how_to_get
         );
     }
     Ok(())
@@ -155,8 +150,8 @@ mod tests {
 
     #[test]
     fn class_names_are_complete_and_sorted() {
-        for (variant, count) in [(Variant::Cifar10, 10), (Variant::Cifar100, 100)] {
-            let classes = variant.classes();
+        for (layout, count) in [(TEN, 10), (HUNDRED, 100)] {
+            let classes: Vec<&str> = layout.classes.split_ascii_whitespace().collect();
             assert_eq!(classes.len(), count);
             assert!(classes.is_sorted());
         }

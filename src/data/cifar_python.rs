@@ -2,24 +2,20 @@
 //! of bytes `[N, 3072]` (three planes an image) and whose `labels` (CIFAR-100:
 //! `fine_labels`) is a list. They are read as data; nothing in them is executed.
 
-use super::cifar::{IMAGE_BYTES, Variant};
-use super::facts::how_to_get;
+use super::Source;
+use super::cifar::IMAGE_BYTES;
 use super::pickle::{Array, Pickle};
-use super::source;
 use anyhow::{Result, anyhow};
 use std::path::Path;
 
-/// Appends the images (planar, `[N, 3, 32, 32]`) and labels of one file.
-pub fn read_batch(variant: Variant, path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<i64>) -> Result<()> {
-    let dataset = variant.dataset();
-    let bytes = source::read(dataset, path)?;
-    append(variant, &bytes, pixels, labels)
-        .map_err(|what| anyhow!("{}: {what}; {}", path.display(), how_to_get(dataset)))
+/// Appends the images (planar, `[N, 3, 32, 32]`) and labels of one file, whose labels are at `key`.
+pub fn read_batch(source: &Source, key: &str, path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<i64>) -> Result<()> {
+    let bytes = source.read(path)?;
+    append(key, &bytes, pixels, labels).map_err(|what| anyhow!("{}: {what}; {}", path.display(), source.how_to_get))
 }
 
-fn append(variant: Variant, bytes: &[u8], pixels: &mut Vec<u8>, labels: &mut Vec<i64>) -> Result<(), String> {
+fn append(key: &str, bytes: &[u8], pixels: &mut Vec<u8>, labels: &mut Vec<i64>) -> Result<(), String> {
     let pickle = Pickle::parse(bytes)?;
-    let key = if variant == Variant::Cifar10 { "labels" } else { "fine_labels" };
     let entry = |key: &str| pickle.entry(key).ok_or_else(|| format!("it is no dictionary with the key {key:?}"));
     let data = pickle.array(entry("data")?).ok_or("its `data` is no array of bytes")?;
     let found = pickle.integers(entry(key)?).ok_or_else(|| format!("its `{key}` is no list of whole numbers"))?;

@@ -5,12 +5,29 @@
 //! embedded choice and its source: `scripts/make_fashion_mnist_mini.py` and
 //! `datasets/fashion_mnist_mini/README.md`.
 
-use super::facts::how_to_get;
-use super::split::{Images, Packed, Split};
-use super::{Part, idx, source};
+use super::protocol::SMALL;
+use super::{Packed, Part, Source, Split, idx};
 use crate::config::DatasetName;
 use anyhow::{Result, anyhow};
 use std::path::Path;
+
+pub static FASHION_MNIST: Source = Source {
+    name: DatasetName::FashionMnist,
+    // 28 in the files, padded to 32 when read.
+    protocol: SMALL,
+    homes: &["fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST", ""],
+    how_to_get: "get it with `./scripts/get_data.sh fashion_mnist` (layout: datasets/README.md)",
+    load,
+};
+
+/// 400 training and 100 test images a class, inside the binary.
+pub static FASHION_MNIST_MINI: Source = Source {
+    name: DatasetName::FashionMnistMini,
+    protocol: SMALL,
+    homes: &[],
+    how_to_get: "it is embedded in the program",
+    load: load_mini,
+};
 
 const CLASSES: [&str; 10] =
     ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
@@ -30,39 +47,37 @@ static TRAIN_LABELS: &[u8] = embedded!("train-labels-idx1-ubyte.gz");
 static TEST_IMAGES: &[u8] = embedded!("t10k-images-idx3-ubyte.gz");
 static TEST_LABELS: &[u8] = embedded!("t10k-labels-idx1-ubyte.gz");
 
-/// The images inside the binary: 400 training and 100 test images a class.
-pub fn load_mini(part: Part) -> Result<Split> {
-    let (images, labels, name) = match part {
-        Part::Train | Part::Unlabelled => (TRAIN_IMAGES, TRAIN_LABELS, "fashion_mnist_mini train"),
-        Part::Test => (TEST_IMAGES, TEST_LABELS, "fashion_mnist_mini test"),
+fn load_mini(source: &Source, _: &Path, part: Part) -> Result<Split> {
+    let (images, labels, stem) = match part {
+        Part::Train | Part::Unlabelled => (TRAIN_IMAGES, TRAIN_LABELS, "train"),
+        Part::Test => (TEST_IMAGES, TEST_LABELS, "test"),
     };
-    split(images, labels, name).map_err(|(file, what)| anyhow!("the embedded {file} are broken: {what}"))
+    split(images, labels, source.part_name(stem))
+        .map_err(|(file, what)| anyhow!("the embedded {file} are broken: {what}"))
 }
 
-/// The whole set below `root`: 60,000 training and 10,000 test images.
-pub fn load(root: &Path, part: Part) -> Result<Split> {
-    let dataset = DatasetName::FashionMnist;
-    let (prefix, name) = match part {
-        Part::Train | Part::Unlabelled => ("train", "fashion_mnist train"),
-        Part::Test => ("t10k", "fashion_mnist test"),
+/// 60,000 training and 10,000 test images.
+fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
+    let (prefix, stem) = match part {
+        Part::Train | Part::Unlabelled => ("train", "train"),
+        Part::Test => ("t10k", "test"),
     };
     let images = format!("{prefix}-images-idx3-ubyte");
     let compressed = format!("{images}.gz");
-    let candidates = ["fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST", ""];
-    let home = source::locate(dataset, root, &candidates, &[&images, &compressed])?;
+    let home = source.locate(root, &[&images, &compressed])?;
     let path = |kind: &str| {
         let plain = home.join(format!("{prefix}-{kind}-ubyte"));
         if plain.exists() { plain } else { home.join(format!("{prefix}-{kind}-ubyte.gz")) }
     };
     let (images, labels) = (path("images-idx3"), path("labels-idx1"));
-    split(&source::read(dataset, &images)?, &source::read(dataset, &labels)?, name).map_err(|(file, what)| {
+    split(&source.read(&images)?, &source.read(&labels)?, source.part_name(stem)).map_err(|(file, what)| {
         let path = if file == "images" { &images } else { &labels };
-        anyhow!("{}: {what}; {}", path.display(), how_to_get(dataset))
+        anyhow!("{}: {what}; {}", path.display(), source.how_to_get)
     })
 }
 
 /// Two IDX files as a split; an error says which of the two is wrong, and how.
-fn split(images: &[u8], labels: &[u8], name: &str) -> Result<Split, (&'static str, String)> {
+fn split(images: &[u8], labels: &[u8], name: String) -> Result<Split, (&'static str, String)> {
     let images = idx::parse(images, 3).map_err(|what| ("images", what))?;
     let labels = idx::parse(labels, 1).map_err(|what| ("labels", what))?;
     if images.shape[0] == 0 || images.shape[1..] != [FILE_SIDE, FILE_SIDE] {
@@ -76,8 +91,7 @@ fn split(images: &[u8], labels: &[u8], name: &str) -> Result<Split, (&'static st
     }
     let packed = Packed::new(pad_to_rgb(&images.data), SIDE, SIDE);
     let labels = labels.data.iter().map(|&label| i64::from(label)).collect();
-    let classes = CLASSES.iter().map(|&name| name.to_owned()).collect();
-    Ok(Split::new(Images::Packed(packed), Some(labels), classes, name.to_owned()))
+    Ok(Split::labelled(packed, labels, CLASSES, name))
 }
 
 /// `[N, 28, 28]` grey to `[N, 32, 32, 3]`.

@@ -4,15 +4,21 @@
 //! many allocations. Here the names, relative to one root, lie in one block:
 //! about 50 MB.
 
+use super::decode::{BadImage, decode_file};
+use super::images::Images;
+use crate::pixels::{RgbImage, RgbRef};
+use anyhow::{Context, Result};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 /// Paths of files, relative to one root.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct FileList {
     root: PathBuf,
-    /// All names, one after the other.
+    /// All names, one after the other, each with a zero behind it, which no name holds.
     names: Vec<u8>,
     /// Where each name ends in `names`.
     ends: Vec<usize>,
@@ -20,13 +26,14 @@ pub struct FileList {
 
 impl FileList {
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        FileList { root: root.into(), names: Vec::new(), ends: Vec::new() }
+        FileList { root: root.into(), ..FileList::default() }
     }
 
     /// Adds a file by its path relative to the root.
     pub fn push(&mut self, relative: &Path) {
         self.names.extend_from_slice(relative.as_os_str().as_bytes());
         self.ends.push(self.names.len());
+        self.names.push(0);
     }
 
     /// Adds all files of `other`, which must have the same root.
@@ -37,30 +44,15 @@ impl FileList {
         self.ends.extend(other.ends.iter().map(|end| offset + end));
     }
 
-    /// All names as one block, of files whose names have the given `lengths`; `None` if these do not add up to it.
-    pub(super) fn from_names(
-        root: impl Into<PathBuf>,
-        names: Vec<u8>,
-        lengths: impl ExactSizeIterator<Item = usize>,
-    ) -> Option<Self> {
-        let mut ends = Vec::with_capacity(lengths.len());
-        let mut end = 0usize;
-        for length in lengths {
-            end = end.checked_add(length)?;
-            ends.push(end);
-        }
-        (end == names.len()).then_some(FileList { root: root.into(), names, ends })
+    /// The list whose [`FileList::names`] these are.
+    pub(super) fn from_names(root: &Path, names: Vec<u8>) -> Self {
+        let ends = names.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(at, _)| at).collect();
+        FileList { root: root.to_owned(), names, ends }
     }
 
-    /// All names, one after the other.
+    /// All names, one after the other, each with a zero behind it.
     pub(super) fn names(&self) -> &[u8] {
         &self.names
-    }
-
-    /// How long each name is in [`FileList::names`], in bytes.
-    pub(super) fn lengths(&self) -> impl ExactSizeIterator<Item = usize> {
-        let mut start = 0;
-        self.ends.iter().map(move |&end| end - std::mem::replace(&mut start, end))
     }
 
     /// The files from number `first` on.
@@ -82,7 +74,7 @@ impl FileList {
 
     /// File `index`, relative to the root. Panics beyond the last one.
     pub fn relative(&self, index: usize) -> &Path {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        let start = if index == 0 { 0 } else { self.ends[index - 1] + 1 };
         Path::new(OsStr::from_bytes(&self.names[start..self.ends[index]]))
     }
 
@@ -103,6 +95,41 @@ impl FileList {
     /// Bytes of memory that the names take.
     pub fn memory_bytes(&self) -> usize {
         self.names.capacity() + self.ends.capacity() * size_of::<usize>()
+    }
+}
+
+impl Images for FileList {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn image<'a>(&'a self, index: usize, scratch: &'a mut RgbImage) -> Result<RgbRef<'a>, BadImage> {
+        decode_file(&self.path(index), scratch)?;
+        Ok(scratch.as_ref())
+    }
+
+    fn subset(&self, indices: &[usize]) -> Arc<dyn Images> {
+        Arc::new(self.subset(indices))
+    }
+
+    fn describe(&self) -> String {
+        format!("image files under {}", self.root.display())
+    }
+
+    /// Names, sizes and times: the pixels are not read.
+    fn fingerprint(&self, hash: &mut dyn FnMut(&[u8])) -> Result<()> {
+        for index in 0..self.len() {
+            let path = self.path(index);
+            let about = std::fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let changed = about.modified().unwrap_or(UNIX_EPOCH).duration_since(UNIX_EPOCH).unwrap_or_default();
+            hash(self.relative(index).as_os_str().as_bytes());
+            hash(format!("\0{} {}", about.len(), changed.as_nanos()).as_bytes());
+        }
+        Ok(())
+    }
+
+    fn file_name(&self, index: usize) -> Option<&Path> {
+        Some(self.relative(index))
     }
 }
 

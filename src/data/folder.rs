@@ -5,20 +5,28 @@
 //! - A part whose images all lie in subdirectories is labelled by them. One with
 //!   images directly in it is unlabelled, and those in subdirectories belong to it too.
 
-use super::split::{Images, Split};
-use super::{Part, image_tree, walk};
+use super::protocol::LIKE_IMAGENET;
+use super::{Part, Source, Split, image_tree, indexed, walk};
+use crate::config::DatasetName;
 use anyhow::{Result, bail};
 use std::path::Path;
 
-/// Indexes the images of `root`.
-pub fn load(root: &Path, part: Part) -> Result<Split> {
+pub static FOLDER: Source = Source {
+    name: DatasetName::Folder,
+    protocol: LIKE_IMAGENET,
+    homes: &[""],
+    how_to_get: "give the directory of your JPEG and PNG images with `--data DIR`",
+    load,
+};
+
+fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
     if !root.is_dir() {
-        bail!("{} is no directory; give the directory of your JPEG and PNG images with `--data DIR`", root.display());
+        bail!("{} is no directory; {}", root.display(), source.how_to_get);
     }
     let train = root.join("train");
     let train = if train.is_dir() { train.as_path() } else { root };
     match part {
-        Part::Train | Part::Unlabelled => index(train, None, "folder train"),
+        Part::Train | Part::Unlabelled => index(train, None, source.part_name("train")),
         Part::Test => {
             let test = ["test", "val"].iter().map(|name| root.join(name)).find(|path| path.is_dir());
             let Some(test) = test.filter(|_| train != root) else {
@@ -27,7 +35,7 @@ pub fn load(root: &Path, part: Part) -> Result<Split> {
                     root.display()
                 );
             };
-            index(&test, labelled_classes(train)?, "folder test")
+            index(&test, labelled_classes(train)?, source.part_name("test"))
         }
     }
 }
@@ -41,13 +49,13 @@ fn labelled_classes(base: &Path) -> Result<Option<Vec<String>>> {
     Ok(Some(classes).filter(|classes| !classes.is_empty()))
 }
 
-fn index(base: &Path, classes: Option<Vec<String>>, name: &str) -> Result<Split> {
-    let tree = super::indexed(base)?;
+fn index(base: &Path, classes: Option<Vec<String>>, name: String) -> Result<Split> {
+    let tree = indexed(base)?;
     if tree.direct == 0 && !tree.classes.is_empty() {
         return image_tree::of_tree(base, tree, classes, name);
     }
     if tree.files.is_empty() {
         bail!("{} holds no JPEG or PNG image (extensions .jpg, .jpeg, .png in any case)", base.display());
     }
-    Ok(Split::new(Images::Files(tree.files), None, Vec::new(), name.to_owned()))
+    Ok(Split::unlabelled(tree.files, name))
 }

@@ -1,60 +1,79 @@
 //! Trees of class directories, as torchvision's `ImageFolder` reads them:
 //! `train/CLASS/*.jpg` and `val/CLASS/*.jpg` or `test/CLASS/*.jpg`. ImageNet, SUN
-//! and the flowers have this layout.
+//! and the flowers have this layout. As upstream, ImageNet and SUN are tested on
+//! `val/`, flowers on `test/`.
 //!
 //! Classes are numbered by the sorted directory names of `train/`; for ImageNet
 //! that is the order of WordNet ids that every published model uses. Other than
 //! in torchvision the test part takes the numbers of the training part, so a class
 //! that it lacks shifts nothing.
 
-use super::facts::how_to_get;
-use super::split::{Images, Split};
+use super::protocol::{LIKE_IMAGENET, PHOTOGRAPHS, Protocol};
 use super::walk::{self, Tree};
-use super::{Part, source};
-use crate::config::DatasetName;
+use super::{Part, Source, Split, indexed};
+use crate::config::{DatasetName, Normalisation};
 use anyhow::{Result, bail};
 use std::path::Path;
 
-/// Directories below the root where ImageNet may lie; the last is the root itself.
-pub const IMAGENET_HOMES: [&str; 4] = ["imagenet", "ImageNet", "ILSVRC2012", ""];
+pub static IMAGENET: Source = Source {
+    name: DatasetName::Imagenet,
+    protocol: Protocol {
+        normalisation: Normalisation { mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] },
+        label_lists: true,
+        ..LIKE_IMAGENET
+    },
+    homes: &["imagenet", "ImageNet", "ILSVRC2012", ""],
+    how_to_get: "it is available after registration at https://image-net.org; the layout that is read is in \
+                 datasets/README.md",
+    load: |source, root, part| load(source, root, part, ["val", "test"]),
+};
 
-/// Loads ImageNet, SUN or the flowers (and food in this layout) from `root`.
-pub fn load(dataset: DatasetName, root: &Path, part: Part) -> Result<Split> {
-    let candidates: &[&str] = match dataset {
-        DatasetName::Imagenet => &IMAGENET_HOMES,
-        DatasetName::Flower => &["flower", "flowers", ""],
-        DatasetName::Sun => &["SUN", "SUN397", "sun397", ""],
-        DatasetName::Food => &["food", "food-101", "food101", ""],
-        other => panic!("{other} is no tree of class directories"),
-    };
-    let home = source::locate(dataset, root, candidates, &["train", "val", "test"])?;
+pub static SUN: Source = Source {
+    name: DatasetName::Sun,
+    protocol: PHOTOGRAPHS,
+    homes: &["SUN", "SUN397", "sun397", ""],
+    how_to_get: "it is published at https://vision.princeton.edu/projects/2010/SUN; the layout that is read is in \
+                 datasets/README.md",
+    load: |source, root, part| load(source, root, part, ["val", "test"]),
+};
+
+pub static FLOWER: Source = Source {
+    name: DatasetName::Flower,
+    protocol: PHOTOGRAPHS,
+    homes: &["flower", "flowers", ""],
+    how_to_get: "it is published at https://www.robots.ox.ac.uk/~vgg/data/flowers/102; the layout that is read is in \
+                 datasets/README.md",
+    load: |source, root, part| load(source, root, part, ["test", "val"]),
+};
+
+/// Loads a part of a tree; the test images are in the first of the directories `test` that is there.
+pub fn load(source: &Source, root: &Path, part: Part, test: [&str; 2]) -> Result<Split> {
+    let home = source.locate(root, &["train", "val", "test"])?;
     let train = home.join("train");
     let has_train = train.is_dir();
     match part {
         Part::Train | Part::Unlabelled if !has_train => {
-            bail!("{} is not there; {}", train.display(), how_to_get(dataset))
+            bail!("{} is not there; {}", train.display(), source.how_to_get)
         }
-        Part::Train | Part::Unlabelled => labelled(&train, None, &format!("{dataset} train")),
+        Part::Train | Part::Unlabelled => labelled(&train, None, source.part_name("train")),
         Part::Test => {
-            // As upstream: ImageNet and SUN are tested on val/, flowers on test/.
-            let order = if dataset == DatasetName::Flower { ["test", "val"] } else { ["val", "test"] };
-            let Some(name) = order.into_iter().find(|name| home.join(name).is_dir()) else {
-                bail!("{} has neither val/ nor test/; {}", home.display(), how_to_get(dataset));
+            let Some(name) = test.into_iter().find(|name| home.join(name).is_dir()) else {
+                bail!("{} has neither val/ nor test/; {}", home.display(), source.how_to_get);
             };
             let classes = if has_train { Some(walk::class_names(&train)?) } else { None };
-            labelled(&home.join(name), classes, &format!("{dataset} {name}"))
+            labelled(&home.join(name), classes, source.part_name(name))
         }
     }
 }
 
 /// One directory per class below `base`. With `classes` (those of the training part) each
 /// directory must be one of them; without, the directories are the classes.
-pub fn labelled(base: &Path, classes: Option<Vec<String>>, name: &str) -> Result<Split> {
-    of_tree(base, super::indexed(base)?, classes, name)
+pub fn labelled(base: &Path, classes: Option<Vec<String>>, name: String) -> Result<Split> {
+    of_tree(base, indexed(base)?, classes, name)
 }
 
 /// [`labelled`], of a tree that has been listed.
-pub fn of_tree(base: &Path, tree: Tree, classes: Option<Vec<String>>, name: &str) -> Result<Split> {
+pub fn of_tree(base: &Path, tree: Tree, classes: Option<Vec<String>>, name: String) -> Result<Split> {
     if tree.classes.is_empty() {
         bail!(
             "{} has no class directories ({} images lie in it directly): sort the images into one directory per \
@@ -81,5 +100,5 @@ pub fn of_tree(base: &Path, tree: Tree, classes: Option<Vec<String>>, name: &str
     }
     // Images beside the class directories belong to no class; torchvision passes over them too.
     let files = tree.files.starting_at(tree.direct);
-    Ok(Split::new(Images::Files(files), Some(labels), classes, name.to_owned()))
+    Ok(Split::labelled(files, labels, classes, name))
 }

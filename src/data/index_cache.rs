@@ -15,14 +15,14 @@ use super::file_list::FileList;
 use super::walk::{self, Stamp, Tree};
 use crate::durable;
 use anyhow::Result;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// First bytes of the file; the number is the version of what follows.
-const MAGIC: &[u8; 16] = b"flatnce index 1\n";
+const MAGIC: &[u8; 16] = b"flatnce index 2\n";
 /// Smaller trees are listed faster than anybody notices.
 const LEAST_FILES: usize = 10_000;
 /// A directory that changed this recently may change again without its times moving on: clocks of file systems
@@ -79,111 +79,36 @@ fn file_name(whole: &Path) -> String {
     format!("{hash:016x}")
 }
 
-/// Writes numbers and names, and their checksum as it goes.
-struct Encoder<'a> {
-    out: &'a mut dyn Write,
-    checksum: crc32fast::Hasher,
-}
-
-impl Encoder<'_> {
-    fn raw(&mut self, bytes: &[u8]) -> Result<()> {
-        self.checksum.update(bytes);
-        Ok(self.out.write_all(bytes)?)
-    }
-
-    fn number(&mut self, number: i64) -> Result<()> {
-        self.raw(&number.to_le_bytes())
-    }
-
-    fn name(&mut self, name: &OsStr) -> Result<()> {
-        self.number(name.len() as i64)?;
-        self.raw(name.as_bytes())
-    }
-}
-
+/// The magic bytes, a line of JSON (the tree's path, its directories and classes), the names, and a checksum.
 fn encode(out: &mut dyn Write, tree: &Tree, whole: &Path) -> Result<()> {
-    let mut to = Encoder { out, checksum: crc32fast::Hasher::new() };
-    to.raw(MAGIC)?;
-    to.name(whole.as_os_str())?;
-    to.number(tree.visited.len() as i64)?;
-    for (directory, stamp) in &tree.visited {
-        to.name(directory.as_os_str())?;
-        for part in stamp.0 {
-            to.number(part)?;
-        }
+    let mut head = MAGIC.to_vec();
+    serde_json::to_writer(&mut head, &(whole.as_os_str(), tree))?;
+    head.push(b'\n');
+    let mut checksum = crc32fast::Hasher::new();
+    for part in [&head, tree.files.names()] {
+        checksum.update(part);
+        out.write_all(part)?;
     }
-    to.number(tree.direct as i64)?;
-    to.number(tree.classes.len() as i64)?;
-    for (class, count) in &tree.classes {
-        to.name(class)?;
-        to.number(*count as i64)?;
-    }
-    let (names, lengths) = (tree.files.names(), tree.files.lengths());
-    to.number(lengths.len() as i64)?;
-    to.name(OsStr::from_bytes(names))?;
-    let lengths: Vec<u8> = lengths.flat_map(|length| (length as u32).to_le_bytes()).collect();
-    to.raw(&lengths)?;
-    let checksum = to.checksum.finalize();
-    Ok(out.write_all(&checksum.to_le_bytes())?)
-}
-
-/// What is left to read.
-struct Decoder<'a>(&'a [u8]);
-
-impl<'a> Decoder<'a> {
-    fn raw(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn number(&mut self) -> Option<i64> {
-        Some(i64::from_le_bytes(self.raw(8)?.try_into().ok()?))
-    }
-
-    fn count(&mut self) -> Option<usize> {
-        usize::try_from(self.number()?).ok()
-    }
-
-    fn name(&mut self) -> Option<&'a [u8]> {
-        let length = self.count()?;
-        self.raw(length)
-    }
+    Ok(out.write_all(&checksum.finalize().to_le_bytes())?)
 }
 
 /// The tree that an index holds, with `root` before its paths; `None` if it is damaged, of another tree, or out of
 /// date.
 fn decode(bytes: &[u8], root: &Path, whole: &Path) -> Option<Tree> {
     let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
-    let mut from = Decoder(body);
-    if from.raw(MAGIC.len())? != MAGIC || crc32fast::hash(body).to_le_bytes() != checksum {
+    if crc32fast::hash(body).to_le_bytes() != checksum {
         return None;
     }
-    if from.name()? != whole.as_os_str().as_bytes() {
+    let body = body.strip_prefix(MAGIC)?;
+    // JSON has no line break of its own here.
+    let (head, names) = body.split_at_checked(body.iter().position(|byte| *byte == b'\n')? + 1)?;
+    let (of, tree): (OsString, Tree) = serde_json::from_slice(head).ok()?;
+    let fresh =
+        |(directory, stamp): &(OsString, Stamp)| Stamp::of(&root.join(directory)).is_ok_and(|now| now == *stamp);
+    if of != whole || !tree.visited.iter().all(fresh) {
         return None;
     }
-    let mut visited = Vec::new();
-    for _ in 0..from.count()? {
-        let directory = PathBuf::from(OsStr::from_bytes(from.name()?));
-        let mut stamp = Stamp([0; 5]);
-        for part in &mut stamp.0 {
-            *part = from.number()?;
-        }
-        if Stamp::of(&root.join(&directory)).ok()? != stamp {
-            return None;
-        }
-        visited.push((directory, stamp));
-    }
-    let direct = from.count()?;
-    let mut classes = Vec::new();
-    for _ in 0..from.count()? {
-        classes.push((OsString::from_vec(from.name()?.to_vec()), from.count()?));
-    }
-    let files = from.count()?;
-    let names = from.name()?.to_vec();
-    let lengths = from.raw(files.checked_mul(4)?)?.chunks_exact(4);
-    let lengths = lengths.map(|length| u32::from_le_bytes(length.try_into().expect("chunks of 4")) as usize);
-    let files = FileList::from_names(root, names, lengths)?;
-    let counted = classes.iter().try_fold(direct, |sum, (_, count)| sum.checked_add(*count))?;
-    (counted == files.len() && from.0.is_empty()).then_some(Tree { files, direct, classes, visited })
+    let files = FileList::from_names(root, names.to_vec());
+    let counted = tree.classes.iter().try_fold(tree.direct, |sum, (_, count)| sum.checked_add(*count))?;
+    (counted == files.len()).then_some(Tree { files, ..tree })
 }

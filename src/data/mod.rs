@@ -10,16 +10,17 @@ mod caltech;
 mod cifar;
 mod cifar_python;
 mod decode;
-mod facts;
 mod fashion_mnist;
 mod file_list;
 mod folder;
 mod food;
 mod idx;
 mod image_tree;
+mod images;
 mod index_cache;
 mod jpeg;
 mod pickle;
+mod protocol;
 mod source;
 mod split;
 mod stl10;
@@ -29,15 +30,39 @@ mod voc;
 mod walk;
 
 pub use decode::{BadImage, MAX_PIXELS, decode_bytes, decode_file};
-pub use facts::{how_to_get, is_packed, native_size_px, num_classes};
 pub use file_list::FileList;
-pub use split::{Images, Packed, Split, grouped};
+pub use images::{Images, Packed};
+pub use protocol::{Blur, Protocol, protocol};
+pub use source::Source;
+pub use split::{Split, grouped};
 pub use subset::{list_for, semi_subset, some_of};
 pub use walk::{Stamp, Tree};
 
 use crate::config::{DataConfig, DatasetName};
 use anyhow::Result;
 use std::path::Path;
+
+/// Every data set; its row stands in its file.
+static SOURCES: [&Source; DatasetName::ALL.len()] = [
+    &image_tree::IMAGENET,
+    &cifar::CIFAR10,
+    &cifar::CIFAR100,
+    &stl10::STL10,
+    &tiny_imagenet::TINY_IMAGENET,
+    &fashion_mnist::FASHION_MNIST,
+    &fashion_mnist::FASHION_MNIST_MINI,
+    &caltech::CALTECH,
+    &voc::VOC,
+    &image_tree::FLOWER,
+    &food::FOOD,
+    &image_tree::SUN,
+    &folder::FOLDER,
+];
+
+/// The row of a data set.
+pub fn source(name: DatasetName) -> &'static Source {
+    SOURCES.iter().find(|source| source.name == name).expect("every name has a row")
+}
 
 /// Which images of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,27 +83,11 @@ pub enum Part {
 /// [`DataConfig::train_images`] are kept when that is set. Errors name the file, what was
 /// expected of it (size in bytes or layout), and how to get the data.
 pub fn load(config: &DataConfig, part: Part) -> Result<Split> {
-    let whole = load_whole(config, part)?;
+    let source = source(config.dataset);
+    let whole = (source.load)(source, &config.root, part)?;
     match config.train_images {
         Some(count) if part != Part::Test => subset::some_of(&whole, count as usize),
         _ => Ok(whole),
-    }
-}
-
-fn load_whole(config: &DataConfig, part: Part) -> Result<Split> {
-    let root = config.root.as_path();
-    match config.dataset {
-        DatasetName::FashionMnistMini => fashion_mnist::load_mini(part),
-        DatasetName::FashionMnist => fashion_mnist::load(root, part),
-        DatasetName::Cifar10 => cifar::load(root, cifar::Variant::Cifar10, part),
-        DatasetName::Cifar100 => cifar::load(root, cifar::Variant::Cifar100, part),
-        DatasetName::Stl10 => stl10::load(root, part),
-        DatasetName::TinyImagenet => tiny_imagenet::load(root, part),
-        DatasetName::Caltech => caltech::load(root, part),
-        DatasetName::Voc => voc::load(root, part),
-        DatasetName::Imagenet | DatasetName::Flower | DatasetName::Sun => image_tree::load(config.dataset, root, part),
-        DatasetName::Food => food::load(root, part),
-        DatasetName::Folder => folder::load(root, part),
     }
 }
 
@@ -92,4 +101,18 @@ fn indexed(root: &Path) -> Result<Tree> {
 /// Errors: a directory that cannot be read, an image of a kind that is not read, a loop of links.
 pub fn indexed_in(root: &Path, cache: Option<&Path>) -> Result<(Tree, bool)> {
     index_cache::tree(root, cache)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_one_row_that_says_how_to_get_it() {
+        for &name in DatasetName::ALL {
+            assert_eq!(SOURCES.iter().filter(|source| source.name == name).count(), 1, "{name}");
+            assert!(!source(name).how_to_get.is_empty());
+            assert!([32, 64, 96, 224].contains(&protocol(name).size_px));
+        }
+    }
 }

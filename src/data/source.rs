@@ -1,53 +1,97 @@
-//! Finding and reading the files of a data set, with errors that lead on.
+//! A data set that the program reads: its row, and finding and reading its files
+//! with errors that lead on.
 
-use super::facts::how_to_get;
-use super::split::grouped;
+use super::protocol::Protocol;
+use super::{FileList, Part, Split, grouped};
 use crate::config::DatasetName;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 
-/// The first of `candidates` (directories below `root`; `""` is `root` itself) that holds any of `markers`.
-///
-/// The error lists every place that was looked at and says how to get the data.
-pub fn locate(dataset: DatasetName, root: &Path, candidates: &[&str], markers: &[&str]) -> Result<PathBuf> {
-    for candidate in candidates {
-        let home = if candidate.is_empty() { root.to_path_buf() } else { root.join(candidate) };
-        if markers.iter().any(|marker| home.join(marker).exists()) {
+/// The row of a data set.
+#[derive(Debug)]
+pub struct Source {
+    pub name: DatasetName,
+    pub protocol: Protocol,
+    /// Directories below the root where it may lie; `""` is the root itself.
+    pub homes: &'static [&'static str],
+    /// The next step for someone who lacks the data: a command, or where the set is published.
+    pub how_to_get: &'static str,
+    /// Loads or indexes a part of it from below a root.
+    pub load: fn(&'static Source, &Path, Part) -> Result<Split>,
+}
+
+impl Source {
+    /// The first of its homes that holds any of `markers`.
+    ///
+    /// The error lists every place that was looked at and says how to get the data.
+    pub fn locate(&self, root: &Path, markers: &[&str]) -> Result<PathBuf> {
+        // Joining nothing would leave a slash at the end.
+        let place = |home: &&str| if home.is_empty() { root.to_path_buf() } else { root.join(home) };
+        let holds = |home: &PathBuf| markers.iter().any(|marker| home.join(marker).exists());
+        if let Some(home) = self.homes.iter().map(place).find(holds) {
             return Ok(home);
         }
+        let places: Vec<String> = self.homes.iter().map(|home| place(home).display().to_string()).collect();
+        let (name, marker) = (self.name, markers.join(" or "));
+        bail!("{name} is not there: no {marker} in {}; {}", places.join(", "), self.how_to_get)
     }
-    let marker = markers.join(" or ");
-    let places: Vec<_> = candidates
-        .iter()
-        .map(|c| if c.is_empty() { root.display().to_string() } else { root.join(c).display().to_string() })
-        .collect();
-    bail!("{dataset} is not there: no {marker} in {}; {}", places.join(", "), how_to_get(dataset))
-}
 
-/// Reads a whole file that must hold one or more records of `record_bytes`; `full_bytes` is the size of the original.
-pub fn read_records(dataset: DatasetName, path: &Path, record_bytes: usize, full_bytes: usize) -> Result<Vec<u8>> {
-    let bytes = read(dataset, path)?;
-    if bytes.is_empty() || bytes.len() % record_bytes != 0 {
-        bail!(
-            "{} has {} bytes, which is no whole number of records of {} bytes (the original has {} bytes): \
-             it is truncated or another file; {}",
-            path.display(),
-            grouped(bytes.len()),
-            grouped(record_bytes),
-            grouped(full_bytes),
-            how_to_get(dataset)
-        );
+    /// Reads a whole file of the data set.
+    pub fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        std::fs::read(path).with_context(|| format!("{} cannot be read; {}", path.display(), self.how_to_get))
     }
-    Ok(bytes)
-}
 
-/// Reads a whole file of the data set.
-pub fn read(dataset: DatasetName, path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("{} cannot be read; {}", path.display(), how_to_get(dataset)))
-}
+    /// Reads a text file of the data set.
+    pub fn read_text(&self, path: &Path) -> Result<String> {
+        std::fs::read_to_string(path)
+            .with_context(|| format!("{} cannot be read as text; {}", path.display(), self.how_to_get))
+    }
 
-/// Reads a text file of the data set.
-pub fn read_text(dataset: DatasetName, path: &Path) -> Result<String> {
-    std::fs::read_to_string(path)
-        .with_context(|| format!("{} cannot be read as text; {}", path.display(), how_to_get(dataset)))
+    /// The files below `base` that a text file names, and their labels: `entry` takes a file and its class from a line.
+    ///
+    /// Errors: a line that `entry` refuses or whose class is none of `classes`, which are sorted; no line at all.
+    pub fn listed(
+        &self,
+        list: &Path,
+        base: &Path,
+        classes: &[String],
+        entry: impl Fn(&str) -> Result<(String, &str), String>,
+    ) -> Result<(FileList, Vec<i64>)> {
+        let (mut files, mut labels) = (FileList::new(base), Vec::new());
+        for (at, line) in self.read_text(list)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let labelled = entry(line).and_then(|(file, class)| {
+                let label = classes.binary_search_by(|name| name.as_str().cmp(class));
+                Ok((file, label.map_err(|_| format!("no class of the training images is {class:?}"))?))
+            });
+            let (file, label) =
+                labelled.map_err(|what| anyhow!("{}:{}: {what}; {}", list.display(), at + 1, self.how_to_get))?;
+            files.push(Path::new(&file));
+            labels.push(label as i64);
+        }
+        if files.is_empty() {
+            bail!("{} names no image; {}", list.display(), self.how_to_get);
+        }
+        Ok((files, labels))
+    }
+
+    /// Refuses a file that is no whole number of records; `records` is how many the original has.
+    pub fn check_records(&self, path: &Path, bytes: usize, record_bytes: usize, records: usize) -> Result<()> {
+        if bytes == 0 || !bytes.is_multiple_of(record_bytes) {
+            bail!(
+                "{} has {} bytes, which is no whole number of records of {} bytes (the original has {} bytes): \
+                 it is truncated or another file; {}",
+                path.display(),
+                grouped(bytes),
+                grouped(record_bytes),
+                grouped(records * record_bytes),
+                self.how_to_get
+            );
+        }
+        Ok(())
+    }
+
+    /// `cifar10 train`.
+    pub fn part_name(&self, part: &str) -> String {
+        format!("{} {part}", self.name)
+    }
 }

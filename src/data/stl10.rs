@@ -4,10 +4,8 @@
 //! Each image is three planes, and each plane lies column by column. Labels are
 //! one byte each and count from 1.
 
-use super::Part;
-use super::facts::how_to_get;
-use super::source;
-use super::split::{Images, Packed, Split, grouped};
+use super::protocol::{Protocol, SMALL};
+use super::{Packed, Part, Source, Split};
 use crate::config::DatasetName;
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
@@ -15,60 +13,55 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub static STL10: Source = Source {
+    name: DatasetName::Stl10,
+    protocol: Protocol { size_px: 96, jitter_strength: 1.0, ..SMALL },
+    homes: &["stl10/stl10_binary", "stl10_binary", "stl10", ""],
+    how_to_get: "get it with `./scripts/get_data.sh stl10` (layout: datasets/README.md)",
+    load,
+};
+
 const CLASSES: [&str; 10] = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"];
 const SIDE: usize = 96;
 const IMAGE_BYTES: usize = SIDE * SIDE * 3;
 /// Images transposed at a time: the unlabelled file is too large to lie in memory twice.
 const CHUNK: usize = 1024;
 
-pub fn load(root: &Path, part: Part) -> Result<Split> {
-    let dataset = DatasetName::Stl10;
+fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
     let (stem, originals) = match part {
         Part::Train => ("train", 5_000),
         Part::Test => ("test", 8_000),
         Part::Unlabelled => ("unlabeled", 100_000),
     };
     let images_name = format!("{stem}_X.bin");
-    let candidates = ["stl10/stl10_binary", "stl10_binary", "stl10", ""];
-    let home = source::locate(dataset, root, &candidates, &[&images_name])?;
-    let images = read_images(&home.join(&images_name), originals)?;
-    let classes = CLASSES.iter().map(|&name| name.to_owned()).collect();
-    let name = format!("stl10 {stem}");
+    let home = source.locate(root, &[&images_name])?;
+    let pixels = read_images(source, &home.join(&images_name), originals)?;
+    let count = pixels.len() / IMAGE_BYTES;
+    let images = Packed::new(pixels, SIDE, SIDE);
     if part == Part::Unlabelled {
-        return Ok(Split::new(Images::Packed(images), None, Vec::new(), name));
+        return Ok(Split::unlabelled(images, source.part_name(stem)));
     }
-    let labels = read_labels(&home.join(format!("{stem}_y.bin")), images.len())?;
-    Ok(Split::new(Images::Packed(images), Some(labels), classes, name))
+    let labels = read_labels(source, &home.join(format!("{stem}_y.bin")), count)?;
+    Ok(Split::labelled(images, labels, CLASSES, source.part_name(stem)))
 }
 
-fn read_labels(path: &Path, images: usize) -> Result<Vec<i64>> {
-    let hint = how_to_get(DatasetName::Stl10);
-    let bytes = source::read(DatasetName::Stl10, path)?;
+fn read_labels(source: &Source, path: &Path, images: usize) -> Result<Vec<i64>> {
+    let bytes = source.read(path)?;
     if bytes.len() != images {
-        bail!("{} has {} labels for {images} images; {hint}", path.display(), bytes.len());
+        bail!("{} has {} labels for {images} images; {}", path.display(), bytes.len(), source.how_to_get);
     }
     if let Some(label) = bytes.iter().find(|&&label| !(1..=10).contains(&label)) {
-        bail!("{} has the label {label}; they go from 1 to 10; {hint}", path.display());
+        bail!("{} has the label {label}; they go from 1 to 10; {}", path.display(), source.how_to_get);
     }
     Ok(bytes.into_iter().map(|label| i64::from(label) - 1).collect())
 }
 
-/// `originals` is the number of images in the published file, for the error message.
-fn read_images(path: &Path, originals: usize) -> Result<Packed> {
-    let unreadable = || format!("{} cannot be read; {}", path.display(), how_to_get(DatasetName::Stl10));
+/// `[N, H, W, 3]`. `originals` is the number of images in the published file, for the error message.
+fn read_images(source: &Source, path: &Path, originals: usize) -> Result<Vec<u8>> {
+    let unreadable = || format!("{} cannot be read; {}", path.display(), source.how_to_get);
     let mut file = File::open(path).with_context(unreadable)?;
     let bytes = file.metadata().with_context(unreadable)?.len() as usize;
-    if bytes == 0 || !bytes.is_multiple_of(IMAGE_BYTES) {
-        bail!(
-            "{} has {} bytes, which is no whole number of images of {} bytes (the original has {} bytes): \
-             it is truncated or another file; {}",
-            path.display(),
-            grouped(bytes),
-            grouped(IMAGE_BYTES),
-            grouped(originals * IMAGE_BYTES),
-            how_to_get(DatasetName::Stl10)
-        );
-    }
+    source.check_records(path, bytes, IMAGE_BYTES, originals)?;
     let mut pixels = vec![0; bytes];
     let mut buffer = vec![0; (CHUNK * IMAGE_BYTES).min(bytes)];
     for chunk in pixels.chunks_mut(CHUNK * IMAGE_BYTES) {
@@ -78,7 +71,7 @@ fn read_images(path: &Path, originals: usize) -> Result<Packed> {
             transpose(planes, rgb);
         });
     }
-    Ok(Packed::new(pixels, SIDE, SIDE))
+    Ok(pixels)
 }
 
 /// `[3, W, H]` (planes, column by column) to `[H, W, 3]`.

@@ -5,21 +5,22 @@
 //! (`imagenet/1percent.txt`, `imagenet/10percent.txt`: one file name a line, the class
 //! before its `_`). Without a list the choice is seeded and class-balanced.
 
-use super::image_tree::IMAGENET_HOMES;
-use super::split::{Split, grouped};
+use super::{Split, grouped, source};
+use crate::config::DatasetName;
 use crate::rng::{Purpose, Stream};
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// The published list for this share of ImageNet, if it lies in ImageNet's directory below `root`.
-pub fn list_for(root: &Path, ratio: f64) -> Option<PathBuf> {
+/// The published list for this share of a data set, if it has such lists and one lies in its directory below `root`.
+pub fn list_for(dataset: DatasetName, root: &Path, ratio: f64) -> Option<PathBuf> {
+    let source = source(dataset);
     let percent = ratio * 100.0;
-    if (percent - percent.round()).abs() > 1e-9 {
+    if !source.protocol.label_lists || (percent - percent.round()).abs() > 1e-9 {
         return None;
     }
     let name = format!("{}percent.txt", percent.round());
-    IMAGENET_HOMES.iter().map(|home| root.join(home).join(&name)).find(|path| path.is_file())
+    source.homes.iter().map(|home| root.join(home).join(&name)).find(|path| path.is_file())
 }
 
 /// `count` images of a split, in its order: the same ones whatever the run's seed, and a smaller choice is contained

@@ -2,65 +2,54 @@
 //! the first object in its annotation, as upstream's `PascalVOC_Dataset` takes it.
 //! `trainval` is for training, `test` for testing.
 
-use super::facts::how_to_get;
-use super::file_list::FileList;
-use super::split::{Images, Split};
-use super::{Part, source};
+use super::protocol::PHOTOGRAPHS;
+use super::{FileList, Part, Source, Split};
 use crate::config::DatasetName;
 use anyhow::{Result, anyhow, bail};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
-const CLASSES: [&str; 20] = [
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-];
-/// Where the directory `VOC2007` may lie below the root.
-const CANDIDATES: [&str; 6] =
-    ["VOC/VOCdevkit/VOC2007", "voc/VOCdevkit/VOC2007", "VOCdevkit/VOC2007", "VOC/VOC2007", "voc/VOC2007", "VOC2007"];
+pub static VOC: Source = Source {
+    name: DatasetName::Voc,
+    protocol: PHOTOGRAPHS,
+    homes: &[
+        "VOC/VOCdevkit/VOC2007",
+        "voc/VOCdevkit/VOC2007",
+        "VOCdevkit/VOC2007",
+        "VOC/VOC2007",
+        "voc/VOC2007",
+        "VOC2007",
+    ],
+    how_to_get: "it is published at http://host.robots.ox.ac.uk/pascal/VOC/voc2007; the layout that is read is in \
+                 datasets/README.md",
+    load,
+};
 
-pub fn load(root: &Path, part: Part) -> Result<Split> {
-    let dataset = DatasetName::Voc;
-    let home = source::locate(dataset, root, &CANDIDATES, &["ImageSets/Main"])?;
+const CLASSES: &str = "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person \
+    pottedplant sheep sofa train tvmonitor";
+
+fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
+    let home = source.locate(root, &["ImageSets/Main"])?;
     let list_name = if part == Part::Test { "test" } else { "trainval" };
     let list = home.join("ImageSets/Main").join(format!("{list_name}.txt"));
-    let text = source::read_text(dataset, &list)?;
+    let text = source.read_text(&list)?;
     let ids: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     if ids.is_empty() {
-        bail!("{} names no image; {}", list.display(), how_to_get(dataset));
+        bail!("{} names no image; {}", list.display(), source.how_to_get);
     }
-    let label = |id: &&str| label_of(&home.join("Annotations").join(format!("{id}.xml")));
+    let label = |id: &&str| label_of(source, &home.join("Annotations").join(format!("{id}.xml")));
     let labels = ids.par_iter().map(label).collect::<Result<Vec<i64>>>()?;
     let mut files = FileList::new(home.join("JPEGImages"));
     for id in ids {
         files.push(&PathBuf::from(format!("{id}.jpg")));
     }
-    let classes = CLASSES.iter().map(|&name| name.to_owned()).collect();
-    Ok(Split::new(Images::Files(files), Some(labels), classes, format!("voc {list_name}")))
+    Ok(Split::labelled(files, labels, CLASSES.split_ascii_whitespace(), source.part_name(list_name)))
 }
 
-fn label_of(path: &Path) -> Result<i64> {
-    let text = source::read_text(DatasetName::Voc, path)?;
+fn label_of(source: &Source, path: &Path) -> Result<i64> {
+    let text = source.read_text(path)?;
     let class = first_object(&text).map_err(|what| anyhow!("{}: {what}", path.display()))?;
-    let label = CLASSES.iter().position(|&name| name == class);
+    let label = CLASSES.split_ascii_whitespace().position(|name| name == class);
     let label = label.ok_or_else(|| anyhow!("{}: {class:?} is none of the 20 classes of VOC", path.display()))?;
     Ok(label as i64)
 }

@@ -4,9 +4,10 @@
 use super::file_list::FileList;
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Extensions of images that are read, in any case; the content decides which of the two it is.
 const READ: [&str; 3] = ["jpg", "jpeg", "png"];
@@ -58,7 +59,7 @@ fn has_extension(name: &OsString, extensions: &[&str]) -> bool {
 
 /// When a directory was last changed (content and metadata, seconds and nanoseconds each), and its inode. Another
 /// stamp means that entries may have come, gone or been renamed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp(pub [i64; 5]);
 
 impl Stamp {
@@ -78,7 +79,7 @@ impl Stamp {
 /// Images found below a root, and the directories that were looked through: paths relative to the root.
 struct Found {
     files: FileList,
-    visited: Vec<(PathBuf, Stamp)>,
+    visited: Vec<(OsString, Stamp)>,
 }
 
 impl Found {
@@ -92,7 +93,7 @@ impl Found {
         let directory = self.files.root().join(below);
         let stamp =
             Stamp::of(&directory).with_context(|| format!("the directory {} cannot be read", directory.display()))?;
-        self.visited.push((below.to_owned(), stamp));
+        self.visited.push((below.into(), stamp));
         let listing = list(&directory)?;
         for name in &listing.images {
             self.files.push(&below.join(name));
@@ -112,22 +113,24 @@ impl Found {
         Ok(())
     }
 
-    fn below(root: &Path, below: &Path, depth: usize) -> Result<Found> {
+    fn below(root: &Path, class: &OsString) -> Result<Found> {
         let mut found = Found::new(root);
-        found.collect(below, depth)?;
+        found.collect(Path::new(class), 1)?;
         Ok(found)
     }
 }
 
 /// Everything below one directory: its own images, then those of its subdirectories, one after the other.
+#[derive(Serialize, Deserialize)]
 pub struct Tree {
+    #[serde(skip)]
     pub files: FileList,
     /// So many images lie in the directory itself; they come first.
     pub direct: usize,
     /// The subdirectories by name, sorted, and how many images are in and below each.
     pub classes: Vec<(OsString, usize)>,
     /// Every directory that was read, relative to the root (`""` is the root), as it was before.
-    pub visited: Vec<(PathBuf, Stamp)>,
+    pub visited: Vec<(OsString, Stamp)>,
 }
 
 /// Lists `root` and everything below it, in parallel over its subdirectories.
@@ -137,7 +140,7 @@ pub fn tree(root: &Path) -> Result<Tree> {
     let mut all = Found::new(root);
     let names = all.look_into(Path::new(""))?;
     let direct = all.files.len();
-    let parts: Result<Vec<Found>> = names.par_iter().map(|name| Found::below(root, Path::new(name), 1)).collect();
+    let parts: Result<Vec<Found>> = names.par_iter().map(|name| Found::below(root, name)).collect();
     let mut classes = Vec::with_capacity(names.len());
     // Each part is freed as it is joined.
     for (name, part) in names.into_iter().zip(parts?) {
@@ -160,20 +163,4 @@ pub fn class_name(directory: &Path, name: OsString) -> Result<String> {
     name.into_string().map_err(|name| {
         anyhow::anyhow!("the directory {} has a name that is not UTF-8", directory.join(name).display())
     })
-}
-
-/// The images of each class directory, in the order of `classes` and indexed in parallel.
-pub fn images_by_class(root: &Path, classes: &[String]) -> Result<Vec<FileList>> {
-    classes.par_iter().map(|class| Ok(Found::below(root, Path::new(class), 0)?.files)).collect()
-}
-
-/// Joins one list per class into one, with a label per file.
-pub fn join(root: &Path, lists: &[(i64, FileList)]) -> (FileList, Vec<i64>) {
-    let mut files = FileList::new(root);
-    let mut labels = Vec::with_capacity(lists.iter().map(|(_, list)| list.len()).sum());
-    for (label, list) in lists {
-        files.append(list);
-        labels.resize(files.len(), *label);
-    }
-    (files, labels)
 }

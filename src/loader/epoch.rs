@@ -1,13 +1,11 @@
 //! The batches of one epoch, in order, whoever makes them.
 
 use super::pieces::{Gathered, Pieces};
-use super::placement::Making;
+use super::placement::Pipeline;
 use super::resident::ResidentBatches;
 use super::{Batch, Loader, Rendering};
 use crate::augment::upload;
-use crate::data::Split;
 use anyhow::Result;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
 
@@ -19,15 +17,12 @@ enum Source {
 
 /// The batches of one epoch, in order. Dropping it ends its workers.
 pub struct Epoch {
-    split: Arc<Split>,
-    making: Making,
+    loader: Loader,
     source: Source,
     /// Batches yet to come, a staged one among them.
     left: usize,
     /// The next batch, when its pieces were there before it was asked for: on its way to the device already.
     staged: Option<Result<Batch>>,
-    /// Whether a classifier reads the batches.
-    classifies: bool,
     /// Whether batches are staged: not on the CPU, where there is no way to go.
     stages: bool,
     waited: Duration,
@@ -36,20 +31,17 @@ pub struct Epoch {
 
 impl Epoch {
     pub(super) fn start(loader: &Loader, epoch: u64, first_batch: usize) -> Epoch {
-        let making = loader.making.clone();
-        let source = match &making {
-            Making::Workers(_) | Making::Colors(_) => Source::Pieces(Pieces::start(loader, epoch, first_batch)),
-            Making::Resident(renderer, resident) => {
+        let source = match &loader.pipeline {
+            Pipeline::Workers(_) | Pipeline::Colors(_) => Source::Pieces(Pieces::start(loader, epoch, first_batch)),
+            Pipeline::Resident(renderer, resident) => {
                 Source::Resident(ResidentBatches::start(loader, renderer, resident, epoch, first_batch))
             }
         };
         Epoch {
-            split: Arc::clone(&loader.split),
-            classifies: matches!(&*loader.rendering, Rendering::Single(_)),
-            stages: making.device() != Device::Cpu,
-            making,
+            stages: loader.pipeline.device() != Device::Cpu,
+            left: loader.own_batches().saturating_sub(first_batch),
+            loader: loader.clone(),
             source,
-            left: loader.share.batches(loader.batches()).saturating_sub(first_batch),
             staged: None,
             waited: Duration::ZERO,
             failed: false,
@@ -64,27 +56,27 @@ impl Epoch {
     /// The next batch, waited for.
     fn make(&mut self) -> Result<Option<Batch>> {
         let start = Instant::now();
-        let made = match &mut self.source {
+        match &mut self.source {
             Source::Resident(batches) => {
-                batches.next(self.left > 0)?.map(|(images, samples)| self.batch(images, samples))
+                // Rendering is the trainer's wait too, as far as it is the CPU's work.
+                let made = batches.next(self.left > 0)?.map(|(images, samples)| self.batch(images, samples));
+                self.waited += start.elapsed();
+                Ok(made)
             }
             Source::Pieces(pieces) => {
                 let gathered = pieces.next()?;
                 self.waited += start.elapsed();
-                return Ok(gathered.map(|gathered| self.finish(gathered)));
+                Ok(gathered.map(|gathered| self.finish(gathered)))
             }
-        };
-        // Rendering is the trainer's wait too, as far as it is the CPU's work.
-        self.waited += start.elapsed();
-        Ok(made)
+        }
     }
 
     /// Sends a batch to the device, and colours it there if that is for the device to do.
     fn finish(&self, Gathered { images, drawn, samples }: Gathered) -> Batch {
-        let images = upload(&images, self.making.device());
-        let images = match &self.making {
-            Making::Colors(renderer) => renderer.colors(&images, &renderer.planner().colors(&drawn)),
-            Making::Workers(_) | Making::Resident(..) => images,
+        let images = upload(&images, self.loader.pipeline.device());
+        let images = match &self.loader.pipeline {
+            Pipeline::Colors(renderer) => renderer.colors(&images, &renderer.planner().colors(&drawn)),
+            Pipeline::Workers(_) | Pipeline::Resident(..) => images,
         };
         self.batch(images, samples)
     }
@@ -92,23 +84,21 @@ impl Epoch {
     fn batch(&self, images: Tensor, samples: Vec<usize>) -> Batch {
         let of =
             |labels: &Vec<i64>| Tensor::from_slice(&samples.iter().map(|&sample| labels[sample]).collect::<Vec<i64>>());
-        let labels = self.split.labels.as_ref().map(of);
-        // No step reads the labels of views.
-        let device = if self.classifies { self.making.device() } else { Device::Cpu };
+        let labels = self.loader.split.labels.as_ref().map(of);
+        let device = match &*self.loader.rendering {
+            Rendering::Single(_) => self.loader.pipeline.device(),
+            // No step reads the labels of views.
+            Rendering::Views { .. } => Device::Cpu,
+        };
         Batch { images, samples, labels: labels.map(|labels| upload(&labels, device)) }
     }
 
     /// Begins the next batch's way to the device if it is there: its copy is then before this step's work in the device's
     /// queue, and the host's part of it while the device works.
     fn stage(&mut self) {
-        let Source::Pieces(pieces) = &mut self.source else { return };
-        if !self.stages || self.left == 0 {
-            return;
-        }
-        match pieces.is_ready() {
-            Ok(false) => {}
-            Ok(true) => self.staged = self.make().transpose(),
-            Err(error) => self.staged = Some(Err(error)),
+        let Source::Pieces(pieces) = &self.source else { return };
+        if self.stages && self.left > 0 && pieces.is_ready() {
+            self.staged = self.make().transpose();
         }
     }
 }
@@ -134,8 +124,9 @@ impl Iterator for Epoch {
 mod tests {
     use super::*;
     use crate::config::{Augmentation, DataOnDevice, DatasetName};
-    use crate::data::{Images, Packed};
+    use crate::data::Packed;
     use crate::loader::{Order, Rendering};
+    use std::sync::Arc;
 
     fn bytes(batch: Result<Batch>) -> (Vec<usize>, Vec<u8>) {
         let batch = batch.expect("a batch");
@@ -146,7 +137,7 @@ mod tests {
     #[test]
     fn staged_batches_are_the_same_ones() {
         let pixels = (0..45 * 10 * 10 * 3).map(|place| (place * 37 % 251) as u8).collect();
-        let images = Images::Packed(Packed::new(pixels, 10, 10));
+        let images = Arc::new(Packed::new(pixels, 10, 10));
         let split = Arc::new(Split { images, labels: None, classes: Vec::new(), name: "made up".into() });
         let rendering = Rendering::Views { recipe: Augmentation::paper(DatasetName::Cifar10, 8, false), size_px: 8 };
         let loader = Loader::new(split, rendering, Order::Shuffled, 8, 1, 2).expect("a loader");

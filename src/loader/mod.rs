@@ -26,7 +26,8 @@ use crate::config::Augmentation;
 use crate::data::Split;
 use crate::rng::{Purpose, Stream};
 use anyhow::{Result, bail};
-use placement::Making;
+use placement::Pipeline;
+use std::ops::Range;
 use std::sync::Arc;
 use tch::{Device, Tensor};
 
@@ -90,7 +91,7 @@ pub struct Loader {
     seed: u64,
     workers: usize,
     share: Share,
-    making: Making,
+    pipeline: Pipeline,
 }
 
 impl Loader {
@@ -111,7 +112,7 @@ impl Loader {
             seed,
             workers: workers.max(1),
             share: Share::Whole,
-            making: Making::Workers(Device::Cpu),
+            pipeline: Pipeline::Workers(Device::Cpu),
         };
         if loader.batches() == 0 {
             bail!(
@@ -134,6 +135,16 @@ impl Loader {
             Order::Shuffled => self.split.len() / self.batch_size,
             Order::ShuffledWhole | Order::Sequential => self.split.len().div_ceil(self.batch_size),
         }
+    }
+
+    /// Batches in an epoch that have something for this process.
+    fn own_batches(&self) -> usize {
+        self.share.batches(self.batches())
+    }
+
+    /// Where this process's `number`-th batch, or its part of it, lies in an epoch's order.
+    fn own_range(&self, number: usize) -> Range<usize> {
+        self.share.of(number, self.batch_size, self.split.len())
     }
 
     pub fn split(&self) -> &Split {

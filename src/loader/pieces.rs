@@ -1,11 +1,11 @@
 //! Batches from worker threads: tasks go out, pieces come back and are put together.
 
-use super::placement::Making;
-use super::worker::{Piece, Rendered, Task, Worker};
-use super::{Loader, PREFETCH, Share};
+use super::placement::Pipeline;
+use super::worker::{Rendered, Task, Worker};
+use super::{Loader, PREFETCH};
 use crate::augment::ViewParameters;
 use anyhow::{Result, anyhow};
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,11 +14,10 @@ use tch::{Device, Kind, Tensor};
 /// Samples per task, at most.
 const TASK_SAMPLES: usize = 16;
 
-/// A batch whose pieces are arriving.
+/// A batch that the workers are at: its samples in the epoch's order, and where its pieces arrive.
 struct Pending {
-    batch: usize,
-    pieces: Vec<Option<Rendered>>,
-    missing: usize,
+    range: Range<usize>,
+    pieces: Vec<Receiver<Result<Rendered>>>,
 }
 
 /// A batch put together, on the CPU.
@@ -32,115 +31,80 @@ pub(super) struct Gathered {
 
 /// What the workers make of an epoch, in order. Dropping it ends them.
 pub(super) struct Pieces {
+    loader: Loader,
     order: Arc<Vec<usize>>,
-    size_px: usize,
-    views: usize,
-    batch_size: usize,
-    batches: usize,
-    share: Share,
-    next_to_ask: usize,
+    /// Of batches that nobody was asked for yet.
+    next: usize,
     waiting: VecDeque<Pending>,
     tasks: Sender<Task>,
-    pieces: Receiver<Piece>,
 }
 
 impl Pieces {
     /// Starts the workers on the batches of `epoch` from `first_batch` on.
     pub fn start(loader: &Loader, epoch: u64, first_batch: usize) -> Pieces {
         let order = Arc::new(loader.order(epoch));
-        let (task_sender, task_receiver) = unbounded();
-        let (piece_sender, piece_receiver) = unbounded();
+        let (sender, receiver) = unbounded();
         let worker = Worker {
             split: Arc::clone(&loader.split),
             rendering: Arc::clone(&loader.rendering),
-            colors: !matches!(loader.making, Making::Colors(_)),
+            colors: !matches!(loader.pipeline, Pipeline::Colors(_)),
             order: Arc::clone(&order),
             seed: loader.seed,
             epoch,
         };
         for number in 0..loader.workers {
-            let (worker, tasks, pieces) = (worker.clone(), task_receiver.clone(), piece_sender.clone());
+            let (worker, tasks) = (worker.clone(), receiver.clone());
             std::thread::Builder::new()
                 .name(format!("loader-{number}"))
-                .spawn(move || worker.run(&tasks, &pieces))
+                .spawn(move || worker.run(&tasks))
                 .expect("the system grants a thread");
         }
-        let mut pieces = Pieces {
-            order,
-            size_px: loader.rendering.size_px(),
-            views: loader.rendering.views(),
-            batch_size: loader.batch_size,
-            batches: loader.share.batches(loader.batches()),
-            share: loader.share,
-            next_to_ask: first_batch,
-            waiting: VecDeque::new(),
-            tasks: task_sender,
-            pieces: piece_receiver,
-        };
+        let waiting = VecDeque::new();
+        let mut pieces = Pieces { loader: loader.clone(), order, next: first_batch, waiting, tasks: sender };
         for _ in 0..PREFETCH {
             pieces.ask();
         }
         pieces
     }
 
-    /// Where this process's part of a batch lies in the epoch's order.
-    fn range(&self, batch: usize) -> Range<usize> {
-        self.share.of(batch, self.batch_size, self.order.len())
-    }
-
     /// Puts the tasks of the next batch into the queue.
     fn ask(&mut self) {
-        if self.next_to_ask >= self.batches {
+        if self.next >= self.loader.own_batches() {
             return;
         }
-        let batch = self.next_to_ask;
-        self.next_to_ask += 1;
-        let range = self.range(batch);
-        let mut parts = 0;
-        for first in range.clone().step_by(TASK_SAMPLES) {
-            let last = (first + TASK_SAMPLES).min(range.end);
+        let range = self.loader.own_range(self.next);
+        self.next += 1;
+        let task = |first: usize| {
+            let (reply, piece) = bounded(1);
             // A receiver is gone only when every worker died; `next` then reports it.
-            let _ = self.tasks.send(Task { batch, part: parts, first, last });
-            parts += 1;
-        }
-        self.waiting.push_back(Pending { batch, pieces: (0..parts).map(|_| None).collect(), missing: parts });
+            let _ = self.tasks.send(Task { samples: first..(first + TASK_SAMPLES).min(range.end), reply });
+            piece
+        };
+        let pieces = range.clone().step_by(TASK_SAMPLES).map(task).collect();
+        self.waiting.push_back(Pending { range, pieces });
     }
 
-    /// Takes in one piece.
-    fn accept(&mut self, piece: Piece) -> Result<()> {
-        let pending =
-            self.waiting.iter_mut().find(|p| p.batch == piece.batch).expect("only asked-for batches are rendered");
-        pending.pieces[piece.part] = Some(piece.rendered?);
-        pending.missing -= 1;
-        Ok(())
-    }
-
-    /// Whether the next batch is there, or would not come: nothing is waited for.
-    pub fn is_ready(&mut self) -> Result<bool> {
-        while let Ok(piece) = self.pieces.try_recv() {
-            self.accept(piece)?;
-        }
-        Ok(self.waiting.front().is_none_or(|pending| pending.missing == 0))
+    /// Whether all of the next batch is there: nothing is waited for.
+    pub fn is_ready(&self) -> bool {
+        self.waiting.front().is_none_or(|pending| pending.pieces.iter().all(|piece| !piece.is_empty()))
     }
 
     /// The next batch, waited for; `None` after the last one.
     pub fn next(&mut self) -> Result<Option<Gathered>> {
-        while self.waiting.front().is_some_and(|pending| pending.missing > 0) {
-            let piece = self.pieces.recv().map_err(|_| anyhow!("the loader's threads have died"))?;
-            self.accept(piece)?;
-        }
-        let Some(done) = self.waiting.pop_front() else { return Ok(None) };
+        let Some(Pending { range, pieces }) = self.waiting.pop_front() else { return Ok(None) };
+        let dead = |_| anyhow!("the loader's threads have died");
+        let pieces = pieces.iter().map(|piece| piece.recv().map_err(dead)?).collect::<Result<Vec<Rendered>>>()?;
         self.ask();
-        let pieces: Vec<Rendered> = done.pieces.into_iter().flatten().collect();
+        let views = 0..self.loader.rendering.views();
         let view_major: Vec<&Tensor> =
-            (0..self.views).flat_map(|view| pieces.iter().map(move |piece| &piece.images[view])).collect();
+            views.clone().flat_map(|view| pieces.iter().map(move |piece| &piece.images[view])).collect();
         let images = if view_major.is_empty() {
-            let size = self.size_px as i64;
+            let size = self.loader.rendering.size_px() as i64;
             Tensor::zeros([0, size, size, 3], (Kind::Uint8, Device::Cpu))
         } else {
             Tensor::cat(&view_major, 0)
         };
-        let drawn = (0..self.views).flat_map(|view| pieces.iter().flat_map(move |piece| &piece.drawn[view])).copied();
-        Ok(Some(Gathered { images, drawn: drawn.collect(), samples: self.order[self.range(done.batch)].to_vec() }))
+        let drawn = views.flat_map(|view| pieces.iter().flat_map(move |piece| &piece.drawn[view])).copied();
+        Ok(Some(Gathered { images, drawn: drawn.collect(), samples: self.order[range].to_vec() }))
     }
 }

@@ -3,7 +3,7 @@
 use super::{Loader, Rendering};
 use crate::augment::TensorRenderer;
 use crate::config::DataOnDevice;
-use crate::data::{Images, Packed, Split};
+use crate::data::{Packed, Split};
 use crate::device;
 use anyhow::{Context, Result, bail};
 use std::rc::Rc;
@@ -15,7 +15,7 @@ const UNASKED_BYTES: u64 = 1 << 30;
 
 /// Who makes the views of a batch.
 #[derive(Clone, Debug)]
-pub(super) enum Making {
+pub(super) enum Pipeline {
     /// Worker threads; the batches go to the device.
     Workers(Device),
     /// Worker threads decode, crop and resize; the device does the rest.
@@ -24,12 +24,12 @@ pub(super) enum Making {
     Resident(Rc<TensorRenderer>, Rc<Resident>),
 }
 
-impl Making {
+impl Pipeline {
     /// Where the batches are.
     pub fn device(&self) -> Device {
         match self {
-            Making::Workers(device) => *device,
-            Making::Colors(renderer) | Making::Resident(renderer, _) => renderer.device(),
+            Pipeline::Workers(device) => *device,
+            Pipeline::Colors(renderer) | Pipeline::Resident(renderer, _) => renderer.device(),
         }
     }
 }
@@ -46,7 +46,7 @@ pub(super) struct Resident {
 impl Resident {
     fn new(split: &Arc<Split>, device: Device) -> Result<Resident> {
         let packed = packed(split)?;
-        let shape = [packed.len(), packed.height(), packed.width(), 3].map(|length| length as i64);
+        let shape = [split.len(), packed.height(), packed.width(), 3].map(|length| length as i64);
         let pixels = packed.pixels().as_ptr();
         // SAFETY: the pixels are N * H * W * 3 initialised bytes that nobody changes, and the split lives as long as the
         // tensor, beside it; the tensor is only read.
@@ -64,25 +64,24 @@ impl Resident {
 
 /// The images of a split as one block of memory.
 ///
-/// Errors: they are files.
+/// Errors: they are not.
 pub fn packed(split: &Split) -> Result<&Packed> {
-    match &split.images {
-        Images::Packed(packed) => Ok(packed),
-        Images::Files(files) => bail!(
-            "--data-on-device yes: {} is made of image files (under {}), which are decoded batch by batch as they come; use \
-             auto or no",
+    split.packed().with_context(|| {
+        format!(
+            "--data-on-device yes: {} is made of {}, which are decoded batch by batch as they come; use auto or no",
             split.name,
-            files.root().display()
-        ),
-    }
+            split.images.describe()
+        )
+    })
 }
 
 /// Whether the data set is to lie on the device.
 fn resides(split: &Split, device: Device, wish: DataOnDevice) -> Result<bool> {
-    let bytes = match (wish, &split.images) {
-        (DataOnDevice::No, _) | (DataOnDevice::Auto, Images::Files(_)) => return Ok(false),
-        _ => packed(split)?.pixels().len() as u64,
-    };
+    if wish == DataOnDevice::No || (wish == DataOnDevice::Auto && split.packed().is_none()) {
+        return Ok(false);
+    }
+    let packed = packed(split)?;
+    let bytes = packed.pixels().len() as u64;
     let Device::Cuda(index) = device else {
         return Ok(true); // It is in this memory already.
     };
@@ -107,7 +106,7 @@ fn mib(bytes: u64) -> f64 {
 impl Loader {
     /// The same loader, whose batches the worker threads render and which arrive on `device`.
     pub fn deliver_to(self, device: Device) -> Loader {
-        Loader { making: Making::Workers(device), ..self }
+        Loader { pipeline: Pipeline::Workers(device), ..self }
     }
 
     /// The same loader with the tensor engine: views are rendered on `device`, and the data set lies there if `wish` says so.
@@ -121,12 +120,12 @@ impl Loader {
             panic!("the tensor engine renders views");
         };
         let renderer = Rc::new(TensorRenderer::new(device, *size_px, recipe.blur_kernel_px));
-        let making = if resides(&self.split, device, wish)? {
-            Making::Resident(renderer, Rc::new(Resident::new(&self.split, device)?))
+        let pipeline = if resides(&self.split, device, wish)? {
+            Pipeline::Resident(renderer, Rc::new(Resident::new(&self.split, device)?))
         } else {
-            Making::Colors(renderer)
+            Pipeline::Colors(renderer)
         };
-        Ok(Loader { making, ..self })
+        Ok(Loader { pipeline, ..self })
     }
 
     /// Who renders, in a sentence.
@@ -135,12 +134,12 @@ impl Loader {
             1 => "1 thread".to_owned(),
             count => format!("{count} threads"),
         };
-        match &self.making {
-            Making::Workers(_) => format!("views: rendered by {threads}"),
-            Making::Colors(renderer) => {
+        match &self.pipeline {
+            Pipeline::Workers(_) => format!("views: rendered by {threads}"),
+            Pipeline::Colors(renderer) => {
                 format!("views: cropped and resized by {threads}, coloured on {}", name(renderer.device()))
             }
-            Making::Resident(renderer, resident) => format!(
+            Pipeline::Resident(renderer, resident) => format!(
                 "views: rendered on {} from the data set in its memory, {:.0} MiB",
                 name(renderer.device()),
                 mib(resident.images.numel() as u64)

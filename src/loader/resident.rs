@@ -4,12 +4,11 @@
 //! are gathered by index. Nothing is read back, so the device has its work in a row.
 
 use super::placement::Resident;
-use super::{Loader, PREFETCH, Rendering, Share, placement};
-use crate::augment::{Plan, Planner, TensorRenderer, ViewParameters, draw, upload};
-use crate::config::Augmentation;
+use super::{Loader, PREFETCH, Rendering, placement};
+use crate::augment::{Plan, TensorRenderer, ViewParameters, draw, upload};
 use crate::rng::{Purpose, Stream};
 use anyhow::{Result, anyhow};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, bounded};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,26 +21,8 @@ pub(super) struct ResidentBatches {
     order: Arc<Vec<usize>>,
     /// i64 `[N]` on the device.
     order_there: Tensor,
-    plans: Receiver<Planned>,
-}
-
-/// A batch that only needs rendering: samples `range` of the order.
-struct Planned {
-    range: Range<usize>,
-    plan: Plan,
-}
-
-/// What the planning thread needs.
-struct Planning {
-    recipe: Augmentation,
-    planner: Planner,
-    width: usize,
-    height: usize,
-    order: Arc<Vec<usize>>,
-    batch_size: usize,
-    share: Share,
-    seed: u64,
-    epoch: u64,
+    /// Samples of the order that only need rendering.
+    plans: Receiver<(Range<usize>, Plan)>,
 }
 
 impl ResidentBatches {
@@ -54,25 +35,28 @@ impl ResidentBatches {
     ) -> ResidentBatches {
         let Rendering::Views { recipe, .. } = &*loader.rendering else { unreachable!("on_device looked") };
         let packed = placement::packed(&loader.split).expect("on_device looked");
+        let (width, height) = (packed.width(), packed.height());
         let order = Arc::new(loader.order(epoch));
-        let indices: Vec<i64> = order.iter().map(|&sample| sample as i64).collect();
-        let planning = Planning {
-            recipe: recipe.clone(),
-            planner: renderer.planner(),
-            width: packed.width(),
-            height: packed.height(),
-            order: Arc::clone(&order),
-            batch_size: loader.batch_size,
-            share: loader.share,
-            seed: loader.seed,
-            epoch,
-        };
+        let ranges: Vec<Range<usize>> = (first_batch..loader.own_batches()).map(|n| loader.own_range(n)).collect();
+        let (recipe, planner, seed) = (recipe.clone(), renderer.planner(), loader.seed);
         let (sender, plans) = bounded(PREFETCH);
-        let batches = first_batch..loader.share.batches(loader.batches());
-        std::thread::Builder::new()
-            .name("loader-plan".into())
-            .spawn(move || planning.run(batches, &sender))
-            .expect("the system grants a thread");
+        let order_here = Arc::clone(&order);
+        let drawn = move |sample: usize, view: u32| {
+            let mut stream = Stream::new(seed, Purpose::View, epoch, sample as u64, view);
+            draw(&recipe, &mut stream, width, height)
+        };
+        let plan = move || {
+            for range in ranges {
+                let samples = &order_here[range.clone()];
+                let views = (0..2).flat_map(|view| samples.iter().map(move |&sample| (sample, view)));
+                let views: Vec<ViewParameters> = views.map(|(sample, view)| drawn(sample, view)).collect();
+                if sender.send((range, planner.views(&views, width, height))).is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("loader-plan".into()).spawn(plan).expect("the system grants a thread");
+        let indices: Vec<i64> = order.iter().map(|&sample| sample as i64).collect();
         let order_there = upload(&Tensor::from_slice(&indices), renderer.device());
         ResidentBatches { renderer: Rc::clone(renderer), resident: Rc::clone(resident), order, order_there, plans }
     }
@@ -83,29 +67,9 @@ impl ResidentBatches {
         if !more {
             return Ok(None);
         }
-        let Planned { range, plan } = self.plans.recv().map_err(|_| anyhow!("the loader's thread has died"))?;
+        let (range, plan) = self.plans.recv().map_err(|_| anyhow!("the loader's thread has died"))?;
         let rows = self.order_there.narrow(0, range.start as i64, range.len() as i64).repeat([2]);
         let images = self.renderer.views(&self.resident.images, &rows, &plan);
         Ok(Some((images, self.order[range].to_vec())))
-    }
-}
-
-impl Planning {
-    fn run(&self, batches: Range<usize>, plans: &Sender<Planned>) {
-        for batch in batches {
-            let range = self.share.of(batch, self.batch_size, self.order.len());
-            let views: Vec<ViewParameters> = (0..2)
-                .flat_map(|view| self.order[range.clone()].iter().map(move |&sample| self.draw(sample, view)))
-                .collect();
-            let plan = self.planner.views(&views, self.width, self.height);
-            if plans.send(Planned { range, plan }).is_err() {
-                return;
-            }
-        }
-    }
-
-    fn draw(&self, sample: usize, view: u32) -> ViewParameters {
-        let mut stream = Stream::new(self.seed, Purpose::View, self.epoch, sample as u64, view);
-        draw(&self.recipe, &mut stream, self.width, self.height)
     }
 }

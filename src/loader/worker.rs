@@ -7,23 +7,15 @@ use crate::pixels::RgbImage;
 use crate::rng::{Purpose, Stream};
 use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::{Receiver, Sender};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
-/// Samples `first..last` of the epoch's order: part `part` of batch `batch`.
+/// Samples of the epoch's order, and who waits for them.
 pub struct Task {
-    pub batch: usize,
-    pub part: usize,
-    pub first: usize,
-    pub last: usize,
-}
-
-/// What became of a task.
-pub struct Piece {
-    pub batch: usize,
-    pub part: usize,
-    pub rendered: Result<Rendered>,
+    pub samples: Range<usize>,
+    pub reply: Sender<Result<Rendered>>,
 }
 
 /// The samples of a task, each list by view.
@@ -47,16 +39,16 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Renders tasks until there are no more, or nobody takes the pieces.
-    pub fn run(&self, tasks: &Receiver<Task>, pieces: &Sender<Piece>) {
+    /// Renders tasks until there are no more, or nobody waits for one.
+    pub fn run(&self, tasks: &Receiver<Task>) {
         let mut renderer = Renderer::new();
         let mut scratch = RgbImage::default();
-        for Task { batch, part, first, last } in tasks {
-            // A panic here would leave the trainer waiting for this piece for ever.
-            let attempt = AssertUnwindSafe(|| self.render(&mut renderer, &mut scratch, &self.order[first..last]));
+        for Task { samples, reply } in tasks {
+            // The thread outlives a panic: the other tasks are for it too.
+            let attempt = AssertUnwindSafe(|| self.render(&mut renderer, &mut scratch, &self.order[samples]));
             let rendered =
                 catch_unwind(attempt).unwrap_or_else(|_| Err(anyhow!("a loader thread panicked (see above)")));
-            if pieces.send(Piece { batch, part, rendered }).is_err() {
+            if reply.send(rendered).is_err() {
                 return;
             }
         }

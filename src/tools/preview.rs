@@ -1,7 +1,7 @@
 //! `flatnce preview`: originals and their two views, exactly those that a
 //! training run with the same flags sees first.
 
-use crate::augment::draw;
+use crate::augment::{OPS, draw};
 use crate::checkpoint::{Notes, write_safetensors};
 use crate::config::{DataOnDevice, Engine, Preview};
 use crate::data::{Part, Split};
@@ -120,15 +120,8 @@ fn fitted(picture: RgbRef, side_px: usize) -> RgbImage {
 
 /// What was drawn for each view, a row each.
 fn parameters(preview: &Preview, split: &Split, samples: &[usize]) -> Result<Table> {
-    let mut table = Table::new([
-        "image",
-        "view",
-        "crop: left, top, width x height",
-        "flip",
-        "jitter b, c, s, hue",
-        "grey",
-        "blur sigma",
-    ]);
+    let fixed = ["image", "view", "crop: left, top, width x height", "flip", "jitter b, c, s, hue"];
+    let mut table = Table::new(fixed.into_iter().chain(OPS.map(|op| op.name)));
     let mut scratch = RgbImage::default();
     let yes = |set: bool| if set { "yes" } else { "" }.to_owned();
     for &sample in samples {
@@ -141,15 +134,18 @@ fn parameters(preview: &Preview, split: &Split, samples: &[usize]) -> Result<Tab
             let jitter = drawn.jitter.map_or(String::new(), |j| {
                 [j.brightness, j.contrast, j.saturation, j.hue].map(|factor| short(f64::from(factor))).join(", ")
             });
-            table.row([
+            let fixed = [
                 sample.to_string(),
                 (view + 1).to_string(),
                 format!("{}, {}, {} x {}", crop.left, crop.top, crop.width, crop.height),
                 yes(drawn.flip),
                 jitter,
-                yes(drawn.grayscale),
-                drawn.blur_sigma.map_or(String::new(), |sigma| short(f64::from(sigma))),
-            ]);
+            ];
+            let ops = OPS.iter().zip(drawn.ops).map(|(op, number)| match number {
+                Some(number) if (op.most_numbers)(1) > 0 => short(f64::from(number)),
+                number => yes(number.is_some()),
+            });
+            table.row(fixed.into_iter().chain(ops));
         }
     }
     Ok(table)

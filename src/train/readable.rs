@@ -5,7 +5,7 @@
 //! those of a data set without these files.
 
 use crate::config::{BadImages, DataConfig};
-use crate::data::{self, BadImage, Images, Part, Split, grouped};
+use crate::data::{self, BadImage, Part, Split, grouped};
 use crate::durable;
 use crate::pixels::RgbImage;
 use crate::report::{Console, Progress};
@@ -36,8 +36,7 @@ pub fn load(config: &DataConfig, part: Part, console: &Console) -> Result<Readab
     let waiting = console.waiting(&format!("reading {}", config.dataset));
     let split = data::load(config, part)?;
     drop(waiting);
-    let files = matches!(split.images, Images::Files(_));
-    if config.bad_images == BadImages::Fail || !files {
+    if config.bad_images == BadImages::Fail || split.packed().is_some() {
         return Ok(Readable { split, left_out: Vec::new() });
     }
     let bar = Mutex::new(console.progress(&format!("checking {}", split.name), split.len() as u64, "images"));
@@ -87,11 +86,7 @@ fn broken(split: &Split, bar: &Mutex<Progress>) -> Vec<(usize, BadImage)> {
             let mut scratch = RgbImage::default();
             let range = start..(start + PIECE).min(split.len());
             let count = range.len() as u64;
-            let found = range.filter_map(|index| {
-                let error = split.image(index, &mut scratch).err()?;
-                // Decoding has no other error.
-                Some((index, error.downcast::<BadImage>().ok()?))
-            });
+            let found = range.filter_map(|index| Some((index, split.images.image(index, &mut scratch).err()?)));
             let found = found.collect();
             bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).advance(count);
             found

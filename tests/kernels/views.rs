@@ -1,7 +1,7 @@
 //! Whole views: the bits of the CPU engine, blur included.
 
 use super::emulation::{Emulation, Gpu};
-use flatnce::augment::{CropBox, Jitter, JitterOp, Renderer, TensorRenderer, ViewParameters, draw};
+use flatnce::augment::{BLUR, CropBox, Jitter, JitterOp, Renderer, TensorRenderer, ViewParameters, draw};
 use flatnce::config::{Augmentation, DatasetName};
 use flatnce::pixels::RgbRef;
 use flatnce::rng::{Purpose, Stream};
@@ -93,7 +93,7 @@ pub fn everything() -> Tensor {
     let order = [JitterOp::Saturation, JitterOp::Contrast, JitterOp::Hue, JitterOp::Brightness];
     let jitter = Some(Jitter { order, brightness: 1.2, contrast: 0.6, saturation: 1.4, hue: 0.1 });
     let crop = CropBox { top: 1, left: 2, height: 17, width: 20 };
-    let view = ViewParameters { crop, flip: true, jitter, grayscale: false, blur_sigma: Some(1.3) };
+    let view = ViewParameters { flip: true, jitter, ..ViewParameters::crop_only(crop) }.with(&BLUR, Some(1.3));
     pictures.by_kernel(&[view], 5, 18)
 }
 
@@ -109,7 +109,7 @@ pub fn several_a_block() -> Tensor {
 #[test]
 fn random_views_have_the_bits_of_the_cpu_engine() {
     for &dataset in DatasetName::ALL {
-        let size = flatnce::data::native_size_px(dataset).min(96);
+        let size = flatnce::data::protocol(dataset).size_px.min(96);
         let count = if size <= 32 { 400 } else { 60 };
         let pictures = Pictures::new(24, size as usize, size as usize);
         let _emulation = Emulation::start();

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 
 /// Constants on the device: numbers on the host would be turned into reciprocals, or be sent each time.
 #[derive(Debug)]
-pub(super) struct Colors {
+pub struct Colors {
     /// ITU-R 601 weights of red, green and blue in units of 1, and 1/2 for rounding. All are multiples of 2^-16 and every
     /// sum is below 2^8, so float32 holds them exactly.
     luma: [Tensor; 3],
@@ -30,7 +30,7 @@ impl Colors {
     }
 
     /// Grey levels `[v, S, 1, S]`.
-    fn grey(&self, levels: &Tensor) -> Tensor {
+    pub fn grey(&self, levels: &Tensor) -> Tensor {
         let [red, green, blue] = [0, 1, 2].map(|channel| levels.narrow(2, channel, 1));
         let sum = self.half.addcmul(&red, &self.luma[0]);
         sum.shallow_clone().addcmul_(&green, &self.luma[1]).addcmul_(&blue, &self.luma[2]).floor_()
@@ -75,16 +75,5 @@ impl Colors {
         for (number, &count) in chunk.after.iter().enumerate() {
             round(levels, ROUNDS + number, chunk.jittered - count, count);
         }
-    }
-
-    /// Replaces the chunk's grey views by their grey levels.
-    pub fn grayscale(&self, levels: &mut Tensor, chunk: &Chunk, numbers: &Numbers) {
-        if chunk.gray.len == 0 {
-            return;
-        }
-        let list = numbers.integers(chunk.gray);
-        let chosen = levels.index_select(0, &list);
-        let grey = self.grey(&chosen).expand_as(&chosen);
-        let _ = levels.index_copy_(0, &list, &grey);
     }
 }

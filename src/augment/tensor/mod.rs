@@ -33,6 +33,7 @@ pub use plan::Plan;
 pub use planner::Planner;
 pub use resize::Products;
 
+use super::OPS;
 use crate::native::cuda::kernels;
 use blur::Blur;
 use color::Colors;
@@ -54,9 +55,9 @@ pub struct TensorRenderer {
     blur_kernel_px: usize,
     chunk_bytes: usize,
     products: Products,
-    colors: Colors,
+    pub(super) colors: Colors,
     hue: Hue,
-    blur: Blur,
+    pub(super) blur: Blur,
 }
 
 impl TensorRenderer {
@@ -161,8 +162,14 @@ impl TensorRenderer {
             let places = numbers.integers(chunk.places);
             let mut levels = levels(chunk, &places);
             self.colors.jitter(&mut levels, chunk, numbers, &self.hue);
-            self.colors.grayscale(&mut levels, chunk, numbers);
-            self.blur.apply(&mut levels, chunk, numbers);
+            for (op, listed) in OPS.iter().zip(&chunk.ops).filter(|(_, listed)| listed.views.len > 0) {
+                let list = numbers.integers(listed.views);
+                let chosen = levels.index_select(0, &list); // [n, S, 3, S]
+                // Without numbers there are no rows to tell apart.
+                let width = (op.most_numbers)(self.blur_kernel_px).max(1);
+                let changed = (op.tensor)(self, &chosen, &numbers.table(listed.numbers, width).to_kind(Kind::Float));
+                let _ = levels.index_copy_(0, &list, &changed.expand_as(&chosen));
+            }
             let interleaved = levels.permute([0, 1, 3, 2]).to_kind(Kind::Uint8); // [v, S, S, 3]
             let _ = out.shallow_clone().index_copy_(0, &places, &interleaved);
         }

@@ -1,65 +1,47 @@
 //! Views described for the kernel that renders each of them whole (`native::cuda::kernels`): a row of 32-bit words a view.
 
-use crate::augment::blur;
 use crate::augment::filter::Span;
 use crate::augment::recipe::{JitterOp, ViewParameters};
-use crate::augment::{hue, resample};
+use crate::augment::{OPS, hue, resample};
 use crate::native::cuda::kernels::VIEW_WORDS;
 
-/// Words a view, for a blur of `kernel_px` pixels: those of `view_layout.h`, then the kernel's centre and one side.
+/// Words before those of the operations.
+const HEAD: usize = 6;
+/// Words of an operation: its code, where its numbers begin, and how many there are.
+const STEP: usize = 3;
+// Each of `view_layout.h`'s operations has its place.
+const _: () = assert!(HEAD + STEP * (4 + OPS.len()) <= VIEW_WORDS);
+
+/// Words a view, for a blur of `kernel_px` pixels: those of `view_layout.h`, then the operations' numbers.
 pub(super) fn words(kernel_px: usize) -> usize {
-    VIEW_WORDS + kernel_px / 2 + 1
+    VIEW_WORDS + 4 + OPS.iter().map(|op| (op.most_numbers)(kernel_px)).sum::<usize>()
 }
 
 /// Rows of [`words`] for views of `size_px` pixels a side.
 pub(super) fn describe(views: &[ViewParameters], size_px: usize, kernel_px: usize) -> Vec<i32> {
-    let mut all = Vec::with_capacity(views.len() * words(kernel_px));
-    for view in views {
-        let end = all.len() + words(kernel_px);
-        all.extend(head(view, size_px));
-        let weights = view.blur_sigma.map(|sigma| blur::half_kernel(kernel_px / 2, sigma)).unwrap_or_default();
-        all.push(weights.len() as i32);
-        all.extend(weights.into_iter().map(bits));
-        all.resize(end, 0);
+    let mut all = vec![0; views.len() * words(kernel_px)];
+    for (view, row) in views.iter().zip(all.chunks_exact_mut(words(kernel_px))) {
+        let crop = view.crop;
+        let (columns, rows) = (Span::whole(crop.width, size_px), Span::whole(crop.height, size_px));
+        let corner = [crop.top, crop.left, crop.height, crop.width].map(|length| length as i32);
+        row[..4].copy_from_slice(&corner);
+        row[4..HEAD].copy_from_slice(&[view.flip.into(), resample::vertical_first(columns, rows).into()]);
+        let (mut step, mut end) = (HEAD, VIEW_WORDS);
+        let mut push = |code: i32, numbers: &[f32]| {
+            row[step..][..STEP].copy_from_slice(&[code, end as i32, numbers.len() as i32]);
+            for (word, number) in row[end..].iter_mut().zip(numbers) {
+                *word = number.to_bits() as i32;
+            }
+            (step, end) = (step + STEP, end + numbers.len());
+        };
+        for (op, factor) in view.jitter.iter().flat_map(|jitter| jitter.steps()) {
+            push(op as i32, &[if op == JitterOp::Hue { hue::steps(factor).into() } else { factor }]);
+        }
+        for (op, number) in OPS.iter().zip(view.ops) {
+            if let Some(number) = number {
+                push(op.code, &(op.numbers)(number, kernel_px));
+            }
+        }
     }
     all
-}
-
-/// The words before the blur's.
-fn head(view: &ViewParameters, size_px: usize) -> [i32; VIEW_WORDS - 1] {
-    let crop = view.crop;
-    let (columns, rows) = (Span::whole(crop.width, size_px), Span::whole(crop.height, size_px));
-    let order = view.jitter.map_or([0; 4], |jitter| jitter.order.map(operation));
-    let factor = |of: fn(&crate::augment::Jitter) -> f32| view.jitter.as_ref().map_or(0, |jitter| bits(of(jitter)));
-    [
-        crop.top as i32,
-        crop.left as i32,
-        crop.height as i32,
-        crop.width as i32,
-        view.flip.into(),
-        resample::vertical_first(columns, rows).into(),
-        order[0],
-        order[1],
-        order[2],
-        order[3],
-        factor(|jitter| jitter.brightness),
-        factor(|jitter| jitter.contrast),
-        factor(|jitter| jitter.saturation),
-        view.jitter.map_or(0, |jitter| hue::steps(jitter.hue).into()),
-        view.grayscale.into(),
-    ]
-}
-
-/// A colour operation's number in `VIEW_ORDER`.
-fn operation(op: JitterOp) -> i32 {
-    match op {
-        JitterOp::Brightness => 1,
-        JitterOp::Contrast => 2,
-        JitterOp::Saturation => 3,
-        JitterOp::Hue => 4,
-    }
-}
-
-fn bits(number: f32) -> i32 {
-    number.to_bits() as i32
 }

@@ -4,10 +4,9 @@
 //! colour operations, latest first, views without jitter at the end.
 
 use super::packed;
-use crate::augment::blur;
 use crate::augment::filter::Span;
 use crate::augment::recipe::{Jitter, JitterOp, ViewParameters};
-use crate::augment::{hue, resample};
+use crate::augment::{OPS, Op, hue, resample};
 
 /// Numbers an axis: see `weights`.
 pub(super) const AXIS: usize = 8;
@@ -45,10 +44,17 @@ pub(super) struct Chunk {
     pub before: [usize; ROUNDS],
     /// Round k after the hue is for the last `after[k]` of the jittered views.
     pub after: [usize; ROUNDS],
-    pub gray: Section,
-    pub blurred: Section,
-    /// `[blurred, kernel / 2 + 1]`: centre and one side of each kernel.
-    pub kernels: Section,
+    /// For each of `OPS`.
+    pub ops: Vec<Listed>,
+}
+
+/// The views of a chunk that have an operation.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// `[n]`
+    pub views: Section,
+    /// `[n, Op::most_numbers]`
+    pub numbers: Section,
 }
 
 /// What a device is told of a batch of views.
@@ -120,6 +126,16 @@ impl Plan {
         self.section(chosen.map(|(place, _)| place as f64))
     }
 
+    /// Which of `views` have operation `op`, number `place`, and what the device is told of each.
+    fn listed(&mut self, views: &[&ViewParameters], place: usize, op: &Op, kernel_px: usize) -> Listed {
+        let numbers = views.iter().filter_map(|view| view.ops[place]).flat_map(|number| {
+            let mut numbers = (op.numbers)(number, kernel_px);
+            numbers.resize((op.most_numbers)(kernel_px), 0.0);
+            numbers.into_iter().map(f64::from)
+        });
+        Listed { views: self.list(views, |view| view.ops[place].is_some()), numbers: self.section(numbers) }
+    }
+
     fn chunk(
         &mut self,
         places: &[usize],
@@ -137,8 +153,6 @@ impl Plan {
         let rows = views.iter().map(|view| axis(view.crop.top, spans(view).1, false));
         let axes: Vec<[f64; AXIS]> = if resizes { columns.chain(rows).collect() } else { Vec::new() };
         let jitters: Vec<Jitter> = views.iter().map_while(|view| view.jitter).collect();
-        let sigmas: Vec<f32> = views.iter().filter_map(|view| view.blur_sigma).collect();
-        let radius = kernel_px / 2;
         Chunk {
             views: views.len(),
             taps: axes.iter().map(|axis| axis[7] as usize).max().unwrap_or(0),
@@ -150,13 +164,7 @@ impl Plan {
             before: [0, 1, 2].map(|round| jitters.iter().filter(|jitter| hue_place(jitter) > round).count()),
             after: [0, 1, 2].map(|round| jitters.iter().filter(|jitter| ROUNDS - hue_place(jitter) > round).count()),
             colors: self.section(jitters.iter().flat_map(colors)),
-            gray: self.list(views, |view| view.grayscale),
-            blurred: self.list(views, |view| view.blur_sigma.is_some()),
-            kernels: self.section(sigmas.iter().flat_map(|&sigma| {
-                let mut kernel = blur::half_kernel(radius, sigma);
-                kernel.resize(radius + 1, 0.0);
-                kernel.into_iter().map(f64::from)
-            })),
+            ops: OPS.iter().enumerate().map(|(place, op)| self.listed(views, place, op, kernel_px)).collect(),
         }
     }
 }
@@ -180,13 +188,13 @@ fn axis(offset: usize, span: Span, mirrored: bool) -> [f64; AXIS] {
 fn colors(jitter: &Jitter) -> [f64; COLORS] {
     let mut numbers = [0.0; COLORS];
     let hue_place = hue_place(jitter);
-    for (place, op) in jitter.order.iter().enumerate() {
+    for (place, (op, factor)) in jitter.steps().into_iter().enumerate() {
         let round = if place < hue_place { place } else { ROUNDS + place.saturating_sub(hue_place + 1) };
         let of = match op {
             JitterOp::Hue => continue,
-            JitterOp::Brightness => [jitter.brightness, 0.0, 0.0],
-            JitterOp::Contrast => [jitter.contrast, 1.0, 0.0],
-            JitterOp::Saturation => [jitter.saturation, 0.0, 1.0],
+            JitterOp::Brightness => [factor, 0.0, 0.0],
+            JitterOp::Contrast => [factor, 1.0, 0.0],
+            JitterOp::Saturation => [factor, 0.0, 1.0],
         };
         numbers[round * ROUND..][..ROUND].copy_from_slice(&of.map(f64::from));
     }

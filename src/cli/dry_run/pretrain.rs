@@ -3,7 +3,7 @@
 use super::{Facts, memory_line, optimizer_line, parameters, schedule_line};
 use crate::cli::Resolved;
 use crate::config::{Augmentation, DataOnDevice, Engine, HeadMode, LearningRateScaling, Objective, Pretrain, Start};
-use crate::data::{Images, Part, grouped};
+use crate::data::{Part, grouped};
 use crate::loader::packed;
 use crate::model::{Encoder, HeadKind, feature_dim, footprint};
 use crate::optim::scaled_lr;
@@ -34,7 +34,7 @@ pub fn tell(facts: &mut Facts, resolved: &Resolved, run: &Pretrain) {
     }
     facts.say("views", views_line(&run.augmentation));
     let streams = resolved.config.data_on_device == DataOnDevice::No
-        || split.as_ref().is_some_and(|split| matches!(split.images, Images::Files(_)));
+        || split.as_ref().is_some_and(|split| split.packed().is_none());
     let renderer = match run.engine {
         Engine::Cpu => "rendered by CPU threads",
         Engine::Tensor if streams => "cropped and resized by CPU threads, coloured on the training device",

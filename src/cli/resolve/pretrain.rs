@@ -6,7 +6,7 @@ use crate::config::{
     Augmentation, CheckpointPolicy, DataConfig, DatasetName, Engine, HeadConfig, KnnConfig, ModelConfig, Normalisation,
     Numerics, OnlineKnn, OptimizerConfig, Precision, Pretrain, ScheduleConfig, ScheduleName, Stem,
 };
-use crate::data::{is_packed, native_size_px};
+use crate::data::protocol;
 use crate::optim::scaled_lr;
 use anyhow::{Result, bail};
 use tch::Device;
@@ -77,7 +77,7 @@ fn checkpoints(flags: &ResultsArgs) -> CheckpointPolicy {
 }
 
 pub fn data_config(flags: &DataArgs, dataset: DatasetName) -> DataConfig {
-    let image_size_px = flags.image_size.unwrap_or_else(|| native_size_px(dataset));
+    let image_size_px = flags.image_size.unwrap_or_else(|| protocol(dataset).size_px);
     DataConfig {
         dataset,
         root: flags.data.clone(),
@@ -104,7 +104,7 @@ pub fn model(args: &Args, data: &DataConfig) -> ModelConfig {
 /// What was asked for; else the tensor engine where the recipe brings it along, and on a GPU with a data set that can lie
 /// in its memory: worker threads would not keep up with it.
 pub fn engine(flags: &AugmentationArgs, dataset: DatasetName, device: Device) -> Engine {
-    let usual = flags.faster_version || (device != Device::Cpu && is_packed(dataset));
+    let usual = flags.faster_version || (device != Device::Cpu && protocol(dataset).packed);
     flags.engine.unwrap_or(if usual { Engine::Tensor } else { Engine::Cpu })
 }
 

@@ -87,19 +87,18 @@ pub fn better(chosen: Option<Chosen>, held_out: Accuracy, test: Accuracy, epoch:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Images, Packed};
+    use crate::data::Packed;
 
     fn split(labels: &[i64], classes: usize) -> Split {
         let pixels = (0..labels.len()).flat_map(|image| [image as u8; 3]).collect();
         let names = (0..classes).map(|class| class.to_string()).collect();
-        let images = Images::Packed(Packed::new(pixels, 1, 1));
+        let images = Arc::new(Packed::new(pixels, 1, 1));
         Split { images, labels: Some(labels.to_vec()), classes: names, name: "some".into() }
     }
 
     /// The pixels of a split of [`split`] say which images it holds.
     fn images(split: &Split) -> Vec<u8> {
-        let Images::Packed(packed) = &split.images else { unreachable!("they are packed") };
-        packed.pixels().iter().copied().step_by(3).collect()
+        split.packed().unwrap().pixels().iter().copied().step_by(3).collect()
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 use crate::augment::EvalTransform;
 use crate::checkpoint::{from_tensor, to_tensor};
-use crate::data::{Images, Split};
+use crate::data::Split;
 use crate::durable;
 use crate::model::HEAD_PREFIX;
 use crate::report::EvalLog;
@@ -21,7 +21,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 use tch::{Device, Kind};
 
 /// Of all features together, on disk.
@@ -65,21 +65,7 @@ impl FeatureCache {
         for label in split.labels.iter().flatten() {
             hash.update(label.to_le_bytes());
         }
-        match &split.images {
-            Images::Packed(packed) => {
-                hash.update(format!("{}x{}", packed.width(), packed.height()));
-                hash.update(packed.pixels());
-            }
-            Images::Files(files) => {
-                for index in 0..files.len() {
-                    let path = files.path(index);
-                    let about = std::fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
-                    let changed = about.modified().unwrap_or(UNIX_EPOCH).duration_since(UNIX_EPOCH).unwrap_or_default();
-                    hash.update(files.relative(index).as_os_str().as_encoded_bytes());
-                    hash.update(format!("\0{} {}", about.len(), changed.as_nanos()));
-                }
-            }
-        }
+        split.images.fingerprint(&mut |bytes| hash.update(bytes))?;
         let name: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         Ok(self.directory.join(format!("{name}.features")))
     }
@@ -263,7 +249,7 @@ mod tests {
         let paths: Vec<PathBuf> = (0..4).map(|n| place.path().join(format!("{n}.features"))).collect();
         for (age, path) in paths.iter().enumerate() {
             std::fs::write(path, [0u8; 100]).unwrap();
-            let time = UNIX_EPOCH + std::time::Duration::from_secs(1000 * age as u64);
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 * age as u64);
             std::fs::File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
         }
         std::fs::write(place.path().join("other.txt"), [0u8; 1000]).unwrap();

@@ -5,7 +5,7 @@ use super::feature_cache::FeatureCache;
 use super::outcome::{Outcome, Protocol};
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, Best, Chosen, EvaluationCheckpoint};
-use crate::config::{Config, DatasetName, EncoderSource, Evaluate, Objective, OptimizerName, TransferMode};
+use crate::config::{Config, EncoderSource, Evaluate, Objective, OptimizerName, TransferMode};
 use crate::data::{self, BadImage, Part, Split};
 use crate::model::HeadKind;
 use crate::report::{Console, EvalLog};
@@ -51,10 +51,8 @@ impl Images {
             );
         }
         if run.label_ratio < 1.0 {
-            // Only ImageNet has published lists.
-            let listed =
-                (run.data.dataset == DatasetName::Imagenet).then(|| data::list_for(&run.data.root, run.label_ratio));
-            train = data::semi_subset(&train, run.label_ratio, run.seed, listed.flatten().as_deref())?;
+            let listed = data::list_for(run.data.dataset, &run.data.root, run.label_ratio);
+            train = data::semi_subset(&train, run.label_ratio, run.seed, listed.as_deref())?;
         }
         Ok(Images { train: Arc::new(train), test: Arc::new(test), left_out: Arc::new(left_out) })
     }

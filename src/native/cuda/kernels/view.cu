@@ -2,41 +2,6 @@
 // image, with everything between in shared memory where that suffices. Every operation is that of resample.rs, filter.rs,
 // color.rs, hue.rs and blur.rs, in their order and precision.
 
-// Index of the pixel that stands at `index` when the edges of 0..side are mirrors.
-DEVICE int mirrored(int index, int side) {
-  if (index >= 0 && index < side) return index;
-  if (side == 1) return 0;
-  const int period = 2 * (side - 1);
-  const int place = (index % period + period) % period;
-  return place < period - place ? place : period - place;
-}
-
-// The kernel over what `level` gives at an offset, in the CPU engine's order.
-template <class Level>
-DEVICE float convolved(const View& view, Level level) {
-  float sum = view.number(VIEW_WORDS) * level(0);
-  for (int offset = 1; offset < view.words[VIEW_BLUR]; ++offset) {
-    sum += view.number(VIEW_WORDS + offset) * (level(-offset) + level(offset));
-  }
-  return sum;
-}
-
-DEVICE void blur(const View& view, unsigned char* plane) {
-  const int side = view.side, area = side * side;
-  for (int at = static_cast<int>(threadIdx.x); at < area; at += static_cast<int>(blockDim.x)) {
-    const int y = at / side, x = at % side;
-    const unsigned char* row = plane + y * side;
-    view.blurred[at] = convolved(view, [&](int offset) { return static_cast<float>(row[mirrored(x + offset, side)]); });
-  }
-  SYNCHRONISE();
-  for (int at = static_cast<int>(threadIdx.x); at < area; at += static_cast<int>(blockDim.x)) {
-    const int y = at / side, x = at % side;
-    const float level = convolved(view, [&](int offset) { return view.blurred[mirrored(y + offset, side) * side + x]; });
-    // At 1.5 * 2^23 float32 holds integers only, so the addition rounds, half to even.
-    plane[at] = truncated((level + 12582912.0f) - 12582912.0f);
-  }
-}
-
 // Views [V, side, side, 3] of images [N, height, width, 3]: view v of image `rows[v]`. Without `rows` the images are the
 // views, cropped and resized already. `stride` words describe each view. The working memory is that of the block, or
 // `memory`, a part for each block.
@@ -78,14 +43,7 @@ KERNEL(render_views, VIEW_MOST_THREADS, 1,
         view.planes[channel * area + at] = level;
       }
     }
-    change_colors(view);
-    const int planes = view.words[VIEW_GRAYSCALE] ? 1 : 3;  // Grey: one stands for all.
-    if (view.words[VIEW_BLUR]) {
-      for (int plane = 0; plane < planes; ++plane) {
-        SYNCHRONISE();
-        blur(view, view.planes + plane * area);
-      }
-    }
+    const int planes = change_colors(view);
     SYNCHRONISE();
     unsigned char* made = out + static_cast<long long>(number) * 3 * area;
     for (int at = thread; at < 3 * area; at += threads) {

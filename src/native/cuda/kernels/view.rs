@@ -5,8 +5,8 @@ use std::ffi::c_char;
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
-/// 32-bit words that describe a view, before the weights of its blur (`view_layout.h`).
-pub const WORDS: usize = 16;
+/// 32-bit words that describe a view, before the numbers of its operations (`view_layout.h`).
+pub const WORDS: usize = 30;
 
 unsafe extern "C" {
     #[cfg(test)]

@@ -1,4 +1,13 @@
-// Brightness, contrast, saturation, hue and greyscale with the bits of color.rs and hue.rs, by the threads of a block.
+// Brightness, contrast, saturation, hue, greyscale and blur with the bits of color.rs, hue.rs and blur.rs, by the threads
+// of a block.
+
+// The numbers of an operation.
+struct Step {
+  const int* words;
+  int count;
+
+  DEVICE float number(int place) const { return __uint_as_float(static_cast<unsigned int>(words[place])); }
+};
 
 struct Pixel {
   unsigned char red, green, blue;
@@ -82,29 +91,85 @@ DEVICE float mean_luma(const View& view) {
   return static_cast<float>(static_cast<int>(mean));
 }
 
-DEVICE void change_colors(const View& view) {
-  for (int place = 0; place < 4; ++place) {
-    const int operation = view.words[VIEW_ORDER + place];
-    if (operation == 1) {
-      const float factor = view.number(VIEW_BRIGHTNESS);
-      auto one = [&](unsigned char level) { return truncated(static_cast<float>(level) * factor); };
-      pixels(view, [&](const Pixel& p) { return Pixel{one(p.red), one(p.green), one(p.blue)}; });
-    } else if (operation == 2) {
-      const float mean = mean_luma(view), factor = view.number(VIEW_CONTRAST);
-      auto one = [&](unsigned char level) { return blended(mean, level, factor); };
-      pixels(view, [&](const Pixel& p) { return Pixel{one(p.red), one(p.green), one(p.blue)}; });
-    } else if (operation == 3) {
-      const float factor = view.number(VIEW_SATURATION);
-      pixels(view, [&](const Pixel& p) {
-        const float grey = static_cast<float>(luma(p));
-        return Pixel{blended(grey, p.red, factor), blended(grey, p.green, factor), blended(grey, p.blue, factor)};
-      });
-    } else if (operation == 4) {
-      const int steps = view.words[VIEW_HUE];
-      pixels(view, [&](const Pixel& p) { return turned(p, steps); });
+// Index of the pixel that stands at `index` when the edges of 0..side are mirrors.
+DEVICE int mirrored(int index, int side) {
+  if (index >= 0 && index < side) return index;
+  if (side == 1) return 0;
+  const int period = 2 * (side - 1);
+  const int place = (index % period + period) % period;
+  return place < period - place ? place : period - place;
+}
+
+// The kernel over what `level` gives at an offset, in the CPU engine's order.
+template <class Level>
+DEVICE float convolved(const Step& step, Level level) {
+  float sum = step.number(0) * level(0);
+  for (int offset = 1; offset < step.count; ++offset) {
+    sum += step.number(offset) * (level(-offset) + level(offset));
+  }
+  return sum;
+}
+
+// Blurs a plane; the step's numbers are the centre and one side of the kernel.
+DEVICE void blur(const View& view, const Step& step, unsigned char* plane) {
+  const int side = view.side, area = side * side;
+  for (int at = static_cast<int>(threadIdx.x); at < area; at += static_cast<int>(blockDim.x)) {
+    const int y = at / side, x = at % side;
+    const unsigned char* row = plane + y * side;
+    view.blurred[at] = convolved(step, [&](int offset) { return static_cast<float>(row[mirrored(x + offset, side)]); });
+  }
+  SYNCHRONISE();
+  for (int at = static_cast<int>(threadIdx.x); at < area; at += static_cast<int>(blockDim.x)) {
+    const int y = at / side, x = at % side;
+    const float level = convolved(step, [&](int offset) { return view.blurred[mirrored(y + offset, side) * side + x]; });
+    // At 1.5 * 2^23 float32 holds integers only, so the addition rounds, half to even.
+    plane[at] = truncated((level + 12582912.0f) - 12582912.0f);
+  }
+}
+
+// All operations of a view, in their order; which has which number is in augment (`JitterOp`, `Op::code`). Gives how many
+// planes hold the view: after greyscale the first stands for all.
+DEVICE int change_colors(const View& view) {
+  int planes = 3;
+  for (int place = VIEW_STEPS; place < VIEW_WORDS && view.words[place]; place += 3) {
+    const Step step = {view.words + view.words[place + 1], view.words[place + 2]};
+    switch (view.words[place]) {
+      case 1: {  // brightness
+        const float factor = step.number(0);
+        auto one = [&](unsigned char level) { return truncated(static_cast<float>(level) * factor); };
+        pixels(view, [&](const Pixel& p) { return Pixel{one(p.red), one(p.green), one(p.blue)}; });
+        break;
+      }
+      case 2: {  // contrast
+        const float mean = mean_luma(view), factor = step.number(0);
+        auto one = [&](unsigned char level) { return blended(mean, level, factor); };
+        pixels(view, [&](const Pixel& p) { return Pixel{one(p.red), one(p.green), one(p.blue)}; });
+        break;
+      }
+      case 3: {  // saturation
+        const float factor = step.number(0);
+        pixels(view, [&](const Pixel& p) {
+          const float grey = static_cast<float>(luma(p));
+          return Pixel{blended(grey, p.red, factor), blended(grey, p.green, factor), blended(grey, p.blue, factor)};
+        });
+        break;
+      }
+      case 4: {  // hue, in 255ths of a turn
+        const int steps = static_cast<int>(step.number(0));
+        pixels(view, [&](const Pixel& p) { return turned(p, steps); });
+        break;
+      }
+      case 5:  // greyscale
+        pixels(view, [&](const Pixel& p) { return Pixel{luma(p), luma(p), luma(p)}; });
+        planes = 1;
+        break;
+      case 6:  // blur
+        for (int plane = 0; plane < planes; ++plane) {
+          SYNCHRONISE();
+          blur(view, step, view.planes + plane * view.side * view.side);
+        }
+        break;
     }
   }
-  if (view.words[VIEW_GRAYSCALE]) {
-    pixels(view, [&](const Pixel& p) { return Pixel{luma(p), luma(p), luma(p)}; });
-  }
+  return planes;
 }

@@ -3,7 +3,7 @@
 #ifndef FLATNCE_VIEW_LAYOUT
 #define FLATNCE_VIEW_LAYOUT
 
-// A view's words; the weights of its blur, float32, follow: the centre and one side. Mirrored in augment/tensor/packed.rs.
+// A view's words; the numbers of its operations, float32, follow. Mirrored in augment/tensor/packed.rs.
 enum ViewWord {
   VIEW_TOP,
   VIEW_LEFT,
@@ -11,18 +11,10 @@ enum ViewWord {
   VIEW_WIDTH,
   VIEW_FLIP,
   VIEW_VERTICAL_FIRST,
-  // Four operations in their order: 0 none, 1 brightness, 2 contrast, 3 saturation, 4 hue.
-  VIEW_ORDER,
-  // float32.
-  VIEW_BRIGHTNESS = VIEW_ORDER + 4,
-  VIEW_CONTRAST,
-  VIEW_SATURATION,
-  // In 255ths of a turn, 0 to 255.
-  VIEW_HUE,
-  VIEW_GRAYSCALE,
-  // Weights of the blur that count; 0 for none.
-  VIEW_BLUR,
-  VIEW_WORDS
+  // Operations in their order, three words each: which (view_color.cuh; 0 after the last), the word where its numbers
+  // begin, and how many there are.
+  VIEW_STEPS,
+  VIEW_WORDS = VIEW_STEPS + 3 * 8
 };
 
 #ifdef DEVICE

@@ -19,8 +19,6 @@ struct View {
   unsigned char* planes;
   float* blurred;
   unsigned long long* sums;
-
-  DEVICE float number(int word) const { return __uint_as_float(static_cast<unsigned int>(words[word])); }
 };
 
 DEVICE unsigned char clipped(int sum) {

@@ -1,0 +1,115 @@
+//! What every kind of images answers: images in memory, in files, and whatever
+//! comes next. Whoever handles a split asks here and knows no kind by name.
+
+use super::decode::BadImage;
+use crate::pixels::{RgbImage, RgbRef};
+use anyhow::Result;
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The images of a split, in an order of their own.
+pub trait Images: Debug + Send + Sync {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// Image `index`, `[H, W, 3]`: as it lies in memory, or decoded into `scratch`. Panics beyond the last one.
+    fn image<'a>(&'a self, index: usize, scratch: &'a mut RgbImage) -> Result<RgbRef<'a>, BadImage>;
+
+    /// The images at `indices`, in that order.
+    fn subset(&self, indices: &[usize]) -> Arc<dyn Images>;
+
+    /// What they are, in the plural: `images of 32x32 pixels`.
+    fn describe(&self) -> String;
+
+    /// Hands everything that tells them from other images to `hash`.
+    ///
+    /// Errors: a file that is not there.
+    fn fingerprint(&self, hash: &mut dyn FnMut(&[u8])) -> Result<()>;
+
+    /// The file of image `index`, relative to the data set's directory, where images have files of their own.
+    fn file_name(&self, _index: usize) -> Option<&Path> {
+        None
+    }
+
+    /// All images as one block of memory, where they are one: it can lie on a device, and none of them is broken.
+    fn packed(&self) -> Option<&Packed> {
+        None
+    }
+}
+
+/// Images of one size in one block of memory, `u8 [N, H, W, 3]`.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    pixels: Vec<u8>,
+    width: usize,
+    height: usize,
+}
+
+impl Packed {
+    /// Takes `[N, height, width, 3]` bytes. Panics if they are no whole number of images.
+    pub fn new(pixels: Vec<u8>, width: usize, height: usize) -> Self {
+        let stride = width * height * 3;
+        assert!(
+            stride > 0 && pixels.len().is_multiple_of(stride),
+            "{} bytes are no {width}x{height} images",
+            pixels.len()
+        );
+        Packed { pixels, width, height }
+    }
+
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// All images, `[N, H, W, 3]`.
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    /// Image `index`, `[H, W, 3]`. Panics beyond the last one.
+    pub fn get(&self, index: usize) -> RgbRef<'_> {
+        let stride = self.stride();
+        RgbRef { width: self.width, height: self.height, pixels: &self.pixels[index * stride..(index + 1) * stride] }
+    }
+
+    fn stride(&self) -> usize {
+        self.width * self.height * 3
+    }
+}
+
+impl Images for Packed {
+    fn count(&self) -> usize {
+        self.pixels.len() / self.stride()
+    }
+
+    fn image<'a>(&'a self, index: usize, _scratch: &'a mut RgbImage) -> Result<RgbRef<'a>, BadImage> {
+        Ok(self.get(index))
+    }
+
+    fn subset(&self, indices: &[usize]) -> Arc<dyn Images> {
+        let mut pixels = Vec::with_capacity(indices.len() * self.stride());
+        for &index in indices {
+            pixels.extend_from_slice(self.get(index).pixels);
+        }
+        Arc::new(Packed { pixels, ..*self })
+    }
+
+    fn describe(&self) -> String {
+        format!("images of {}x{} pixels", self.width, self.height)
+    }
+
+    fn fingerprint(&self, hash: &mut dyn FnMut(&[u8])) -> Result<()> {
+        hash(format!("{}x{}", self.width, self.height).as_bytes());
+        hash(&self.pixels);
+        Ok(())
+    }
+
+    fn packed(&self) -> Option<&Packed> {
+        Some(self)
+    }
+}
