@@ -54,12 +54,20 @@ pub struct Checkpoint {
     /// Upstream's name of the model, such as `res50`.
     pub model_name: Option<String>,
     pub batch_size: Option<u32>,
-    /// Statistics of the steps of the epoch under way, `[steps, columns]` float32: what its report is made of.
-    pub epoch_rows: Option<Tensor>,
+    pub epoch_rows: Option<EpochRows>,
     /// State of a temperature that is steered.
     pub temperature: Option<Vec<f64>>,
     /// State of the gradient scaler of fp16.
     pub scaler: Option<ScalerState>,
+}
+
+/// Statistics of the steps of the epoch under way: what its report is made of.
+#[derive(Debug)]
+pub struct EpochRows {
+    /// Names of the columns; none in the files of older versions.
+    pub columns: Vec<String>,
+    /// `[steps, columns]` float32.
+    pub rows: Tensor,
 }
 
 /// A checkpoint as it goes to disk: a copy of every number, so that training may go on while it is written.
@@ -93,10 +101,10 @@ impl Checkpoint {
         ours.insert("epochs_done", i64::from(self.epochs_done));
         ours.insert("step", i64::try_from(self.step)?);
         ours.insert("batch_in_epoch", i64::try_from(self.batch_in_epoch)?);
-        if let Some(rows) = &self.epoch_rows {
+        if let Some(EpochRows { columns, rows }) = &self.epoch_rows {
+            ours.insert("epoch_columns", Value::List(columns.iter().map(|name| name.as_str().into()).collect()));
             ours.insert("epoch_rows", from_tensor(rows)?);
         }
-
         if let Some(state) = &self.temperature {
             ours.insert("temperature", Value::List(state.iter().copied().map(Value::Float).collect()));
         }
@@ -146,7 +154,10 @@ impl Checkpoint {
             epochs_done = u32::try_from(count("epochs_done")?).context("flatnce.epochs_done is too large")?;
             step = count("step")?;
             batch_in_epoch = count("batch_in_epoch")?;
-            epoch_rows = ours.get("epoch_rows").and_then(Value::as_tensor).map(to_tensor).transpose()?;
+            let names = ours.get("epoch_columns").and_then(Value::as_list).unwrap_or_default();
+            let columns = names.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+            let rows = ours.get("epoch_rows").and_then(Value::as_tensor).map(to_tensor).transpose()?;
+            epoch_rows = rows.map(|rows| EpochRows { columns, rows });
             temperature = ours
                 .get("temperature")
                 .and_then(Value::as_list)

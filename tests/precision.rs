@@ -184,6 +184,7 @@ fn nothing_in_a_step_waits_for_the_device() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files = [
         "src/train/pretrain/recorded.rs",
+        "src/train/pretrain/numbers.rs",
         "src/train/pretrain/statistics.rs",
         "src/train/pretrain/step.rs",
         "src/loss/mod.rs",

@@ -3,11 +3,11 @@
 
 mod support;
 
-use flatnce::report::plots::{Arrangement, Figure, Panel, Series, Stroke, curves, draw, training_figure};
-use flatnce::report::{
-    Console, EpochReport, Histogram, Plan, RunLog, StepRecord, StepReport, Verbosity, encode_png, read_json_lines,
-};
+use flatnce::report::plots::{Arrangement, Figure, Panel, Series, Stroke, curves, draw};
+use flatnce::report::{Console, Histogram, Plan, Record, RunLog, Verbosity, encode_png, read_json_lines};
 use flatnce::run_dir::{self, CheckpointKind, CheckpointName};
+use flatnce::train::pretrain::curves::training_figure;
+use flatnce::train::pretrain::numbers::numbers;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -63,32 +63,17 @@ fn plan(first_epoch: u64, epochs: u64) -> Plan {
     Plan { first_epoch, epochs, steps_per_epoch: STEPS_PER_EPOCH }
 }
 
-fn epoch_report(epoch: u64) -> EpochReport {
-    let mut report = EpochReport {
-        epoch,
-        step: (epoch + 1) * STEPS_PER_EPOCH,
-        loss_infonce: 4.0 / (epoch + 1) as f64,
-        contrastive_top1: 40.0,
-        ness_mean: Some(0.25),
-        mi_ceiling_nats: 127f64.ln(),
-        lr: 1e-3,
-        temperature: 0.1,
-        images_per_second: 1893.0,
-        ..EpochReport::default()
-    };
-    report.extra.insert("entropy".into(), json!(0.5 + epoch as f64));
-    report
+fn epoch_report(epoch: u64) -> Record {
+    let record = Record::new(epoch, (epoch + 1) * STEPS_PER_EPOCH).with("loss_infonce", 4.0 / (epoch + 1) as f64);
+    let record = record.with("contrastive_top1", 40.0).with("contrastive_top5", 0.0).with("ness_mean", 0.25);
+    let record = record.with("mi_ceiling_nats", 127f64.ln()).with("lr", 1e-3).with("temperature", 0.1);
+    record.with("images_per_second", 1893.0).with("entropy", 0.5 + epoch as f64)
 }
 
-fn step_records(epoch: u64) -> Vec<StepRecord> {
-    let record = |step| StepRecord {
-        epoch,
-        step,
-        loss_infonce: step as f64,
-        contrastive_top1: 10.0,
-        ness_mean: 0.5,
-        lr: 0.1,
-        closer: None,
+fn step_records(epoch: u64) -> Vec<Record> {
+    let record = |step| {
+        let record = Record::new(epoch, step).with("loss_infonce", step as f64).with("contrastive_top1", 10.0);
+        record.with("ness_mean", 0.5).with("lr", 0.1)
     };
     (epoch * STEPS_PER_EPOCH + 1..=(epoch + 1) * STEPS_PER_EPOCH).map(record).collect()
 }
@@ -98,7 +83,7 @@ fn pretend(log: &mut RunLog, plan: Plan, until: u64) {
     for epoch in plan.first_epoch..until {
         log.start_epoch(epoch);
         for _ in 0..plan.steps_per_epoch {
-            log.step(64, || StepReport { loss_infonce: 1.0, contrastive_top1: 1.0, ness_mean: 1.0, lr: 1.0 });
+            log.step(64, || Record::new(epoch, 1).with("loss_infonce", 1.0).with("lr", 1.0));
         }
         log.record_steps(&step_records(epoch));
         log.epoch(&epoch_report(epoch));
@@ -109,7 +94,7 @@ fn pretend(log: &mut RunLog, plan: Plan, until: u64) {
 fn a_run_prints_plain_lines_and_keeps_the_same_in_its_log() {
     let directory = tempfile::tempdir().unwrap();
     let (console, out, err) = console(Verbosity::Normal);
-    let mut log = RunLog::create(directory.path(), plan(0, 2), console).unwrap();
+    let mut log = RunLog::create(Some(directory.path()), plan(0, 2), numbers(), console).unwrap();
     pretend(&mut log, plan(0, 2), 2);
     log.warn("the \u{1b}[31mdisk\u{1b}[0m is\nslow");
     log.detail("for the curious");
@@ -149,7 +134,7 @@ fn a_run_prints_plain_lines_and_keeps_the_same_in_its_log() {
 fn quiet_prints_errors_and_the_result_only() {
     let directory = tempfile::tempdir().unwrap();
     let (console, out, err) = console(Verbosity::Quiet);
-    let mut log = RunLog::create(directory.path(), plan(0, 1), console.clone()).unwrap();
+    let mut log = RunLog::create(Some(directory.path()), plan(0, 1), numbers(), console.clone()).unwrap();
     pretend(&mut log, plan(0, 1), 1);
     log.note("note");
     log.warn("warning");
@@ -164,7 +149,7 @@ fn quiet_prints_errors_and_the_result_only() {
 #[test]
 fn without_a_terminal_steps_ask_for_no_numbers() {
     let directory = tempfile::tempdir().unwrap();
-    let mut log = RunLog::create(directory.path(), plan(0, 1), console(Verbosity::Normal).0).unwrap();
+    let mut log = RunLog::create(Some(directory.path()), plan(0, 1), numbers(), console(Verbosity::Normal).0).unwrap();
     log.start_epoch(0);
     for _ in 0..STEPS_PER_EPOCH {
         log.step(64, || panic!("this would wait for the device"));
@@ -174,22 +159,22 @@ fn without_a_terminal_steps_ask_for_no_numbers() {
 #[test]
 fn a_resumed_run_continues_its_files() {
     let directory = tempfile::tempdir().unwrap();
-    let mut log = RunLog::create(directory.path(), plan(0, 4), console(Verbosity::Quiet).0).unwrap();
+    let mut log = RunLog::create(Some(directory.path()), plan(0, 4), numbers(), console(Verbosity::Quiet).0).unwrap();
     pretend(&mut log, plan(0, 4), 3);
     drop(log);
     // A crash tore the last line.
     let metrics = directory.path().join("metrics.jsonl");
     let mut file = std::fs::OpenOptions::new().append(true).open(&metrics).unwrap();
     file.write_all(b"{\"epoch\":3,\"loss_in").unwrap();
-    assert_eq!(read_json_lines::<EpochReport>(&metrics).unwrap().len(), 3);
+    assert_eq!(read_json_lines::<Record>(&metrics).unwrap().len(), 3);
 
     // The newest checkpoint is that of epoch 1: epoch 2 is trained again.
-    let mut log = RunLog::create(directory.path(), plan(2, 4), console(Verbosity::Quiet).0).unwrap();
+    let mut log = RunLog::create(Some(directory.path()), plan(2, 4), numbers(), console(Verbosity::Quiet).0).unwrap();
     pretend(&mut log, plan(2, 4), 4);
     log.finish("");
-    let reports = read_json_lines::<EpochReport>(&metrics).unwrap();
+    let reports = read_json_lines::<Record>(&metrics).unwrap();
     assert_eq!(reports, (0..4).map(epoch_report).collect::<Vec<_>>());
-    let steps = read_json_lines::<StepRecord>(&directory.path().join("steps.jsonl")).unwrap();
+    let steps = read_json_lines::<Record>(&directory.path().join("steps.jsonl")).unwrap();
     assert_eq!(steps, (0..4).flat_map(step_records).collect::<Vec<_>>());
     let log = std::fs::read_to_string(directory.path().join("training.log")).unwrap();
     assert_eq!(log.matches("epoch 3/4").count(), 2, "{log}");
@@ -200,17 +185,18 @@ fn a_resumed_run_continues_its_files() {
 fn numbers_that_are_not_finite_become_null_and_are_named() {
     let directory = tempfile::tempdir().unwrap();
     let (console, _, err) = console(Verbosity::Normal);
-    let mut log = RunLog::create(directory.path(), plan(0, 1), console).unwrap();
-    let report = EpochReport { loss_infonce: f64::NAN, ness_mean: Some(f64::INFINITY), ..epoch_report(0) };
+    let mut log = RunLog::create(Some(directory.path()), plan(0, 1), numbers(), console).unwrap();
+    let report = epoch_report(0).with("loss_infonce", f64::NAN).with("ness_mean", f64::INFINITY);
     log.epoch(&report);
     let path = directory.path().join("metrics.jsonl");
     let line: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     assert_eq!(line["loss_infonce"], Value::Null);
     assert_eq!(line["non_finite"], json!(["loss_infonce", "ness_mean"]));
     assert_eq!(err.text(), "warning: epoch 1: loss_infonce, ness_mean not finite: written as null to metrics.jsonl\n");
-    let back = &read_json_lines::<EpochReport>(&path).unwrap()[0];
-    assert!(back.loss_infonce.is_nan() && back.ness_mean.is_some_and(f64::is_nan) && back.knn_top1.is_none());
-    assert_eq!(back.extra, report.extra);
+    let back = &read_json_lines::<Record>(&path).unwrap()[0];
+    assert!(back.number("loss_infonce").is_nan() && back.get("ness_mean").is_some_and(f64::is_nan));
+    assert!(back.get("knn_top1").is_none());
+    assert_eq!(*back, report);
 }
 
 /// `/dev/full` answers every write with "no space left on device".
@@ -220,13 +206,13 @@ fn a_full_disk_is_warned_about_once_and_the_run_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("/dev/full", directory.path().join("training.log")).unwrap();
     let (console, out, err) = console(Verbosity::Normal);
-    let mut log = RunLog::create(directory.path(), plan(0, 3), console).unwrap();
+    let mut log = RunLog::create(Some(directory.path()), plan(0, 3), numbers(), console).unwrap();
     pretend(&mut log, plan(0, 3), 3);
     log.finish("done");
     assert_eq!(err.text().lines().count(), 1, "{}", err.text());
     assert!(err.text().contains("training.log (No space left on device"), "{}", err.text());
     assert!(out.text().ends_with("done\n"));
-    assert_eq!(read_json_lines::<EpochReport>(&directory.path().join("metrics.jsonl")).unwrap().len(), 3);
+    assert_eq!(read_json_lines::<Record>(&directory.path().join("metrics.jsonl")).unwrap().len(), 3);
 }
 
 fn event_files(directory: &Path) -> Vec<PathBuf> {
@@ -242,10 +228,10 @@ fn event_files(directory: &Path) -> Vec<PathBuf> {
 #[test]
 fn tensorboard_reads_what_was_written() {
     let directory = tempfile::tempdir().unwrap();
-    let mut log = RunLog::create(directory.path(), plan(0, 4), console(Verbosity::Quiet).0).unwrap();
+    let mut log = RunLog::create(Some(directory.path()), plan(0, 4), numbers(), console(Verbosity::Quiet).0).unwrap();
     let mut histogram = Histogram::new(-1.0, 1.0, 4);
     histogram.extend([-0.9, 0.1, 0.2, 0.9]);
-    let picture = draw(&training_figure("run", &[epoch_report(0)], &[])).unwrap();
+    let picture = draw(&training_figure("run", &[epoch_report(0)], &[]));
     log.events().histogram("similarity/negatives", 5, &histogram);
     log.events().image("views", 5, picture.as_ref()).unwrap();
     log.events().text("config", 0, "lr: **0.6** é");
@@ -258,7 +244,7 @@ fn tensorboard_reads_what_was_written() {
     std::fs::OpenOptions::new().append(true).open(first).unwrap().write_all(&whole[..25]).unwrap();
 
     // Resumed after epoch 1.
-    let mut log = RunLog::create(directory.path(), plan(2, 4), console(Verbosity::Quiet).0).unwrap();
+    let mut log = RunLog::create(Some(directory.path()), plan(2, 4), numbers(), console(Verbosity::Quiet).0).unwrap();
     pretend(&mut log, plan(2, 4), 4);
     log.finish("");
     assert_eq!(event_files(directory.path()).len(), 2);
@@ -288,7 +274,7 @@ fn tensorboard_reads_what_was_written() {
 #[test]
 fn an_event_file_is_a_chain_of_records() {
     let directory = tempfile::tempdir().unwrap();
-    let mut log = RunLog::create(directory.path(), plan(0, 1), console(Verbosity::Quiet).0).unwrap();
+    let mut log = RunLog::create(Some(directory.path()), plan(0, 1), numbers(), console(Verbosity::Quiet).0).unwrap();
     pretend(&mut log, plan(0, 1), 1);
     log.finish("");
     let files = event_files(directory.path());
@@ -311,7 +297,7 @@ fn an_event_file_is_a_chain_of_records() {
 #[test]
 fn what_a_crash_leaves_of_an_event_file_can_be_read() {
     let directory = tempfile::tempdir().unwrap();
-    let mut log = RunLog::create(directory.path(), plan(0, 2), console(Verbosity::Quiet).0).unwrap();
+    let mut log = RunLog::create(Some(directory.path()), plan(0, 2), numbers(), console(Verbosity::Quiet).0).unwrap();
     pretend(&mut log, plan(0, 2), 2);
     log.finish("");
     let file = event_files(directory.path()).remove(0);
@@ -498,7 +484,7 @@ fn a_configuration_file_opens_with_the_command_that_repeats_the_run() {
 }
 
 /// A made-up run: falling curves with noise from a fixed sequence.
-fn curve(epochs: u64, steps_per_epoch: u64) -> (Vec<EpochReport>, Vec<StepRecord>) {
+fn curve(epochs: u64, steps_per_epoch: u64) -> (Vec<Record>, Vec<Record>) {
     let mut noise = Awkward(1);
     let mut random = || noise.below(1_000_000) as f64 / 1e6 - 0.5;
     let (mut steps, mut reports) = (Vec::new(), Vec::new());
@@ -509,24 +495,12 @@ fn curve(epochs: u64, steps_per_epoch: u64) -> (Vec<EpochReport>, Vec<StepRecord
             let loss_infonce = 2.2 + 2.6 * (-6.0 * progress).exp() + 0.3 * random();
             let ness_mean = 0.22 + 0.7 * (-9.0 * progress).exp() + 0.04 * random();
             sums = (sums.0 + loss_infonce, sums.1 + ness_mean);
-            steps.push(StepRecord {
-                epoch,
-                step: step + 1,
-                loss_infonce,
-                contrastive_top1: 40.0,
-                ness_mean,
-                lr: 1e-3,
-                closer: None,
-            });
+            let record = Record::new(epoch, step + 1).with("loss_infonce", loss_infonce);
+            steps.push(record.with("ness_mean", ness_mean));
         }
-        reports.push(EpochReport {
-            epoch,
-            step: (epoch + 1) * steps_per_epoch,
-            loss_infonce: sums.0 / steps_per_epoch as f64,
-            ness_mean: Some(sums.1 / steps_per_epoch as f64),
-            mi_ceiling_nats: 127f64.ln(),
-            ..EpochReport::default()
-        });
+        let record = Record::new(epoch, (epoch + 1) * steps_per_epoch).with("mi_ceiling_nats", 127f64.ln());
+        let record = record.with("loss_infonce", sums.0 / steps_per_epoch as f64);
+        reports.push(record.with("ness_mean", sums.1 / steps_per_epoch as f64));
     }
     (reports, steps)
 }
@@ -611,7 +585,7 @@ fn json_lines_carry_what_the_terminal_would_say() {
     let directory = tempfile::tempdir().unwrap();
     let out = Shared::default();
     let console = Console::json_to(Verbosity::Normal, out.clone());
-    let mut log = RunLog::create(directory.path(), plan(0, 1), console.clone()).unwrap();
+    let mut log = RunLog::create(Some(directory.path()), plan(0, 1), numbers(), console.clone()).unwrap();
     pretend(&mut log, plan(0, 1), 1);
     log.warn("the \u{1b}[31mdisk\u{1b}[0m is slow");
     log.detail("for the curious");

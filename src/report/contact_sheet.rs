@@ -39,13 +39,14 @@ pub fn contact_sheet(groups: &[Vec<RgbImage>], columns: usize) -> RgbImage {
         for (place, tile) in group.iter().enumerate() {
             // In the middle of its field.
             let x = left + place * (width + GAP_PX) + (width - tile.width) / 2;
-            paste(&mut sheet, tile.as_ref(), x, top + (height - tile.height) / 2);
+            paste(&mut sheet, tile, x, top + (height - tile.height) / 2);
         }
     }
     sheet
 }
 
-fn paste(sheet: &mut RgbImage, tile: RgbRef, left: usize, top: usize) {
+/// Puts a picture onto a larger one.
+pub(super) fn paste(sheet: &mut RgbImage, tile: &RgbImage, left: usize, top: usize) {
     for (y, row) in tile.pixels.chunks_exact(tile.width * 3).enumerate() {
         let at = ((top + y) * sheet.width + left) * 3;
         sheet.pixels[at..at + row.len()].copy_from_slice(row);

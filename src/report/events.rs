@@ -12,8 +12,8 @@ mod records;
 pub use histogram::Histogram;
 
 use super::console::Console;
-use super::log_file::LogFile;
-use super::numbers::{EpochReport, StepRecord};
+use super::log_file::{LogFile, file_in};
+use super::numbers::{Number, Record};
 use super::png::encode_png;
 use crate::pixels::RgbRef;
 use anyhow::Result;
@@ -28,18 +28,18 @@ pub struct Events {
 }
 
 impl Events {
-    /// Creates the process's event file in `directory`. `steps_done` is 0 for a fresh run; a resumed one
+    /// Creates the process's event file in `directory`, if there is one. `steps_done` is 0 for a fresh run; a resumed one
     /// passes the steps finished before it, and TensorBoard forgets older records of later steps.
     ///
     /// # Errors
     /// The file cannot be created.
-    pub fn create(directory: &Path, steps_done: u64) -> Result<Self> {
+    pub fn create(directory: Option<&Path>, steps_done: u64) -> Result<Self> {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let name = format!("events.out.tfevents.{:010}.{}.{}", since_1970.as_secs(), host(), std::process::id());
         // Two runs of one process within a second differ in the last number.
         let path = (0..)
-            .map(|number| directory.join(format!("{name}.{number}")))
-            .find(|path| !path.exists())
+            .map(|number| file_in(directory, &format!("{name}.{number}")))
+            .find(|path| directory.is_none() || !path.exists())
             .expect("the numbers do not end");
         let mut events = Events { file: LogFile::append(&path)?, pending: Vec::new() };
         events.push(0, |event| event.text(3, "brain.Event:2"));
@@ -48,14 +48,6 @@ impl Events {
             events.push(steps_done + 1, |event| event.message(7, |session| session.varint(1, 1)));
         }
         Ok(events)
-    }
-
-    /// Events that nobody keeps.
-    ///
-    /// # Errors
-    /// The system's null device cannot be opened.
-    pub fn nowhere() -> Result<Self> {
-        Ok(Events { file: LogFile::nowhere()?, pending: Vec::new() })
     }
 
     /// A point of the curve `tag`.
@@ -98,58 +90,20 @@ impl Events {
         });
     }
 
-    /// One step's numbers, under `step/`.
-    pub fn step(&mut self, record: &StepRecord) {
-        self.scalar("step/loss", record.step, record.loss_infonce);
-        self.scalar("step/acc/top1", record.step, record.contrastive_top1);
-        self.scalar("step/ness", record.step, record.ness_mean);
-        self.scalar("step/learning_rate", record.step, record.lr);
-        if let Some(closer) = &record.closer {
-            self.scalar("step/gradient_norm", record.step, closer.gradient_norm);
-            self.scalar("step/alignment", record.step, closer.alignment);
-            self.scalar("step/uniformity", record.step, closer.uniformity);
-            self.scalar("step/feature_std", record.step, closer.feature_std);
+    /// An epoch's numbers under their tags; one that is none of `numbers` keeps its name.
+    pub fn epoch(&mut self, record: &Record, numbers: &[Number]) {
+        for number in numbers {
+            number.of(record).into_iter().for_each(|value| self.scalar(number.tag, record.step, value));
+        }
+        for key in record.numbers.keys().filter(|key| numbers.iter().all(|number| number.key != **key)) {
+            record.get(key).into_iter().for_each(|value| self.scalar(key, record.step, value));
         }
     }
 
-    /// An epoch's numbers: upstream's four tags, then ours; numbers of `extra` keep their names.
-    pub fn epoch(&mut self, report: &EpochReport) {
-        let numbers = [
-            ("loss", Some(report.loss_infonce)),
-            ("acc/top1", Some(report.contrastive_top1)),
-            ("acc/top5", Some(report.contrastive_top5)),
-            ("learning_rate", Some(report.lr)),
-            ("ness/mean", report.ness_mean),
-            ("ness/p10", report.ness_p10),
-            ("ness/p50", report.ness_p50),
-            ("ness/p90", report.ness_p90),
-            ("mutual_information/estimate_nats", Some(report.mi_estimate_nats)),
-            ("mutual_information/ceiling_nats", Some(report.mi_ceiling_nats)),
-            ("similarity/positive", Some(report.positive_similarity)),
-            ("similarity/negative", Some(report.negative_similarity)),
-            ("mutual_information/share_of_ceiling", Some(report.mi_estimate_nats / report.mi_ceiling_nats)),
-            ("pull/vanished_share", report.vanished_pull_share),
-            ("features/alignment", report.alignment),
-            ("features/uniformity", report.uniformity),
-            ("features/std", report.feature_std),
-            ("features/effective_rank", report.effective_rank),
-            ("gradient_norm", report.gradient_norm),
-            ("temperature", Some(report.temperature)),
-            ("knn/top1", report.knn_top1),
-            ("speed/images_per_second", Some(report.images_per_second)),
-            ("speed/data_wait_share", Some(report.data_wait_share)),
-            ("speed/epoch_seconds", Some(report.epoch_seconds)),
-            ("memory/peak_mib", report.memory_peak_mib),
-        ];
-        for (tag, value) in numbers {
-            if let Some(value) = value {
-                self.scalar(tag, report.step, value);
-            }
-        }
-        for (tag, value) in &report.extra {
-            if let Some(value) = value.as_f64() {
-                self.scalar(tag, report.step, value);
-            }
+    /// One step's numbers, under `step/`.
+    pub fn step(&mut self, record: &Record, numbers: &[Number]) {
+        for (number, tag) in numbers.iter().filter_map(|number| Some((number, number.step_tag?))) {
+            number.of(record).into_iter().for_each(|value| self.scalar(tag, record.step, value));
         }
     }
 

@@ -34,11 +34,6 @@ impl JsonLines {
         Ok(JsonLines { path: path.to_path_buf(), file: LogFile::append(path)? })
     }
 
-    /// A file that keeps nothing.
-    pub fn nowhere() -> Result<Self> {
-        Ok(JsonLines { path: PathBuf::new(), file: LogFile::nowhere()? })
-    }
-
     /// Appends the records, a line each, in one write. Numbers that are not finite become null;
     /// the line's `non_finite` names them, and so does the warning that comes back.
     pub fn write<T: Serialize>(&mut self, records: &[T], console: &Console) -> Option<String> {

@@ -20,6 +20,11 @@ pub(super) struct LogFile {
     warned: bool,
 }
 
+/// A file of a run; without a directory one that keeps nothing, because another process of the run's writes.
+pub(super) fn file_in(directory: Option<&Path>, name: &str) -> PathBuf {
+    directory.map_or_else(|| PathBuf::from("/dev/null"), |directory| directory.join(name))
+}
+
 impl LogFile {
     /// Opens `path` for appending, or creates it.
     ///
@@ -33,11 +38,6 @@ impl LogFile {
         };
         let (file, good_bytes) = open().with_context(|| format!("cannot open {} for writing", path.display()))?;
         Ok(LogFile { path: path.to_path_buf(), file, good_bytes, torn: false, warned: false })
-    }
-
-    /// A file that keeps nothing.
-    pub fn nowhere() -> Result<Self> {
-        LogFile::append(Path::new("/dev/null"))
     }
 
     /// Appends one record (or several whole ones). A failure loses them and warns once.

@@ -6,10 +6,10 @@
 mod console;
 mod contact_sheet;
 mod epoch_line;
-mod eval_log;
 mod events;
 mod format;
 mod json_lines;
+mod log;
 mod log_file;
 mod numbers;
 pub mod plots;
@@ -20,11 +20,11 @@ mod table;
 
 pub use console::{Console, Verbosity};
 pub use contact_sheet::{contact_sheet, enlarged};
-pub use eval_log::EvalLog;
 pub use events::{Events, Histogram};
 pub use format::{duration, short};
 pub use json_lines::read_json_lines;
-pub use numbers::{CloserLook, EpochReport, EvalRecord, StepRecord, StepReport};
+pub use log::Log;
+pub use numbers::{Chart, EvalRecord, Number, Record, Scale};
 pub use png::{encode_png, save_png};
 pub use progress::{Progress, Waiting};
 pub use run_log::{Plan, RunLog};

@@ -5,10 +5,12 @@ use super::console::Console;
 use super::epoch_line::{epoch_line, step_text};
 use super::events::Events;
 use super::json_lines::JsonLines;
-use super::log_file::LogFile;
-use super::numbers::{EpochReport, StepRecord, StepReport};
+use super::log::Log;
+use super::log_file::file_in;
+use super::numbers::{Number, Record};
 use super::progress::Progress;
 use anyhow::Result;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -22,12 +24,11 @@ pub struct Plan {
     pub steps_per_epoch: u64,
 }
 
-/// The reports of one run. A file that fails later on is warned about once and costs no training.
+/// The reports of one training run: a [`Log`], and what only training has.
 pub struct RunLog {
-    console: Console,
+    log: Log,
     plan: Plan,
-    text: LogFile,
-    metrics: JsonLines,
+    numbers: &'static [Number],
     steps: JsonLines,
     events: Events,
     clock: Clock,
@@ -35,47 +36,25 @@ pub struct RunLog {
 }
 
 impl RunLog {
-    /// Opens the files in `directory`, which exists. A resumed run (`plan.first_epoch > 0`) continues them:
-    /// numbers of that epoch and later are dropped.
+    /// Opens the files in `directory`, which exists; a process without one leaves writing to another. A resumed run (`plan.first_epoch > 0`) continues them:
+    /// numbers of that epoch and later are dropped. `numbers` are those that the run's records hold.
     ///
     /// # Errors
     /// A file cannot be created, read or rewritten.
-    pub fn create(directory: &Path, plan: Plan, console: Console) -> Result<Self> {
+    pub fn create(directory: Option<&Path>, plan: Plan, numbers: &'static [Number], console: Console) -> Result<Self> {
         let mut log = RunLog {
-            text: LogFile::append(&directory.join("training.log"))?,
-            metrics: JsonLines::continue_at(&directory.join("metrics.jsonl"), plan.first_epoch)?,
-            steps: JsonLines::continue_at(&directory.join("steps.jsonl"), plan.first_epoch)?,
+            log: Log::create(directory, plan.first_epoch, console)?,
+            steps: JsonLines::continue_at(&file_in(directory, "steps.jsonl"), plan.first_epoch)?,
             events: Events::create(directory, plan.first_epoch * plan.steps_per_epoch)?,
             clock: Clock::new(plan),
             bar: None,
-            console,
             plan,
+            numbers,
         };
         if plan.first_epoch > 0 {
             log.note(&format!("resumed: epoch {} of {} is next", plan.first_epoch + 1, plan.epochs));
         }
         Ok(log)
-    }
-
-    /// The log of a process that writes no files, because another one of its group does.
-    ///
-    /// # Errors
-    /// The system's null device cannot be opened.
-    pub fn silent(plan: Plan, console: Console) -> Result<Self> {
-        Ok(RunLog {
-            text: LogFile::nowhere()?,
-            metrics: JsonLines::nowhere()?,
-            steps: JsonLines::nowhere()?,
-            events: Events::nowhere()?,
-            clock: Clock::new(plan),
-            bar: None,
-            console,
-            plan,
-        })
-    }
-
-    pub fn console(&self) -> &Console {
-        &self.console
     }
 
     /// TensorBoard's events: histograms, images and text; they reach the file with the next epoch.
@@ -89,78 +68,67 @@ impl RunLog {
         self.bar = None;
         self.clock.begin_epoch();
         let title = format!("epoch {}/{}", epoch + 1, self.plan.epochs);
-        self.bar = Some(self.console.progress(&title, self.plan.steps_per_epoch, "steps"));
+        self.bar = Some(self.console().progress(&title, self.plan.steps_per_epoch, "steps"));
     }
 
-    /// One step over `images` images is done. `report` is called only when the bar is redrawn (at most
+    /// One step over `images` images is done. `record` is called only when the bar is redrawn (at most
     /// 8 times a second, without a terminal every five minutes), so it may fetch its numbers from a device.
     ///
     /// # Panics
     /// No epoch has been started: a bug.
-    pub fn step(&mut self, images: u64, report: impl FnOnce() -> StepReport) {
+    pub fn step(&mut self, images: u64, record: impl FnOnce() -> Record) {
         let clock = &mut self.clock;
         clock.count_step(images);
         let bar = self.bar.as_mut().expect("a step belongs to an epoch that was started");
-        bar.advance_with(1, |_, room| step_text(&report(), clock.images_per_second(), clock.eta(), room));
+        bar.advance_with(1, |_, room| step_text(&record(), self.numbers, clock.images_per_second(), clock.eta(), room));
     }
 
     /// Numbers of single steps, fetched together (once an epoch, say): `steps.jsonl` and TensorBoard.
-    pub fn record_steps(&mut self, records: &[StepRecord]) {
+    pub fn record_steps(&mut self, records: &[Record]) {
         for record in records {
-            self.events.step(record);
+            self.events.step(record, self.numbers);
         }
-        if let Some(warning) = self.steps.write(records, &self.console) {
+        if let Some(warning) = self.steps.write(records, self.log.console()) {
             self.warn(&warning);
         }
     }
 
     /// An epoch is done: its line on the terminal and in every file.
-    pub fn epoch(&mut self, report: &EpochReport) {
+    pub fn epoch(&mut self, record: &Record) {
         self.bar = None;
-        let line = epoch_line(report, self.plan.epochs, self.clock.eta());
-        self.console.numbers("epoch", report, &line);
-        self.log("INFO", &line);
-        if let Some(warning) = self.metrics.write(std::slice::from_ref(report), &self.console) {
-            self.warn(&format!("epoch {}: {warning}", report.epoch + 1));
-        }
-        self.events.epoch(report);
-        self.events.flush(&self.console);
-    }
-
-    /// A line for the terminal (not when quiet) and for `training.log`.
-    pub fn note(&mut self, text: &str) {
-        self.console.note(text);
-        self.log("INFO", text);
-    }
-
-    /// A line for `training.log`, and for the terminal when verbose.
-    pub fn detail(&mut self, text: &str) {
-        self.console.detail(text);
-        self.log("DETAIL", text);
-    }
-
-    /// Something that the user should look at, with the next step in it.
-    pub fn warn(&mut self, text: &str) {
-        self.console.warn(text);
-        self.log("WARNING", text);
+        let line = epoch_line(record, self.numbers, self.plan.epochs, self.clock.eta());
+        self.console().numbers("epoch", record, &line);
+        self.write("INFO", &line);
+        self.record(record.epoch, record);
+        self.events.epoch(record, self.numbers);
+        self.events.flush(self.log.console());
     }
 
     /// Why the run stops, for `training.log`; printing it is the caller's part.
     pub fn failed(&mut self, text: &str) {
         self.bar = None;
-        self.log("ERROR", text);
+        self.log.failed(text);
     }
 
     /// The run is complete: prints `result` whatever the verbosity and finishes the files.
     pub fn finish(mut self, result: &str) {
         self.bar = None;
-        self.console.result(result);
-        self.log("INFO", result);
-        self.events.flush(&self.console);
+        self.result(result);
+        self.events.flush(self.log.console());
     }
+}
 
-    fn log(&mut self, level: &str, text: &str) {
-        self.text.stamped(level, text, &self.console);
+impl Deref for RunLog {
+    type Target = Log;
+
+    fn deref(&self) -> &Log {
+        &self.log
+    }
+}
+
+impl DerefMut for RunLog {
+    fn deref_mut(&mut self) -> &mut Log {
+        &mut self.log
     }
 }
 

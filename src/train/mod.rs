@@ -2,6 +2,7 @@
 //! (`evaluate`), each a visible `for epoch { for batch }`.
 
 mod architecture;
+mod diverged;
 pub mod encoder_source;
 pub mod evaluate;
 pub mod features;

@@ -5,6 +5,8 @@
 //! pass, one optimiser step with the schedule's learning rate. Statistics stay
 //! on the device until an epoch ends (or the progress bar asks).
 
+pub mod curves;
+pub mod numbers;
 mod online_knn;
 mod out_of_memory;
 mod recorded;
@@ -30,7 +32,7 @@ use restore::Counters;
 use session::{Session, Stepped};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use step::{Step, Taken};
+use step::Step;
 use tally::Tally;
 use tch::{Device, Kind, Tensor};
 
@@ -91,9 +93,9 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
         let mut batches = session.loader.epoch(epoch, first as usize);
         session.log.start_epoch(epoch);
         let mut last = None;
-        let mut tally = Tally::start(&session.pretrain, epoch, session.at.step, session.device());
+        let mut tally = Tally::start(session.pretrain.batch_size, epoch, session.at.step, session.device());
         if let Some(rows) = session.earlier_rows.take() {
-            tally.continue_from(&rows, &session.schedule)?;
+            tally.continue_from(&rows, |step| session.schedule.lr(step))?;
         }
         for batch in batches.by_ref() {
             let lr = session.schedule.lr(session.at.step);
@@ -106,15 +108,15 @@ fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
             if first {
                 session.forget_peak()?;
             }
-            let Taken { contrast, features, .. } = &stepped.taken;
-            tally.add(&stepped.row, &contrast.anchors.ness, lr);
+            let ness = &stepped.taken.contrast.anchors.ness;
+            tally.add(&stepped.row, ness, lr);
             session.at.step += 1;
             session.at.batch += 1;
             let ends_epoch = session.at.batch == session.loader.batches() as u64;
             if ends_epoch || session.looks_closer() {
-                tally.look_closer(features, &session.parameters);
+                tally.add_look(&session.statistics.closer(&stepped.taken, &session.parameters));
             }
-            session.temperature.observe(|| contrast.anchors.ness.mean(Kind::Float));
+            session.temperature.observe(|| ness.mean(Kind::Float));
             session.log.step(u64::from(session.pretrain.batch_size), || tally.latest());
             if session.looks_now() {
                 verify(session, &mut tally, lr)?;
@@ -167,7 +169,7 @@ fn step(session: &mut Session, batch: &Batch, lr: f64) -> Result<Rc<Stepped>> {
             chunks: i64::from(pretrain.grad_cache),
         };
         let taken = step.take(images, rate)?;
-        let row = statistics.row(&taken.contrast, taken.scaling.as_ref());
+        let row = statistics.row(&taken, parameters);
         Ok(Stepped { taken, row })
     };
     recorder.take(&batch.images, encoder, work, |text| log.warn(text))

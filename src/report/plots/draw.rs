@@ -1,12 +1,12 @@
-//! From a [`Figure`] to pixels, through plotters.
+//! From a [`Figure`] to pixels.
 
-use super::canvas::{FONT, SCALE, load_font, shrink};
-use super::ticks::Axis;
+use super::canvas::{Area, DRAWS, INK, SCALE, painted, px, text, width_of};
+use super::panel::{self, Canvas, Frame, Point, Rule, Words};
 use super::{Arrangement, Figure, PALETTE_COLOURS, Panel, Series, Stroke};
 use crate::pixels::RgbImage;
-use anyhow::{Result, anyhow};
-use plotters::coord::Shift;
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
+use plotters::style::FontTransform;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Okabe and Ito, "Color universal design", 2008; the yellow is left out, it vanishes on white. Three of Tol's follow.
@@ -22,7 +22,6 @@ const PALETTE: [RGBColor; PALETTE_COLOURS] = [
     RGBColor(153, 153, 51),
     RGBColor(51, 34, 136),
 ];
-const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(228, 228, 228);
 const PANEL_PX: (u32, u32) = (640, 440);
 const TITLE_PX: u32 = 52;
@@ -30,23 +29,8 @@ const PANEL_TITLE_PX: u32 = 32;
 const LEGEND_ROW_PX: u32 = 24;
 /// The strength of the colour of raw values.
 const FAINT: f64 = 0.45;
-/// Up to this many points a curve shows each of them.
-const MARKED_POINTS: usize = 40;
 
-type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-type Chart<'a, 'b> = ChartContext<'a, BitMapBackend<'b>, Cartesian2d<Axis, Axis>>;
-
-/// Lengths below are pixels of the finished picture; this turns them into drawn ones.
-fn px(length: f64) -> u32 {
-    (length * f64::from(SCALE)).round() as u32
-}
-
-fn font(size_px: f64) -> TextStyle<'static> {
-    (FONT, px(size_px)).into_font().color(&INK)
-}
-
-pub(super) fn draw(figure: &Figure) -> Result<RgbImage> {
-    load_font();
+pub(super) fn draw(figure: &Figure) -> RgbImage {
     let count = figure.panels.len().max(1) as u32;
     let (columns, rows) = match figure.arrangement {
         Arrangement::SideBySide => (count, 1),
@@ -54,96 +38,98 @@ pub(super) fn draw(figure: &Figure) -> Result<RgbImage> {
     };
     let title_px = if figure.title.is_empty() { 0 } else { TITLE_PX };
     let (width, height) = (PANEL_PX.0 * columns, PANEL_PX.1 * rows + title_px);
-    let mut drawn = vec![255; (width * SCALE) as usize * (height * SCALE) as usize * 3];
-    {
-        let root = BitMapBackend::with_buffer(&mut drawn, (width * SCALE, height * SCALE)).into_drawing_area();
+    painted(width as usize, height as usize, |root| {
         let (head, body) = root.split_vertically(px(f64::from(title_px)));
-        let centred = font(24.0).pos(Pos::new(HPos::Center, VPos::Center));
-        let middle = (px(f64::from(width) / 2.0) as i32, px(30.0) as i32);
-        if title_px > 0 {
-            head.draw_text(&figure.title, &centred, middle).map_err(plain)?;
-        }
+        text(&head, &figure.title, 24.0, HPos::Center, on_pixel((f64::from(width) / 2.0, 30.0)));
         for (panel, area) in figure.panels.iter().zip(body.split_evenly((rows as usize, columns as usize))) {
-            draw_panel(panel, &area)?;
+            draw_panel(panel, &area);
         }
-        root.present().map_err(plain)?;
-    }
-    Ok(shrink(&drawn, width as usize, height as usize))
+    })
 }
 
-fn draw_panel(panel: &Panel, area: &Area) -> Result<()> {
+fn draw_panel(panel: &Panel, area: &Area) {
+    let (width, height) = (f64::from(PANEL_PX.0), f64::from(PANEL_PX.1));
     let (x, y) = panel.axes((8, 6));
-    let widest = y.ticks.iter().map(|&tick| area.estimate_text_size(&y.label(tick), &font(15.0)));
-    let widest = widest.collect::<Result<Vec<_>, _>>().map_err(plain)?.into_iter().map(|size| size.0).max();
-    let centred = font(19.0).pos(Pos::new(HPos::Center, VPos::Center));
-    let width = area.dim_in_pixel().0 as i32;
-    area.draw_text(&panel.title, &centred, (width / 2, px(16.0) as i32)).map_err(plain)?;
-    let legend_px = if panel.series.len() > 1 { draw_legend(panel, area)? } else { 0 };
-
-    let mut chart = ChartBuilder::on(area)
-        .margin_top(px(f64::from(PANEL_TITLE_PX + legend_px.max(LEGEND_ROW_PX) + 4)))
-        .margin_right(px(28.0))
-        .margin_bottom(px(8.0))
-        .margin_left(px(12.0))
-        .x_label_area_size(px(54.0))
+    text(area, &panel.title, 19.0, HPos::Center, on_pixel((width / 2.0, 16.0)));
+    let legend_px = if panel.series.len() > 1 { draw_legend(panel, area) } else { 0 };
+    let widest = y.ticks.iter().map(|&tick| width_of(area, &y.label(tick), 15.0)).fold(0.0, f64::max);
+    let frame = Frame {
         // The labels, what is left and right of them, and the words along the axis.
-        .y_label_area_size(px(72.0).max(widest.unwrap_or(0) + px(44.0)))
-        .build_cartesian_2d(x, y)
-        .map_err(plain)?;
-    chart
-        .configure_mesh()
-        .disable_axes()
-        .bold_line_style(ShapeStyle::from(GRID).stroke_width(px(1.0)))
-        .max_light_lines(1)
-        .draw()
-        .map_err(plain)?;
-    for series in &panel.series {
-        draw_series(series, &mut chart)?;
-    }
-    // The axes come last, over the curves.
-    chart
-        .configure_mesh()
-        .disable_mesh()
-        .axis_style(ShapeStyle::from(INK).stroke_width(px(1.0)))
-        .set_all_tick_mark_size(px(5.0))
-        .label_style(font(15.0))
-        // plotters' idea of a label's middle is a little high.
-        .y_label_offset(px(2.0))
-        .axis_desc_style(font(17.0))
-        .x_desc(&panel.x_label)
-        .y_desc(&panel.y_label)
-        .draw()
-        .map_err(plain)
+        left: 12.0 + (widest + 44.0).max(72.0),
+        right: width - 28.0,
+        top: f64::from(PANEL_TITLE_PX + legend_px.max(LEGEND_ROW_PX) + 4),
+        bottom: height - 62.0,
+        tick: 5.0,
+        below: 13.0,
+        beside: 10.0,
+        label_y: height - 19.0,
+        label_x: 16.0,
+    };
+    panel::draw(panel, (&x, &y), frame, &mut Pixels(area));
 }
 
-fn draw_series(series: &Series, chart: &mut Chart) -> Result<()> {
-    let style = line_style(series);
-    if series.stroke == Stroke::Dots {
-        let there = series.points.iter().filter(|point| point.0.is_finite() && point.1.is_finite());
-        let dots = there.map(|&point| Circle::new(point, px(2.2), style.filled()));
-        return chart.draw_series(dots).map(drop).map_err(plain);
+/// Pixels of the finished picture to drawn ones.
+fn on_pixel(point: Point) -> (i32, i32) {
+    let scale = f64::from(SCALE);
+    ((point.0 * scale).round() as i32, (point.1 * scale).round() as i32)
+}
+
+struct Pixels<'a, 'b>(&'a Area<'b>);
+
+impl Pixels<'_, '_> {
+    fn line(&self, points: &[Point], style: ShapeStyle) {
+        let points: Vec<(i32, i32)> = points.iter().copied().map(on_pixel).collect();
+        self.0.draw(&PathElement::new(points, style)).expect(DRAWS);
     }
-    for part in unbroken(&series.points) {
-        let part = thinned(part);
-        if series.stroke == Stroke::Dashed {
-            chart.draw_series(DashedLineSeries::new(part, px(8.0), px(5.0), style)).map_err(plain)?;
-            continue;
-        }
-        // Piece by piece: plotters draws a spike where a thick line turns sharply.
-        if let ([only], Stroke::Faint) = (part.as_slice(), series.stroke) {
-            chart.draw_series([Circle::new(*only, px(2.5), style.filled())]).map_err(plain)?;
-        }
-        let pieces = part.windows(2).map(|ends| PathElement::new(ends, style));
-        chart.draw_series(pieces).map_err(plain)?;
-        if series.stroke == Stroke::Bold {
-            // A lone point makes no line, and joints are round.
-            let marked = series.points.len() <= MARKED_POINTS || part.len() == 1;
-            let radius = if marked { px(4.0) } else { style.stroke_width / 2 };
-            let dots = part.iter().map(|&point| Circle::new(point, radius, style.filled()));
-            chart.draw_series(dots).map_err(plain)?;
+
+    fn dot(&self, at: Point, radius: u32, series: &Series) {
+        self.0.draw(&Circle::new(on_pixel(at), radius, line_style(series).filled())).expect(DRAWS);
+    }
+}
+
+impl Canvas for Pixels<'_, '_> {
+    const MARKED_POINTS: usize = 40;
+
+    fn rule(&mut self, points: &[Point], rule: Rule) {
+        let colour = if rule == Rule::Grid { GRID } else { INK };
+        self.line(points, colour.stroke_width(px(1.0)));
+    }
+
+    fn words(&mut self, words: &str, at: Point, what: Words) {
+        match what {
+            Words::TickOfX => text(self.0, words, 15.0, HPos::Center, on_pixel(at)),
+            Words::TickOfY => text(self.0, words, 15.0, HPos::Right, on_pixel(at)),
+            Words::LabelOfX => text(self.0, words, 17.0, HPos::Center, on_pixel(at)),
+            Words::LabelOfY => {
+                let style = super::canvas::font(17.0).transform(FontTransform::Rotate270);
+                let style = style.pos(Pos::new(HPos::Center, VPos::Center));
+                self.0.draw_text(words, &style, on_pixel(at)).expect(DRAWS);
+            }
         }
     }
-    Ok(())
+
+    fn curve(&mut self, stretches: &[Vec<Point>], series: &Series) {
+        let style = line_style(series);
+        for stretch in stretches {
+            match series.stroke {
+                Stroke::Dots => stretch.iter().for_each(|&at| self.dot(at, px(2.2), series)),
+                Stroke::Dashed => {
+                    let points: Vec<(i32, i32)> = stretch.iter().copied().map(on_pixel).collect();
+                    self.0.draw(&DashedPathElement::new(points, px(8.0), px(5.0), style)).expect(DRAWS);
+                }
+                // Piece by piece: plotters draws a spike where a thick line turns sharply.
+                Stroke::Bold | Stroke::Faint => stretch.windows(2).for_each(|ends| self.line(ends, style)),
+            }
+            if series.stroke == Stroke::Bold {
+                // Joints are round.
+                stretch.iter().for_each(|&at| self.dot(at, style.stroke_width / 2, series));
+            }
+        }
+    }
+
+    fn mark(&mut self, at: Point, _: Point, series: &Series) {
+        self.dot(at, if series.stroke == Stroke::Bold { px(4.0) } else { px(2.5) }, series);
+    }
 }
 
 fn line_style(series: &Series) -> ShapeStyle {
@@ -160,8 +146,7 @@ fn line_style(series: &Series) -> ShapeStyle {
 }
 
 /// Rows of samples and names between title and axes, where no curve can run through them. Returns their height.
-fn draw_legend(panel: &Panel, area: &Area) -> Result<u32> {
-    let style = font(15.0).pos(Pos::new(HPos::Left, VPos::Center));
+fn draw_legend(panel: &Panel, area: &Area) -> u32 {
     let (sample, gap, space) = (px(26.0) as i32, px(7.0) as i32, px(24.0) as i32);
     let room = area.dim_in_pixel().0 as i32 - 2 * space;
     let mut rows: Vec<(i32, Vec<(&Series, i32)>)> = Vec::new();
@@ -170,7 +155,7 @@ fn draw_legend(panel: &Panel, area: &Area) -> Result<u32> {
         if panel.series[..place].iter().any(|earlier| earlier.name == series.name) {
             continue;
         }
-        let width = sample + gap + area.estimate_text_size(&series.name, &style).map_err(plain)?.0 as i32;
+        let width = sample + gap + px(width_of(area, &series.name, 15.0)) as i32;
         match rows.last_mut() {
             Some((taken, row)) if *taken + space + width <= room => {
                 *taken += space + width;
@@ -183,20 +168,20 @@ fn draw_legend(panel: &Panel, area: &Area) -> Result<u32> {
     for (taken, row) in &rows {
         let mut left = (area.dim_in_pixel().0 as i32 - taken) / 2;
         for (series, width) in row {
-            draw_sample(series, area, (left, y), sample)?;
-            area.draw_text(&series.name, &style, (left + sample + gap, y)).map_err(plain)?;
+            draw_sample(series, area, (left, y), sample);
+            text(area, &series.name, 15.0, HPos::Left, (left + sample + gap, y));
             left += width + space;
         }
         y += px(f64::from(LEGEND_ROW_PX)) as i32;
     }
-    Ok(LEGEND_ROW_PX * rows.len() as u32)
+    LEGEND_ROW_PX * rows.len() as u32
 }
 
 /// A piece of a series's line.
-fn draw_sample(series: &Series, area: &Area, (left, y): (i32, i32), length: i32) -> Result<()> {
+fn draw_sample(series: &Series, area: &Area, (left, y): (i32, i32), length: i32) {
     if series.stroke == Stroke::Dots {
         let dot = Circle::new((left + length / 2, y), px(4.0), line_style(series).filled());
-        return area.draw(&dot).map_err(plain);
+        return area.draw(&dot).expect(DRAWS);
     }
     let pieces = match series.stroke {
         Stroke::Dashed => vec![(0, length * 2 / 5), (length * 3 / 5, length)],
@@ -204,56 +189,6 @@ fn draw_sample(series: &Series, area: &Area, (left, y): (i32, i32), length: i32)
     };
     for (from, to) in pieces {
         let piece = PathElement::new([(left + from, y), (left + to, y)], line_style(series));
-        area.draw(&piece).map_err(plain)?;
-    }
-    Ok(())
-}
-
-/// The stretches of finite points.
-fn unbroken(points: &[(f64, f64)]) -> impl Iterator<Item = &[(f64, f64)]> {
-    points.split(|point| !(point.0.is_finite() && point.1.is_finite())).filter(|part| !part.is_empty())
-}
-
-/// At most 2,000 points that keep the lowest and the highest of every stretch: the line shows the spread.
-fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    const BUCKETS: usize = 1000;
-    if points.len() <= 2 * BUCKETS {
-        return points.to_vec();
-    }
-    let bucket = points.len().div_ceil(BUCKETS);
-    let by_y = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
-    let extremes = |part: &[(f64, f64)]| {
-        let mut two: Vec<(f64, f64)> =
-            part.iter().min_by(by_y).into_iter().chain(part.iter().max_by(by_y)).copied().collect();
-        two.sort_by(|a, b| a.0.total_cmp(&b.0));
-        two
-    };
-    points.chunks(bucket).flat_map(extremes).collect()
-}
-
-fn plain(error: impl std::fmt::Display) -> anyhow::Error {
-    anyhow!("{error}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gaps_split_a_line() {
-        let points = [(0.0, 1.0), (1.0, f64::NAN), (2.0, 3.0), (3.0, 4.0), (f64::INFINITY, 0.0)];
-        let parts: Vec<&[(f64, f64)]> = unbroken(&points).collect();
-        assert_eq!(parts, [&points[0..1], &points[2..4]]);
-    }
-
-    #[test]
-    fn thinning_keeps_the_spikes_and_the_order() {
-        let mut points: Vec<(f64, f64)> = (0..50_000).map(|i| (f64::from(i), f64::from(i % 7))).collect();
-        points[12_345].1 = 99.0;
-        points[40_000].1 = -99.0;
-        let thin = thinned(&points);
-        assert!(thin.len() <= 2000);
-        assert!(thin.contains(&(12_345.0, 99.0)) && thin.contains(&(40_000.0, -99.0)));
-        assert!(thin.is_sorted_by(|a, b| a.0 <= b.0));
+        area.draw(&piece).expect(DRAWS);
     }
 }

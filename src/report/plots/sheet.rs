@@ -1,10 +1,9 @@
 //! Rows of pictures with words beside them: a query and its neighbours.
 
-use super::canvas::{FONT, SCALE, load_font, shrink};
+use super::canvas::{SCALE, painted, text};
 use crate::pixels::RgbImage;
-use anyhow::{Result, anyhow};
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use crate::report::contact_sheet::paste;
+use plotters::style::text_anchor::HPos;
 
 /// A picture and the colour of its frame.
 #[derive(Clone, Debug)]
@@ -27,18 +26,13 @@ const WORDS_PX: usize = 190;
 const TITLE_PX: usize = 44;
 /// After the query.
 const QUERY_GAP_PX: usize = 22;
-const INK: RGBColor = RGBColor(40, 40, 40);
 /// Okabe and Ito's blue and vermilion, which colour-blind readers can tell apart.
 const AGREES: [u8; 3] = [0, 114, 178];
 const DIFFERS: [u8; 3] = [213, 94, 0];
 const UNKNOWN: [u8; 3] = [200, 200, 200];
 
 /// The rows below each other under a title; tiles are as large as the largest.
-///
-/// # Errors
-/// The letters cannot be drawn.
-pub fn neighbour_sheet(title: &str, rows: &[Row]) -> Result<RgbImage> {
-    load_font();
+pub fn neighbour_sheet(title: &str, rows: &[Row]) -> RgbImage {
     let tiles = || rows.iter().flat_map(|row| &row.tiles);
     let side = tiles().map(|tile| tile.picture.width.max(tile.picture.height)).max().unwrap_or(1);
     let longest = rows.iter().map(|row| row.tiles.len()).max().unwrap_or(0);
@@ -53,43 +47,26 @@ pub fn neighbour_sheet(title: &str, rows: &[Row]) -> Result<RgbImage> {
             let left = WORDS_PX + place * step + if place > 0 { QUERY_GAP_PX } else { 0 };
             let frame = tile.agrees.map_or(UNKNOWN, |agrees| if agrees { AGREES } else { DIFFERS });
             fill(&mut sheet, (left, top), side + 2 * FRAME_PX, frame);
-            paste(&mut sheet, &tile.picture, (left + FRAME_PX, top + FRAME_PX));
+            paste(&mut sheet, &tile.picture, left + FRAME_PX, top + FRAME_PX);
         }
     }
-    let heading = letters(title, 19, (width - 2 * GAP_PX, TITLE_PX))?;
-    paste(&mut sheet, &heading, (GAP_PX, 0));
+    paste(&mut sheet, &letters(title, 19.0, width - 2 * GAP_PX, TITLE_PX), GAP_PX, 0);
     for (number, row) in rows.iter().enumerate() {
-        let words = letters(&row.words, 15, (WORDS_PX - 2 * GAP_PX, side))?;
-        paste(&mut sheet, &words, (GAP_PX, TITLE_PX + number * step + FRAME_PX));
+        let words = letters(&row.words, 15.0, WORDS_PX - 2 * GAP_PX, side);
+        paste(&mut sheet, &words, GAP_PX, TITLE_PX + number * step + FRAME_PX);
     }
-    Ok(sheet)
+    sheet
 }
 
 /// Text at the left of a white field, half way up.
-fn letters(text: &str, size_px: u32, (width, height): (usize, usize)) -> Result<RgbImage> {
-    let (wide, high) = (width as u32 * SCALE, height as u32 * SCALE);
-    let mut drawn = vec![255; wide as usize * high as usize * 3];
-    {
-        let root = BitMapBackend::with_buffer(&mut drawn, (wide, high)).into_drawing_area();
-        let style = (FONT, size_px * SCALE).into_font().color(&INK).pos(Pos::new(HPos::Left, VPos::Center));
-        let at = (0, high as i32 / 2);
-        root.draw_text(text, &style, at).map_err(|error| anyhow!("cannot draw {text:?}: {error}"))?;
-        root.present().map_err(|error| anyhow!("{error}"))?;
-    }
-    Ok(shrink(&drawn, width, height))
+fn letters(words: &str, size_px: f64, width: usize, height: usize) -> RgbImage {
+    painted(width, height, |area| text(area, words, size_px, HPos::Left, (0, (height as u32 * SCALE / 2) as i32)))
 }
 
 fn fill(sheet: &mut RgbImage, (left, top): (usize, usize), side: usize, colour: [u8; 3]) {
     for y in top..top + side {
         let row = (y * sheet.width + left) * 3;
         sheet.pixels[row..row + side * 3].chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&colour));
-    }
-}
-
-fn paste(sheet: &mut RgbImage, picture: &RgbImage, (left, top): (usize, usize)) {
-    for (y, row) in picture.pixels.chunks_exact(picture.width * 3).enumerate() {
-        let at = ((top + y) * sheet.width + left) * 3;
-        sheet.pixels[at..at + row.len()].copy_from_slice(row);
     }
 }
 
@@ -101,7 +78,7 @@ mod tests {
     fn frames_say_who_agrees() {
         let tile = |level, agrees| Tile { picture: RgbImage { width: 2, height: 2, pixels: vec![level; 12] }, agrees };
         let row = Row { words: "cat".into(), tiles: vec![tile(1, None), tile(2, Some(true)), tile(3, Some(false))] };
-        let sheet = neighbour_sheet("title", &[row]).unwrap();
+        let sheet = neighbour_sheet("title", &[row]);
         let step = 2 + 2 * FRAME_PX + GAP_PX;
         let at = |x: usize, y: usize| &sheet.pixels[(y * sheet.width + x) * 3..][..3];
         for (place, frame, level) in [(0, UNKNOWN, 1), (1, AGREES, 2), (2, DIFFERS, 3)] {

@@ -2,44 +2,39 @@
 //! `axis`, `grid`), so that the page's style decides about light and dark. Every
 //! marked point says its numbers when the pointer rests on it.
 
-use super::ticks::Axis;
+use super::panel::{self, Canvas, Frame, Point, Rule, Words};
 use super::{PALETTE_COLOURS, Panel, Series, Stroke};
+use crate::report::short;
 use std::fmt::Write;
 
 /// The drawing's own units; the page scales it.
 const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 280.0;
 const RIGHT: f64 = 12.0;
-const TOP: f64 = 10.0;
-const BOTTOM: f64 = 44.0;
 /// The width of a digit of the labels, in any usual font.
 const DIGIT: f64 = 6.6;
-/// Up to this many points a curve shows each of them.
-const MARKED_POINTS: usize = 60;
 
 /// `panel` without its title and legend, which are text of the page.
 pub fn svg(panel: &Panel) -> String {
     let (x, y) = panel.axes((7, 5));
     let widest = y.ticks.iter().map(|&tick| y.label(tick).chars().count()).max().unwrap_or(0);
-    // The words along the axis, then the labels.
-    let left = (30.0 + DIGIT * widest as f64).max(52.0);
-    let place = Place { x, y, left };
-    let mut out = format!(
-        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
-        escape(&format!("{}: {} over {}", panel.title, panel.y_label, panel.x_label))
-    );
-    draw_axes(&mut out, &place, panel);
-    // What is to be read comes over what it is compared with.
-    let rank = |stroke: Stroke| match stroke {
-        Stroke::Faint => 0,
-        Stroke::Dashed => 1,
-        Stroke::Dots | Stroke::Bold => 2,
+    let frame = Frame {
+        // The words along the axis, then the labels.
+        left: (30.0 + DIGIT * widest as f64).max(52.0),
+        right: WIDTH - RIGHT,
+        top: 10.0,
+        bottom: HEIGHT - 44.0,
+        tick: 0.0,
+        below: 12.0,
+        beside: 6.0,
+        label_y: HEIGHT - 12.0,
+        label_x: 10.0,
     };
-    let mut order: Vec<&Series> = panel.series.iter().collect();
-    order.sort_by_key(|series| rank(series.stroke));
-    order.into_iter().for_each(|series| draw_series(&mut out, &place, series));
-    out.push_str("</svg>");
-    out
+    let label = escape(&format!("{}: {} over {}", panel.title, panel.y_label, panel.x_label));
+    let open = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{label}\">");
+    let mut elements = Elements(open);
+    panel::draw(panel, (&x, &y), frame, &mut elements);
+    elements.0 + "</svg>"
 }
 
 /// Text with the characters that mean something to HTML and XML replaced.
@@ -59,99 +54,64 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// From values to the drawing's units.
-struct Place {
-    x: Axis,
-    y: Axis,
-    /// Where the axes begin.
-    left: f64,
-}
+/// The elements so far. Writing to a String cannot fail, so the results below are dropped.
+struct Elements(String);
 
-impl Place {
-    fn x(&self, value: f64) -> f64 {
-        self.left + (value - self.x.low) / (self.x.high - self.x.low) * (WIDTH - self.left - RIGHT)
-    }
-
-    fn y(&self, value: f64) -> f64 {
-        HEIGHT - BOTTOM - (value - self.y.low) / (self.y.high - self.y.low) * (HEIGHT - TOP - BOTTOM)
-    }
-}
-
-// Writing to a String cannot fail, so the results below are dropped.
-fn draw_axes(out: &mut String, place: &Place, panel: &Panel) {
-    let (bottom, left, right) = (HEIGHT - BOTTOM, place.left, WIDTH - RIGHT);
-    for &tick in &place.y.ticks {
-        let (y, label) = (place.y(tick), escape(&place.y.label(tick)));
-        let _ = write!(out, "<path class=\"grid\" d=\"M{left} {y:.1}H{right}\"/>");
-        let _ = write!(out, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", left - 6.0, y + 4.0);
-    }
-    for &tick in &place.x.ticks {
-        let (x, label) = (place.x(tick), escape(&place.x.label(tick)));
-        let _ = write!(out, "<path class=\"grid\" d=\"M{x:.1} {TOP}V{bottom}\"/>");
-        let _ = write!(out, "<text x=\"{x:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>", bottom + 16.0);
-    }
-    let _ = write!(out, "<path class=\"axis\" d=\"M{left} {TOP}V{bottom}H{right}\"/>");
-    let middle = (left + right) / 2.0;
-    let x_label = escape(&panel.x_label);
-    let _ = write!(out, "<text x=\"{middle}\" y=\"{}\" text-anchor=\"middle\">{x_label}</text>", HEIGHT - 8.0);
-    let (middle, y_label) = ((TOP + bottom) / 2.0, escape(&panel.y_label));
-    let _ =
-        write!(out, "<text transform=\"translate(14 {middle}) rotate(-90)\" text-anchor=\"middle\">{y_label}</text>");
-}
-
-fn draw_series(out: &mut String, place: &Place, series: &Series) {
-    let colour = series.colour % PALETTE_COLOURS;
-    let finite = |point: &&(f64, f64)| point.0.is_finite() && point.1.is_finite();
-    let name = escape(&series.name);
-    if series.stroke == Stroke::Dots {
-        let _ = write!(out, "<g class=\"dots f{colour}\"><title>{name}</title>");
-        for point in series.points.iter().filter(finite) {
-            let _ = write!(out, "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"2\"/>", place.x(point.0), place.y(point.1));
+impl Elements {
+    fn path(&mut self, stretches: &[&[Point]], class: &str, inside: &str) {
+        let _ = write!(self.0, "<path class=\"{class}\" d=\"");
+        for stretch in stretches {
+            for (place, (x, y)) in stretch.iter().enumerate() {
+                let _ = write!(self.0, "{}{x:.1} {y:.1}", if place > 0 { 'L' } else { 'M' });
+            }
         }
-        out.push_str("</g>");
-        return;
+        let _ = write!(self.0, "\">{inside}</path>");
     }
-    let stroke = match series.stroke {
-        Stroke::Bold | Stroke::Dots => "bold",
-        Stroke::Faint => "faint",
-        Stroke::Dashed => "dashed",
-    };
-    let mut path = String::new();
-    let mut pen_down = false;
-    for point in &series.points {
-        let there = finite(&point);
-        if there {
-            let _ = write!(path, "{}{:.1} {:.1}", if pen_down { 'L' } else { 'M' }, place.x(point.0), place.y(point.1));
-        }
-        pen_down = there;
-    }
-    lone_points(out, place, series, colour);
-    let _ = write!(out, "<path class=\"{stroke} c{colour}\" d=\"{path}\"><title>{name}</title></path>");
-    if series.stroke == Stroke::Bold && series.points.len() <= MARKED_POINTS {
-        for point in series.points.iter().filter(finite) {
-            let (x, y) = (place.x(point.0), place.y(point.1));
-            let value = crate::report::short(point.1);
-            let _ = write!(
-                out,
-                "<circle class=\"f{colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{name}: {value} at {}</title></circle>",
-                crate::report::short(point.0)
-            );
-        }
+
+    fn circle(&mut self, (x, y): Point, radius: u32, class: &str, inside: &str) {
+        let _ = write!(self.0, "<circle{class} cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\">{inside}</circle>");
     }
 }
 
-/// A curve of one point is no line: a dot stands for it. Bold curves have their own.
-fn lone_points(out: &mut String, place: &Place, series: &Series, colour: usize) {
-    let stretches = series.points.split(|point| !(point.0.is_finite() && point.1.is_finite()));
-    for stretch in stretches.filter(|_| series.stroke == Stroke::Faint) {
-        if let [(x, y)] = stretch {
-            let _ = write!(
-                out,
-                "<circle class=\"f{colour}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2\"/>",
-                place.x(*x),
-                place.y(*y)
-            );
-        }
+impl Canvas for Elements {
+    const MARKED_POINTS: usize = 60;
+
+    fn rule(&mut self, points: &[Point], rule: Rule) {
+        self.path(&[points], if rule == Rule::Grid { "grid" } else { "axis" }, "");
+    }
+
+    fn words(&mut self, text: &str, (x, y): Point, words: Words) {
+        // A line stands on its letters' feet.
+        let place = match words {
+            Words::TickOfX | Words::LabelOfX => format!("x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\"", y + 4.0),
+            Words::TickOfY => format!("x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"end\"", y + 4.0),
+            Words::LabelOfY => {
+                format!("transform=\"translate({:.1} {y:.1}) rotate(-90)\" text-anchor=\"middle\"", x + 4.0)
+            }
+        };
+        let _ = write!(self.0, "<text {place}>{}</text>", escape(text));
+    }
+
+    fn curve(&mut self, stretches: &[Vec<Point>], series: &Series) {
+        let (colour, title) = (series.colour % PALETTE_COLOURS, format!("<title>{}</title>", escape(&series.name)));
+        let stroke = match series.stroke {
+            Stroke::Dots => {
+                let _ = write!(self.0, "<g class=\"dots f{colour}\">{title}");
+                stretches.iter().flatten().for_each(|&at| self.circle(at, 2, "", ""));
+                return self.0.push_str("</g>");
+            }
+            Stroke::Bold => "bold",
+            Stroke::Faint => "faint",
+            Stroke::Dashed => "dashed",
+        };
+        let stretches: Vec<&[Point]> = stretches.iter().map(Vec::as_slice).collect();
+        self.path(&stretches, &format!("{stroke} c{colour}"), &title);
+    }
+
+    fn mark(&mut self, at: Point, value: Point, series: &Series) {
+        let told = format!("<title>{}: {} at {}</title>", escape(&series.name), short(value.1), short(value.0));
+        let radius = if series.stroke == Stroke::Bold { 3 } else { 2 };
+        self.circle(at, radius, &format!(" class=\"f{}\"", series.colour % PALETTE_COLOURS), &told);
     }
 }
 

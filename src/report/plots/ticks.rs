@@ -1,8 +1,5 @@
 //! Where an axis begins, ends and carries its labels.
 
-use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
-use std::ops::Range;
-
 /// One axis: its range and its labelled places.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Axis {
@@ -59,34 +56,6 @@ impl Axis {
         // As many digits as tell neighbours apart.
         let digits = (tick.abs().max(self.step).log10().floor() - self.step.log10().floor()).max(0.0);
         format!("{tick:.*e}", digits as usize)
-    }
-}
-
-impl Ranged for Axis {
-    type FormatOption = NoDefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, value: &f64, pixels: (i32, i32)) -> i32 {
-        let share = (value - self.low) / (self.high - self.low);
-        pixels.0 + (f64::from(pixels.1 - pixels.0) * share).round() as i32
-    }
-
-    fn key_points<Hint: KeyPointHint>(&self, _hint: Hint) -> Vec<f64> {
-        self.ticks.clone()
-    }
-
-    fn range(&self) -> Range<f64> {
-        self.low..self.high
-    }
-}
-
-impl ValueFormatter<f64> for Axis {
-    fn format(tick: &f64) -> String {
-        tick.to_string()
-    }
-
-    fn format_ext(&self, tick: &f64) -> String {
-        self.label(*tick)
     }
 }
 

@@ -1,10 +1,11 @@
 //! Which curves a report has, and how each is read.
 
 use super::gather::{Evaluation, Found, Run};
-use crate::report::EpochReport;
 use crate::report::plots::{Panel, Series, Stroke};
+use crate::report::{Number, Record, Scale};
 use crate::run_dir::CheckpointName;
 use crate::train::evaluate::outcome::Protocol;
+use crate::train::pretrain::numbers::numbers;
 
 /// One chart: all runs overlaid, run by run in the palette's order.
 pub struct Chart {
@@ -13,258 +14,31 @@ pub struct Chart {
     pub reading: &'static str,
 }
 
-type Value = fn(&EpochReport) -> Option<f64>;
-
-/// A number of `metrics.jsonl` as a chart.
-struct Metric {
-    title: &'static str,
-    y_label: &'static str,
-    limits: Option<(f64, f64)>,
-    /// What the axis covers at least.
-    range: Option<(f64, f64)>,
-    bold: Value,
-    /// Thin lines beside the bold one: percentiles.
-    faint: &'static [Value],
-    /// A level to compare with.
-    dashed: Option<Value>,
-    reading: &'static str,
-}
-
-const POSITIVE: Option<(f64, f64)> = Some((0.0, f64::MAX));
-const SHARE: Option<(f64, f64)> = Some((0.0, 1.0));
-const PERCENT: Option<(f64, f64)> = Some((0.0, 100.0));
-const FROM_ZERO: Option<(f64, f64)> = Some((0.0, 0.0));
-/// So that a share of next to nothing looks like it.
-const SMALL_SHARE: Option<(f64, f64)> = Some((0.0, 0.1));
-const COSINE: Option<(f64, f64)> = Some((-1.0, 1.0));
-
-const METRICS: [Metric; 18] = [
-    Metric {
-        title: "Contrastive loss",
-        y_label: "InfoNCE value (nats)",
-        limits: POSITIVE,
-        range: FROM_ZERO,
-        bold: |r| Some(r.loss_infonce),
-        faint: &[],
-        dashed: Some(|r| Some(r.mi_ceiling_nats)),
-        reading: "The value of InfoNCE whichever objective is trained, so that runs compare. Dashed: collapsed features.",
-    },
-    Metric {
-        title: "Effective sample size of the negatives",
-        y_label: "NESS (share of negatives)",
-        limits: SHARE,
-        range: None,
-        bold: |r| r.ness_mean,
-        faint: &[|r| r.ness_p10, |r| r.ness_p90],
-        dashed: None,
-        reading: "How many of the negatives take part in the gradient. 1: all alike, as when nothing is learned or all has \
-                  collapsed; near 0: one hard negative rules. Thin: the 10th and 90th percentile of the anchors in the epoch's last step.",
-    },
-    Metric {
-        title: "Mutual-information estimate",
-        y_label: "estimate (nats)",
-        limits: None,
-        range: None,
-        bold: |r| Some(r.mi_estimate_nats),
-        faint: &[],
-        dashed: Some(|r| Some(r.mi_ceiling_nats)),
-        reading: "Ceiling minus loss. Dashed: the ceiling log(2N-1). InfoNCE close to it has little left to learn from; a \
-                  larger batch raises it, FlatNCE does not depend on it.",
-    },
-    Metric {
-        title: "Contrastive accuracy",
-        y_label: "top-1 (%)",
-        limits: PERCENT,
-        range: None,
-        bold: |r| Some(r.contrastive_top1),
-        faint: &[],
-        dashed: None,
-        reading: "Anchors whose other view is more similar than every negative. It falls with the batch size: compare \
-                  runs of one batch size.",
-    },
-    Metric {
-        title: "Similarity of the two views",
-        y_label: "mean cosine of positives",
-        limits: COSINE,
-        range: None,
-        bold: |r| Some(r.positive_similarity),
-        faint: &[],
-        dashed: None,
-        reading: "The gap to different images is what is learned; both begin close to 1, as all features are alike at first.",
-    },
-    Metric {
-        title: "Similarity of different images",
-        y_label: "mean cosine of negatives",
-        limits: COSINE,
-        range: None,
-        bold: |r| Some(r.negative_similarity),
-        faint: &[],
-        dashed: None,
-        reading: "Should fall away from 1. When it stays there with the positives, the features have collapsed.",
-    },
-    Metric {
-        title: "Alignment",
-        y_label: "mean squared distance",
-        limits: POSITIVE,
-        range: FROM_ZERO,
-        bold: |r| r.alignment,
-        faint: &[],
-        dashed: None,
-        reading: "Distance of the two views on the unit sphere: smaller is better, if uniformity does not pay for it.",
-    },
-    Metric {
-        title: "Uniformity",
-        y_label: "log mean exp(-2 d²)",
-        limits: None,
-        range: None,
-        bold: |r| r.uniformity,
-        faint: &[],
-        dashed: None,
-        reading: "How evenly the images fill the sphere: smaller is better, 0 is collapse.",
-    },
-    Metric {
-        title: "Spread of the features",
-        y_label: "std × √dimensions",
-        limits: Some((0.0, 1.1)),
-        range: None,
-        bold: |r| r.feature_std,
-        faint: &[],
-        dashed: None,
-        reading: "Of the normalised projections: 1 when spread evenly, 0 when collapsed.",
-    },
-    Metric {
-        title: "Effective rank",
-        y_label: "RankMe (dimensions)",
-        limits: POSITIVE,
-        range: FROM_ZERO,
-        bold: |r| r.effective_rank,
-        faint: &[],
-        dashed: None,
-        reading: "How many dimensions the trunk's features use, in the epoch's last batch; a fall warns of dimensional \
-                  collapse.",
-    },
-    Metric {
-        title: "Gradient norm",
-        y_label: "Euclidean norm",
-        limits: POSITIVE,
-        range: FROM_ZERO,
-        bold: |r| r.gradient_norm,
-        faint: &[],
-        dashed: None,
-        reading: "Over all parameters. InfoNCE's shrinks as its pull vanishes, FlatNCE's does not; spikes ask for a smaller \
-                  learning rate.",
-    },
-    Metric {
-        title: "Vanished pull",
-        y_label: "share of anchors",
-        limits: SHARE,
-        range: SMALL_SHARE,
-        bold: |r| r.vanished_pull_share,
-        faint: &[],
-        dashed: None,
-        reading: "Anchors for which 1 + ξ rounds to 1 in the run's precision: there InfoNCE computed in that precision \
-                  would not pull at all.",
-    },
-    Metric {
-        title: "Nearest neighbours during training",
-        y_label: "weighted kNN top-1 (%)",
-        limits: PERCENT,
-        range: None,
-        bold: |r| r.knn_top1,
-        faint: &[],
-        dashed: None,
-        reading: "On up to 2,000 test images: a quick look, not the number to quote.",
-    },
-    Metric {
-        title: "Learning rate",
-        y_label: "lr of the last step",
-        limits: POSITIVE,
-        range: FROM_ZERO,
-        bold: |r| Some(r.lr),
-        faint: &[],
-        dashed: None,
-        reading: "Warm-up, then the schedule.",
-    },
-    Metric {
-        title: "Temperature",
-        y_label: "temperature t",
-        limits: POSITIVE,
-        range: FROM_ZERO,
-        bold: |r| Some(r.temperature),
-        faint: &[],
-        dashed: None,
-        reading: "Constant, or steered by --ess-target.",
-    },
-    Metric {
-        title: "Speed",
-        y_label: "images/s",
-        limits: POSITIVE,
-        range: FROM_ZERO,
-        bold: |r| Some(r.images_per_second),
-        faint: &[],
-        dashed: None,
-        reading: "Both views of an image count as one.",
-    },
-    Metric {
-        title: "Waiting for data",
-        y_label: "share of the time",
-        limits: SHARE,
-        range: SMALL_SHARE,
-        bold: |r| Some(r.data_wait_share),
-        faint: &[],
-        dashed: None,
-        reading: "Above a few percent, more --workers or a faster disk help.",
-    },
-    Metric {
-        title: "Memory",
-        y_label: "highest so far (MiB)",
-        limits: POSITIVE,
-        range: FROM_ZERO,
-        bold: |r| r.memory_peak_mib,
-        faint: &[],
-        dashed: None,
-        reading: "Resident memory of the process, or of the device.",
-    },
-];
-
 /// The charts that any of the runs has numbers for. `names` are the runs' names.
 pub fn charts(found: &Found, names: &[String]) -> Vec<Chart> {
-    METRICS.iter().filter_map(|metric| chart(metric, found, names)).collect()
+    numbers().iter().filter_map(|number| chart(number, found, names)).collect()
 }
 
-fn chart(metric: &Metric, found: &Found, names: &[String]) -> Option<Chart> {
+fn chart(number: &Number, found: &Found, names: &[String]) -> Option<Chart> {
+    let chart = number.chart?;
     let mut series = Vec::new();
     for (colour, (run, name)) in found.runs.iter().zip(names).enumerate() {
-        let mut add = |value: Value, stroke| {
-            // A number stands at the end of its epoch.
-            let points: Vec<(f64, f64)> =
-                run.epochs.iter().filter_map(|report| Some((report.epoch as f64 + 1.0, value(report)?))).collect();
+        let faint = chart.faint.iter().map(|key| (*key, Stroke::Faint));
+        let dashed = chart.dashed.into_iter().map(|key| (key, Stroke::Dashed));
+        for (key, stroke) in std::iter::once((number.key, Stroke::Bold)).chain(faint).chain(dashed) {
+            let points = over_epochs(run, key);
             if !points.is_empty() {
                 series.push(Series { name: name.clone(), colour, stroke, points });
             }
-        };
-        add(metric.bold, Stroke::Bold);
-        metric.faint.iter().for_each(|value| add(*value, Stroke::Faint));
-        if let Some(value) = metric.dashed {
-            add(value, Stroke::Dashed);
         }
     }
     let drawn = series.iter().any(|series| series.stroke == Stroke::Bold);
-    let panel = || Panel { y_range: metric.range, ..panel(metric.title, metric.y_label, metric.limits, series) };
-    drawn.then(|| Chart { panel: panel(), reading: metric.reading })
+    drawn.then(|| Chart { panel: Panel { series, ..chart.panel() }, reading: number.meaning })
 }
 
-fn panel(title: &str, y_label: &str, y_limits: Option<(f64, f64)>, series: Vec<Series>) -> Panel {
-    Panel {
-        title: title.into(),
-        x_label: "epochs trained".into(),
-        y_label: y_label.into(),
-        x_range: None,
-        x_whole: true,
-        y_range: None,
-        y_limits,
-        series,
-    }
+/// A number stands at the end of its epoch.
+fn over_epochs(run: &Run, key: &str) -> Vec<(f64, f64)> {
+    run.epochs.iter().filter_map(|epoch: &Record| Some((epoch.epoch as f64 + 1.0, epoch.get(key)?))).collect()
 }
 
 /// Accuracy over the epochs of pre-training: linear evaluation bold, weighted kNN of the evaluations dashed, kNN during
@@ -279,11 +53,10 @@ pub fn accuracy(found: &Found, names: &[String]) -> Option<Panel> {
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             points
         };
-        let online = run.epochs.iter().filter_map(|report| Some((report.epoch as f64 + 1.0, report.knn_top1?)));
         let lines = [
             ("linear", Stroke::Bold, evaluated(|one| Some(one.outcome.test_top1_last_epoch))),
             ("kNN", Stroke::Dashed, evaluated(|one| Some(one.outcome.knn?.knn_weighted_top1))),
-            ("kNN while training", Stroke::Faint, online.collect()),
+            ("kNN while training", Stroke::Faint, over_epochs(run, "knn_top1")),
         ];
         for (what, stroke, points) in lines {
             if !points.is_empty() {
@@ -291,7 +64,9 @@ pub fn accuracy(found: &Found, names: &[String]) -> Option<Panel> {
             }
         }
     }
-    (!series.is_empty()).then(|| panel("Accuracy", "test top-1 (%)", PERCENT, series))
+    let (title, y_label, scale) = ("Accuracy", "test top-1 (%)", Scale::PERCENT);
+    let chart = crate::report::Chart { title, y_label, scale, faint: &[], dashed: None };
+    (!series.is_empty()).then(|| Panel { series, ..chart.panel() })
 }
 
 /// How long the evaluated encoder was trained: files are named after the epoch that they end, the last one after the

@@ -4,7 +4,7 @@
 //! missing, when its `metrics.jsonl` has the lines of one; it is an evaluation
 //! when a `linear_eval.json`, `finetune.json` or `supervised.json` is in it.
 
-use crate::report::{Console, EpochReport, read_json_lines};
+use crate::report::{Console, Record, read_json_lines};
 use crate::run_dir;
 use crate::train::evaluate::outcome::{Outcome, Protocol};
 use anyhow::{Context, Result, bail};
@@ -19,7 +19,7 @@ pub struct Run {
     /// `job.pretrain` of its `config.yml`.
     pub settings: Option<Value>,
     /// One a line of its `metrics.jsonl`, in the file's order.
-    pub epochs: Vec<EpochReport>,
+    pub epochs: Vec<Record>,
     pub evaluations: Vec<Evaluation>,
 }
 

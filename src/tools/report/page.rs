@@ -126,22 +126,16 @@ fn counted(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-/// `.c0` strokes and `.f0` fills, for both kinds of paper.
+/// `.c0` strokes, `.f0` fills and `.k0` keys, for both kinds of paper.
 fn colours(out: &mut String) {
-    for (number, (light, _)) in COLOURS.iter().enumerate() {
-        let _ = writeln!(
-            out,
-            ".c{number} {{ stroke: {light}; }} .f{number} {{ fill: {light}; }} .k{number} {{ color: {light}; }}"
-        );
-    }
-    out.push_str("@media (prefers-color-scheme: dark) {\n");
-    for (number, (_, dark)) in COLOURS.iter().enumerate() {
-        let _ = writeln!(
-            out,
-            ".c{number} {{ stroke: {dark}; }} .f{number} {{ fill: {dark}; }} .k{number} {{ color: {dark}; }}"
-        );
-    }
-    out.push_str("}\n");
+    let classes = |of: fn(&(&'static str, &'static str)) -> &'static str| -> String {
+        let line = |(n, paint)| {
+            format!(".c{n} {{ stroke: {paint}; }} .f{n} {{ fill: {paint}; }} .k{n} {{ color: {paint}; }}\n")
+        };
+        COLOURS.iter().map(of).enumerate().map(line).collect()
+    };
+    let (light, dark) = (classes(|colours| colours.0), classes(|colours| colours.1));
+    let _ = writeln!(out, "{light}@media (prefers-color-scheme: dark) {{\n{dark}}}");
 }
 
 fn legend(out: &mut String, names: &[String]) {
@@ -165,15 +159,24 @@ fn results(out: &mut String, all: &[Row]) {
         let facts: Vec<String> = same.iter().map(|(heading, cells)| format!("{heading} {}", cells[0])).collect();
         let _ = writeln!(out, "<p class=\"soft\">The same in all rows: {}.</p>", escape(&facts.join(", ")));
     }
-    out.push_str("<div class=\"wide\"><table>\n<thead><tr>");
-    for (heading, _) in &told {
-        let _ = write!(out, "<th>{}</th>", escape(heading));
+    let head: Vec<&str> = told.iter().map(|(heading, _)| *heading).collect();
+    let row = |place: usize| told.iter().map(|(_, cells)| cells[place].as_str()).collect();
+    table(out, &head, (0..all.len()).map(row), "td");
+}
+
+/// `first` is the element of a row's first cell.
+fn table<'a>(out: &mut String, head: &[&str], rows: impl Iterator<Item = Vec<&'a str>>, first: &str) {
+    out.push_str("<div class=\"wide\"><table>\n");
+    if !head.is_empty() {
+        let cells: String = head.iter().map(|cell| format!("<th>{}</th>", escape(cell))).collect();
+        let _ = writeln!(out, "<thead><tr>{cells}</tr></thead>");
     }
-    out.push_str("</tr></thead>\n<tbody>\n");
-    for place in 0..all.len() {
+    out.push_str("<tbody>\n");
+    for row in rows {
         out.push_str("<tr>");
-        for (_, cells) in &told {
-            let _ = write!(out, "<td>{}</td>", escape(&cells[place]));
+        for (place, cell) in row.into_iter().enumerate() {
+            let element = if place == 0 { first } else { "td" };
+            let _ = write!(out, "<{element}>{}</{element}>", escape(cell));
         }
         out.push_str("</tr>\n");
     }
@@ -202,28 +205,19 @@ fn differences(out: &mut String, page: &Page) {
         if different.is_empty() {
             out.push_str("<p>In nothing that config.yml says.</p>\n");
         } else {
-            out.push_str("<div class=\"wide\"><table>\n<thead><tr><th>setting</th>");
-            for name in page.names {
-                let _ = write!(out, "<th>{}</th>", escape(name));
-            }
-            out.push_str("</tr></thead>\n<tbody>\n");
-            for (path, values) in different {
-                let _ = write!(out, "<tr><th>{}</th>", escape(path));
-                for value in values {
-                    let _ = write!(out, "<td>{}</td>", escape(value.as_deref().unwrap_or("")));
-                }
-                out.push_str("</tr>\n");
-            }
-            out.push_str("</tbody></table></div>\n");
+            let head: Vec<&str> = std::iter::once("setting").chain(page.names.iter().map(String::as_str)).collect();
+            let rows = different.iter().map(|(path, values)| {
+                let values = values.iter().map(|value| value.as_deref().unwrap_or_default());
+                std::iter::once(path.as_str()).chain(values).collect()
+            });
+            table(out, &head, rows, "th");
         }
     }
     if !common.is_empty() {
         let title = if page.names.len() > 1 { "Settings that all runs share" } else { "Settings" };
-        let _ = writeln!(out, "<details><summary>{title}</summary><div class=\"wide\"><table><tbody>");
-        for (path, value) in common {
-            let _ = writeln!(out, "<tr><th>{}</th><td>{}</td></tr>", escape(path), escape(value));
-        }
-        out.push_str("</tbody></table></div></details>\n");
+        let _ = write!(out, "<details><summary>{title}</summary>");
+        table(out, &[], common.iter().map(|(path, value)| vec![path.as_str(), value.as_str()]), "th");
+        out.push_str("</details>\n");
     }
 }
 

@@ -95,10 +95,8 @@ fn neighbours(split: &Split, features: &Tensor, name: &str) -> Result<RgbImage> 
         sheet.push(Row { words: format!("{}  ({farthest:.2})", shortened(&words, 14)), tiles });
     }
     let frames = if split.labels.is_some() { "; blue: same class, orange: another" } else { "" };
-    neighbour_sheet(
-        &format!("{name}: queries and their nearest by cosine (of the last one in brackets){frames}"),
-        &sheet,
-    )
+    let title = format!("{name}: queries and their nearest by cosine (of the last one in brackets){frames}");
+    Ok(neighbour_sheet(&title, &sheet))
 }
 
 /// One query a class in turn where there are labels, else evenly.

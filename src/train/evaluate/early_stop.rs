@@ -9,7 +9,7 @@ use super::accuracy::Accuracy;
 use crate::checkpoint::Chosen;
 use crate::config::{EarlyStopOn, Evaluate};
 use crate::data::{Split, grouped};
-use crate::report::EvalLog;
+use crate::report::Log;
 use crate::rng::{Purpose, Stream};
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ pub fn hold_out(split: &Split, seed: u64) -> Option<(Split, Split)> {
 }
 
 /// The images that a run trains on, and those that it stops by, if it stops by held-out ones; says which.
-pub fn parts(run: &Evaluate, train: &Arc<Split>, log: &mut EvalLog) -> (Arc<Split>, Option<Arc<Split>>) {
+pub fn parts(run: &Evaluate, train: &Arc<Split>, log: &mut Log) -> (Arc<Split>, Option<Arc<Split>>) {
     if run.patience_epochs == 0 || run.early_stop_on == EarlyStopOn::Test {
         return (Arc::clone(train), None);
     }

@@ -13,7 +13,7 @@ use crate::checkpoint::{from_tensor, to_tensor};
 use crate::data::Split;
 use crate::durable;
 use crate::model::HEAD_PREFIX;
-use crate::report::EvalLog;
+use crate::report::Log;
 use crate::state::StateDict;
 use crate::torch_file::{self, Dict, Value};
 use crate::train::features::{Extractor, Features};
@@ -78,7 +78,7 @@ impl FeatureCache {
         extractor: &Extractor,
         split: &Arc<Split>,
         transform: EvalTransform,
-        log: &mut EvalLog,
+        log: &mut Log,
     ) -> Result<(Features, bool)> {
         let encoder = extractor.encoder;
         let trunk = encoder.state_dict().renamed(|name| (!name.starts_with(HEAD_PREFIX)).then(|| name.to_owned()));

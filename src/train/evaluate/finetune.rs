@@ -61,7 +61,7 @@ pub fn train(trial: &mut Trial, source: &Source) -> Result<Outcome> {
             lr: network.schedule.lr(network.step.saturating_sub(1)),
             epoch_seconds: epoch_started.elapsed().as_secs_f64(),
         };
-        trial.log.epoch(&record, u64::from(epochs));
+        trial.log.evaluation_epoch(&record, u64::from(epochs));
         let run = trial.run;
         let gained = chosen.map_or(now_best.epoch, |chosen| chosen.chosen_epoch);
         let tired = network.stops_early && epoch - gained >= run.patience_epochs;
@@ -175,10 +175,7 @@ impl Network {
             }
             let lr = self.schedule.lr(self.step);
             let stepped = self.train_step(&batch.images, batch.labels.as_ref(), lr);
-            match stepped.scaling {
-                Some(scaling) => losses.push_scaled(&stepped.loss, scaling, lr)?,
-                None => losses.push(&stepped.loss, lr)?,
-            }
+            losses.push(&stepped.loss, stepped.scaling.as_ref(), lr)?;
             hits.add(&stepped.logits, &stepped.labels);
             self.step += 1;
             bar.advance(1);

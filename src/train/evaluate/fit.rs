@@ -159,7 +159,7 @@ impl Stepped {
             self.rate.set(lr);
             self.optimizer.step(&self.rate, None);
             self.step += 1;
-            losses.push(&loss, lr)?;
+            losses.push(&loss, None, lr)?;
         }
         Ok(Fitted { loss: losses.mean()?, lr, converged: false })
     }

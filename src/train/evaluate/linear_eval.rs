@@ -116,7 +116,7 @@ fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcom
         outcome.set_last(on_test);
         outcome.train_top1 = on_train.top1;
         outcome.epochs_trained = epoch + 1;
-        trial.log.epoch(
+        trial.log.evaluation_epoch(
             &EvalRecord {
                 epoch: u64::from(epoch),
                 loss: fitted.loss,

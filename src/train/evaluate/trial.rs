@@ -8,7 +8,7 @@ use crate::checkpoint::{self, Best, Chosen, EvaluationCheckpoint};
 use crate::config::{Config, EncoderSource, Evaluate, Objective, OptimizerName, TransferMode};
 use crate::data::{self, BadImage, Part, Split};
 use crate::model::HeadKind;
-use crate::report::{Console, EvalLog};
+use crate::report::{Console, Log};
 use crate::run_dir::{self, CheckpointName};
 use crate::train::encoder_source::Source;
 use crate::train::ranks::Ranks;
@@ -69,7 +69,7 @@ pub struct Trial<'a> {
     pub device: Device,
     pub workers: usize,
     pub directory: PathBuf,
-    pub log: EvalLog,
+    pub log: Log,
     /// Where features under transforms that are not random are kept.
     pub cache: Option<FeatureCache>,
     /// The processes that share the making of features.
@@ -112,7 +112,7 @@ impl<'a> Trial<'a> {
         // LBFGS saves no state: from the same start it takes the same steps.
         let repeated = run.optimizer.name == OptimizerName::Lbfgs;
         let first_epoch = resumed.as_ref().filter(|_| !repeated).map_or(0, |saved| saved.epochs_done);
-        let mut log = EvalLog::create(&directory, u64::from(first_epoch), console.clone())?;
+        let mut log = Log::create(Some(&directory), u64::from(first_epoch), console.clone())?;
         log.detail(&format!("command: {}", config.command.join(" ")));
         log.note(&format!("encoder: {}", source.name()));
         log.note(&format!("results go to {}", directory.display()));
@@ -274,7 +274,7 @@ pub fn better(best: Option<Best>, candidate: Best) -> Best {
 }
 
 /// Says when fewer images than a batch are there.
-pub fn note_clamped_batch(log: &mut EvalLog, asked: u32, images: usize) {
+pub fn note_clamped_batch(log: &mut Log, asked: u32, images: usize) {
     if asked as usize > images {
         log.note(&format!("batch: all {images} training images (--fc-batch-size {asked} is larger)"));
     }

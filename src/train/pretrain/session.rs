@@ -5,6 +5,7 @@
 mod open;
 mod saves;
 
+use super::curves;
 use super::online_knn::Judge;
 use super::out_of_memory::Room;
 use super::recorded::Recorder;
@@ -12,21 +13,22 @@ use super::restore::Counters;
 use super::saver::Saver;
 use super::similarities;
 use super::statistics::Statistics;
-use super::step::Taken;
-use super::tally::{StepFeatures, Tally};
+use super::step::{StepFeatures, Taken};
+use super::tally::Tally;
 use super::temperature::Temperature;
 use super::warnings::{Setting, Watch};
+use crate::checkpoint::EpochRows;
 use crate::config::Pretrain;
 use crate::device;
 use crate::loader::Loader;
 use crate::model::Encoder;
-use crate::monitor::geometry;
 use crate::native;
 use crate::optim::{Optimizer, Rate, Scaler, Schedule};
 use crate::pixels::RgbImage;
-use crate::report::{EpochReport, RunLog, contact_sheet, duration, enlarged, plots, read_json_lines};
+use crate::report::{Record, RunLog, contact_sheet, duration, enlarged, plots, read_json_lines};
 use crate::run_dir::CheckpointName;
 use crate::state::Parameter;
+use crate::train::diverged::STEPS_BETWEEN_LOOKS;
 use crate::train::ranks::Ranks;
 use anyhow::Result;
 use std::fs::File;
@@ -34,9 +36,6 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
-
-/// On a GPU the loss is looked at once in so many steps: looking waits for the device.
-const STEPS_BETWEEN_LOOKS: u64 = 50;
 
 /// What a step leaves on the device. Of a recorded step these are the same tensors each time.
 pub struct Stepped {
@@ -66,7 +65,7 @@ pub struct Session {
     /// The newest checkpoint known to be on the disk.
     pub last_saved: Option<PathBuf>,
     /// Statistics of the steps of the epoch under way that were trained before this process began.
-    pub earlier_rows: Option<Tensor>,
+    pub earlier_rows: Option<EpochRows>,
     saver: Saver,
     watch: Watch,
     judge: Option<Judge>,
@@ -114,15 +113,13 @@ impl Session {
         self.at.epoch += 1;
         self.at.batch = 0;
         self.log.record_steps(&tally.records());
-        let mut report = tally.report(waited);
-        report.temperature = self.temperature.value();
         let hidden = last.map(|features| self.ranks.gather_views(&features.hidden)).transpose()?;
-        report.effective_rank = hidden.map(|hidden| geometry::effective_rank(&hidden));
+        let mut record = tally.report(waited, self.temperature.value(), hidden.as_ref());
         self.own_statistics_agree()?;
-        self.judge(&mut report)?;
-        self.log.epoch(&report);
+        self.judge(&mut record)?;
+        self.log.epoch(&record);
         if let Some(features) = last {
-            similarities::record(self.log.events(), report.step, &features.unit);
+            similarities::record(self.log.events(), record.step, &features.unit);
         }
         let setting = Setting {
             objective: self.pretrain.objective,
@@ -130,7 +127,7 @@ impl Session {
             precision: self.pretrain.precision,
             warmup_epochs: self.pretrain.schedule.warmup_epochs,
         };
-        for warning in self.watch.look(&report, setting) {
+        for warning in self.watch.look(&record, setting) {
             self.log.warn(&warning);
         }
         let last = self.at.epoch == u64::from(self.pretrain.epochs);
@@ -157,16 +154,16 @@ impl Session {
     }
 
     /// Nearest neighbours, when the epoch just finished has its turn.
-    fn judge(&mut self, report: &mut EpochReport) -> Result<()> {
+    fn judge(&mut self, record: &mut Record) -> Result<()> {
         let every = self.pretrain.online_knn.map_or(0, |knn| u64::from(knn.every_epochs));
         let Some(judge) = self.judge.as_ref().filter(|_| every > 0 && self.at.epoch.is_multiple_of(every)) else {
             return Ok(());
         };
         let compute = device::compute_kind(self.pretrain.precision);
         let found = judge.judge(&self.encoder, compute, self.workers, self.log.console(), &self.ranks)?;
-        report.knn_top1 = Some(found.weighted_top1);
-        report.extra.insert("knn_plain_top1".into(), found.plain_top1.into());
-        report.extra.insert("knn_seconds".into(), found.took.as_secs_f64().into());
+        record.set("knn_top1", found.weighted_top1);
+        record.set("knn_plain_top1", found.plain_top1);
+        record.set("knn_seconds", found.took.as_secs_f64());
         Ok(())
     }
 
@@ -202,7 +199,7 @@ impl Session {
             let epochs = read_json_lines(&self.directory.join("metrics.jsonl"))?;
             let steps = read_json_lines(&self.directory.join("steps.jsonl"))?;
             let title = format!("{} on {}", self.pretrain.objective.directory_suffix(), self.pretrain.data.dataset);
-            plots::curves(&self.directory.join("curves.png"), &plots::training_figure(&title, &epochs, &steps))
+            plots::curves(&self.directory.join("curves.png"), &curves::training_figure(&title, &epochs, &steps))
         };
         if let Err(error) = draw() {
             self.log.warn(&format!("curves.png was not drawn: {error:#}"));

@@ -9,7 +9,6 @@
 //! one chunk; the gradient is that of the whole batch, except that BatchNorm
 //! normalises by the statistics of a chunk.
 
-use super::tally::StepFeatures;
 use crate::config::Objective;
 use crate::loss::{self, Contrast};
 use crate::model::{Encoder, Pass};
@@ -33,6 +32,14 @@ pub struct Step<'a> {
     /// Parts of the batch that go through the encoder one after the other; from 1 to the number of images.
     pub chunks: i64,
     pub ranks: &'a Ranks,
+}
+
+/// The features of one step, not recorded for autograd.
+pub struct StepFeatures {
+    /// Of the trunk, `[2B, D]`; of several ranks, this one's rows.
+    pub hidden: Tensor,
+    /// Of the projection head, rows of length 1, `[2B, P]`; of all ranks.
+    pub unit: Tensor,
 }
 
 /// What a step leaves behind, on the device.

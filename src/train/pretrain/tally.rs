@@ -1,81 +1,80 @@
 //! What an epoch's steps said, kept on the device until somebody asks.
 
+use super::numbers::{EpochEnd, How, Over, Row, TABLE};
 use super::read_scalars;
-use super::statistics::{
-    COLUMNS, LOSS, LOSS_SCALE, NEGATIVE, NESS, OVERFLOW, POSITIVE, TOP1, TOP5, VANISHED, unscaled,
-};
-use crate::config::Pretrain;
-use crate::monitor::geometry;
+use crate::checkpoint::EpochRows;
 use crate::native;
-use crate::optim::{self, Scaler, Schedule};
-use crate::report::{CloserLook, EpochReport, StepRecord, StepReport};
-use crate::state::Parameter;
+use crate::report::Record;
+use crate::train::diverged::Fault;
 use anyhow::{Result, anyhow, bail};
-use std::cell::{Cell, OnceCell};
-use std::collections::HashMap;
+use std::cell::{OnceCell, RefCell};
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
-/// The last two, of loss scaling; checkpoints of older versions lack them.
-const SCALING_COLUMNS: i64 = 2;
-/// Numbers of a [`CloserLook`].
-const CLOSER_COLUMNS: i64 = 4;
-/// A saved row: the first seven statistics, the close look, the scaling.
-const UNSCALED_COLUMNS: i64 = COLUMNS as i64 - SCALING_COLUMNS;
-const OLD_SAVED_COLUMNS: i64 = UNSCALED_COLUMNS + CLOSER_COLUMNS;
-const SAVED_COLUMNS: i64 = OLD_SAVED_COLUMNS + SCALING_COLUMNS;
+/// The columns that a checkpoint without their names has: 13, or without loss scaling the first 11.
+const UNNAMED: [&str; 13] = [
+    "loss_infonce",
+    "contrastive_top1",
+    "contrastive_top5",
+    "ness_mean",
+    "positive_similarity",
+    "negative_similarity",
+    "vanished_pull_share",
+    "gradient_norm",
+    "alignment",
+    "uniformity",
+    "feature_std",
+    "overflow_steps",
+    "loss_scale",
+];
 
 /// Between two readings of a GPU for the progress bar.
 const BETWEEN_READS: Duration = Duration::from_secs(1);
 
-/// The features of one step, not recorded for autograd.
-pub struct StepFeatures {
-    /// Of the trunk, `[2B, D]`; of several ranks, this one's rows.
-    pub hidden: Tensor,
-    /// Of the projection head, rows of length 1, `[2B, P]`; of all ranks.
-    pub unit: Tensor,
+/// What is kept of every step; the numbers of a closer look come last.
+fn columns() -> impl Iterator<Item = &'static Row> {
+    let closer = |row: &&Row| matches!(row.how, How::CloserLook(_));
+    TABLE.iter().filter(|row| matches!(row.how, How::EachStep(..))).chain(TABLE.iter().filter(closer))
+}
+
+/// The place of a column.
+fn place(key: &str) -> usize {
+    columns().position(|row| row.number.key == key).unwrap_or_else(|| panic!("{key} is a number of every step"))
 }
 
 /// Statistics of the steps of one epoch (of its rest, when a run continues inside it).
 pub struct Tally {
     epoch: u64,
     first_step: u64,
-    temperature: f64,
-    images_per_step: u64,
-    ceiling: f64,
-    /// One row of statistics per step, `[COLUMNS]` each, on the device.
+    images_per_step: f64,
+    /// A row of numbers a step, `[columns]` float32 on the device; NaN where a step was not looked at closely.
     rows: Vec<Tensor>,
     /// NESS of the anchors of the last step, `[M]`.
     last_ness: Option<Tensor>,
     lrs: Vec<f64>,
-    /// Steps that were looked at closely: place among the rows, then the numbers of a [`CloserLook`], `[4]`.
-    closer: Vec<(usize, Tensor)>,
     /// What [`Tally::latest`] gave, and when.
-    shown: Cell<Option<(Instant, StepReport)>>,
-    /// Every row's numbers, one row after the other, once somebody has asked for them.
+    shown: RefCell<Option<(Instant, Record)>>,
+    /// What [`Tally::numbers`] gives, once somebody has asked for it.
     numbers: OnceCell<Vec<f64>>,
     /// Rows that have been looked at for faults.
     checked: usize,
     /// Steps taken over from before a stop: they count for the means, not for the speed.
-    earlier: u64,
+    earlier: usize,
     device: Device,
     started: Instant,
 }
 
 impl Tally {
     /// Begins an epoch whose first step is number `first_step`.
-    pub fn start(pretrain: &Pretrain, epoch: u64, first_step: u64, device: Device) -> Tally {
+    pub fn start(batch_size: u32, epoch: u64, first_step: u64, device: Device) -> Tally {
         Tally {
             epoch,
             first_step,
-            temperature: pretrain.temperature,
-            images_per_step: u64::from(pretrain.batch_size),
-            ceiling: f64::from(2 * pretrain.batch_size - 1).ln(),
+            images_per_step: f64::from(batch_size),
             rows: Vec::new(),
             last_ness: None,
             lrs: Vec::new(),
-            closer: Vec::new(),
-            shown: Cell::new(None),
+            shown: RefCell::new(None),
             numbers: OnceCell::new(),
             checked: 0,
             earlier: 0,
@@ -84,210 +83,167 @@ impl Tally {
         }
     }
 
-    /// Takes over what the epoch's steps before a stop had said: `rows` is what [`Tally::rows`] gave then.
+    /// Takes over what the epoch's steps before a stop had said: `saved` is what [`Tally::saved`] gave then, by this
+    /// version or another, and `lr` the learning rate of a step. Numbers that it lacks are those of the later steps alone.
     ///
-    /// Errors: rows of another number than the steps that have been trained of the epoch.
-    pub fn continue_from(&mut self, rows: &Tensor, schedule: &Schedule) -> Result<()> {
-        let [steps, columns] = rows.size()[..] else { bail!("the statistics of its steps are {:?}", rows.size()) };
-        if columns != SAVED_COLUMNS && columns != OLD_SAVED_COLUMNS {
-            bail!("the statistics of its steps have {columns} columns instead of {SAVED_COLUMNS}");
-        }
+    /// Errors: rows of another number than the steps that have been trained of the epoch, or without names.
+    pub fn continue_from(&mut self, saved: &EpochRows, lr: impl Fn(u64) -> f64) -> Result<()> {
+        let EpochRows { columns: names, rows } = saved;
+        let [steps, width] = rows.size()[..] else { bail!("the statistics of its steps are {:?}", rows.size()) };
+        let names: Vec<&str> = match names.len() {
+            0 if [11, 13].contains(&width) => UNNAMED[..width as usize].to_vec(),
+            count if count as i64 == width => names.iter().map(String::as_str).collect(),
+            count => bail!("the statistics of its steps have {width} columns and {count} names of columns"),
+        };
         self.first_step = self
             .first_step
             .checked_sub(steps as u64)
             .ok_or_else(|| anyhow!("it has statistics of {steps} steps and was saved after {}", self.first_step))?;
         // Everything is asked in main memory and goes to the device once.
         let rows = rows.to_device(Device::Cpu);
-        let closer = rows.narrow(1, UNSCALED_COLUMNS, CLOSER_COLUMNS);
-        let unseen = Vec::<bool>::try_from(closer.isnan().all_dim(1, false))?;
-        let scaling = if columns == SAVED_COLUMNS {
-            rows.narrow(1, OLD_SAVED_COLUMNS, SCALING_COLUMNS)
-        } else {
-            unscaled().expand([steps, SCALING_COLUMNS], false)
+        let column = |row: &Row| match names.iter().position(|name| *name == row.number.key) {
+            Some(place) => rows.select(1, place as i64),
+            None => Tensor::full([steps], f64::NAN, (Kind::Float, Device::Cpu)),
         };
-        self.rows = Tensor::cat(&[rows.narrow(1, 0, UNSCALED_COLUMNS), scaling], 1).to_device(self.device).unbind(0);
-        let closer = closer.to_device(self.device).unbind(0);
-        self.closer = closer.into_iter().enumerate().filter(|(place, _)| !unseen[*place]).collect();
+        let rows = Tensor::stack(&columns().map(column).collect::<Vec<_>>(), 1);
+        self.rows = rows.to_device(self.device).unbind(0);
         self.numbers.take();
-        self.lrs = (0..steps as u64).map(|step| schedule.lr(self.first_step + step)).collect();
-        self.checked = self.rows.len();
-        self.earlier = steps as u64;
+        self.lrs = (0..steps as u64).map(|step| lr(self.first_step + step)).collect();
+        (self.checked, self.earlier) = (self.rows.len(), self.rows.len());
         Ok(())
     }
 
-    /// Statistics of every step so far, `[steps, 7 + 4 + 2]`; those of a close look are NaN where there was none.
-    pub fn rows(&self) -> Tensor {
-        let _guard = tch::no_grad_guard();
-        let rows = Tensor::stack(&self.rows, 0);
-        let closer = Tensor::full([self.rows.len() as i64, CLOSER_COLUMNS], f64::NAN, (Kind::Float, self.device));
-        for (place, numbers) in &self.closer {
-            closer.get(*place as i64).copy_(numbers);
-        }
-        let [plain, scaling] = [(0, UNSCALED_COLUMNS), (UNSCALED_COLUMNS, SCALING_COLUMNS)]
-            .map(|(first, columns)| rows.narrow(1, first, columns));
-        Tensor::cat(&[plain, closer, scaling], 1)
+    /// Statistics of every step so far, for a checkpoint.
+    pub fn saved(&self) -> EpochRows {
+        let columns = columns().map(|row| row.number.key.to_owned()).collect();
+        EpochRows { columns, rows: Tensor::stack(&self.rows, 0) }
     }
 
-    /// Takes a step's statistics without waiting for them: what [`super::statistics::Statistics::row`] gave and the NESS of its anchors
-    /// `[M]`, both copied, because a recorded step leaves those of the next in their place.
+    /// Takes a step's statistics without waiting for them: what [`Statistics::row`](super::statistics::Statistics::row) gave
+    /// and the NESS of its anchors `[M]`, both copied, because a recorded step leaves those of the next in their place.
     pub fn add(&mut self, row: &Tensor, ness: &Tensor, lr: f64) {
         let _guard = tch::no_grad_guard();
         self.numbers.take();
-        self.rows.push(row.copy());
+        let closer = columns().count() as i64 - row.size()[0];
+        self.rows.push(Tensor::cat(&[row, &Tensor::full([closer], f64::NAN, (Kind::Float, self.device))], 0));
         self.last_ness = Some(ness.copy());
         self.lrs.push(lr);
     }
 
-    /// Takes a close look at the step just added: its features, and the gradients it left. Waits for nothing.
-    pub fn look_closer(&mut self, features: &StepFeatures, parameters: &[Parameter]) {
-        let _guard = tch::no_grad_guard();
-        let unit = &features.unit;
-        let numbers = [
-            optim::gradient_norm(parameters).to_device(self.device),
-            geometry::alignment(unit),
-            geometry::uniformity(unit),
-            geometry::spread(unit),
-        ];
-        self.closer.push((self.rows.len() - 1, Tensor::stack(&numbers, 0)));
-    }
-
-    /// The numbers of the close looks: place among the rows, and what was seen.
-    fn closer_looks(&self) -> Vec<(usize, CloserLook)> {
-        let rows: Vec<Tensor> = self.closer.iter().map(|(_, row)| row.shallow_clone()).collect();
-        let numbers = read_scalars(&rows);
-        let look = |n: &[f64]| CloserLook { gradient_norm: n[0], alignment: n[1], uniformity: n[2], feature_std: n[3] };
-        self.closer.iter().zip(numbers.chunks_exact(4)).map(|((place, _), n)| (*place, look(n))).collect()
+    /// Takes a close look at the step just added: what [`Statistics::closer`](super::statistics::Statistics::closer) gave.
+    /// Waits for nothing.
+    pub fn add_look(&mut self, look: &Tensor) {
+        self.numbers.take();
+        let (row, count) = (self.rows.last().expect("a step was added"), look.size()[0]);
+        row.narrow(0, row.size()[0] - count, count).copy_(look);
     }
 
     /// The last step's numbers. On a GPU they are a second old at most: reading waits for it.
-    pub fn latest(&self) -> StepReport {
-        if let Some((seen, report)) = self.shown.get()
-            && self.device != Device::Cpu
-            && seen.elapsed() < BETWEEN_READS
-        {
-            return report;
-        }
-        let report = self.read_latest();
-        self.shown.set(Some((Instant::now(), report)));
-        report
-    }
-
-    fn read_latest(&self) -> StepReport {
-        let row = self
-            .rows
-            .last()
-            .map(|row| read_scalars(std::slice::from_ref(row)))
-            .unwrap_or_else(|| vec![f64::NAN; COLUMNS]);
-        StepReport {
-            loss_infonce: row[LOSS],
-            contrastive_top1: row[TOP1],
-            ness_mean: row[NESS],
-            lr: self.lrs.last().copied().unwrap_or(f64::NAN),
+    pub fn latest(&self) -> Record {
+        let mut shown = self.shown.borrow_mut();
+        match &*shown {
+            Some((seen, record)) if self.device != Device::Cpu && seen.elapsed() < BETWEEN_READS => record.clone(),
+            _ => {
+                let row = read_scalars(&self.rows[self.rows.len().saturating_sub(1)..]);
+                let mut record = Record::new(self.epoch, self.first_step + self.rows.len() as u64);
+                columns().zip(row).for_each(|(column, number)| record.set(column.number.key, number));
+                record.set("lr", self.lrs.last().copied().unwrap_or(f64::NAN));
+                shown.insert((Instant::now(), record)).1.clone()
+            }
         }
     }
 
-    /// The first step since the last call that shows that training has come to its end, in words: a loss that is not
-    /// finite though no scaled gradient overflowed, or a loss scale that has no floor. Waits for the device.
+    /// The first step since the last call that shows that training has come to its end, in words. Waits for the device.
     pub fn fault(&mut self) -> Option<String> {
         let first = std::mem::replace(&mut self.checked, self.rows.len());
-        let rows = read_scalars(&self.rows[first..]);
-        let (at, row) = rows.chunks_exact(COLUMNS).enumerate().find(|(_, row)| {
-            let diverged = !row[LOSS].is_finite() && row[OVERFLOW] == 0.0;
-            diverged || row[LOSS_SCALE] < Scaler::FLOOR
-        })?;
-        let at = format!("at step {} (epoch {})", self.first_step + (first + at) as u64 + 1, self.epoch + 1);
-        Some(if row[LOSS_SCALE] < Scaler::FLOOR {
-            format!(
-                "the loss scale has fallen to {:.1e} {at}: whatever the scale, numbers overflow in fp16",
-                row[LOSS_SCALE]
-            )
-        } else {
-            format!("the loss is {} {at}", row[LOSS])
+        let numbers = read_scalars(&self.rows[first..]);
+        let [loss, overflow, scale] = ["loss_infonce", "overflow_steps", "loss_scale"].map(place);
+        let mut rows = numbers.chunks_exact(columns().count()).enumerate();
+        let (at, fault) =
+            rows.find_map(|(at, row)| Some((at, Fault::of(row[loss], row[overflow] > 0.0, row[scale])?)))?;
+        let step = self.first_step + (first + at) as u64 + 1;
+        Some(fault.told(&format!("at step {step} (epoch {})", self.epoch + 1)))
+    }
+
+    /// Every row's numbers, one row after the other; NaN is what a step has not said.
+    fn numbers(&self) -> &[f64] {
+        self.numbers.get_or_init(|| {
+            let (mut numbers, overflow) = (read_scalars(&self.rows), place("overflow_steps"));
+            let overflowed = numbers.chunks_exact_mut(columns().count()).filter(|row| row[overflow] > 0.0);
+            for (column, number) in overflowed.flat_map(|row| columns().zip(row)) {
+                // Its gradients are not those of a step, and what is not finite says nothing.
+                if matches!(column.how, How::CloserLook(_)) || !number.is_finite() {
+                    *number = f64::NAN;
+                }
+            }
+            numbers
         })
     }
 
-    /// One statistic of every step so far.
-    fn column(&self, column: usize) -> Vec<f64> {
-        let numbers = self.numbers.get_or_init(|| read_scalars(&self.rows));
-        numbers.chunks_exact(COLUMNS).map(|row| row[column]).collect()
+    /// One number of every step so far.
+    fn column(&self, key: &str) -> impl DoubleEndedIterator<Item = f64> {
+        self.numbers().iter().skip(place(key)).step_by(columns().count()).copied()
     }
 
-    /// Every step's numbers.
-    pub fn records(&self) -> Vec<StepRecord> {
-        let (loss, top1, ness) = (self.column(LOSS), self.column(TOP1), self.column(NESS));
-        let overflow = self.column(OVERFLOW);
-        // The gradients of a step that overflowed are not those of a step.
-        let mut looks = self.closer_looks();
-        looks.retain(|(place, _)| overflow[*place] == 0.0);
-        let closer: HashMap<usize, CloserLook> = looks.into_iter().collect();
-        (0..loss.len())
-            .map(|i| StepRecord {
-                epoch: self.epoch,
-                step: self.first_step + i as u64 + 1,
-                loss_infonce: loss[i],
-                contrastive_top1: top1[i],
-                ness_mean: ness[i],
-                lr: self.lrs[i],
-                closer: closer.get(&i).copied(),
-            })
-            .collect()
+    /// Every step's numbers, for `steps.jsonl`.
+    pub fn records(&self) -> Vec<Record> {
+        let record = |(step, row): (usize, &[f64])| {
+            let mut record = Record::new(self.epoch, self.first_step + step as u64 + 1);
+            for (column, &number) in columns().zip(row).filter(|(column, _)| column.number.step_tag.is_some()) {
+                if matches!(column.how, How::CloserLook(_)) {
+                    // Behind what every step has.
+                    record.numbers.entry("lr").or_insert(self.lrs[step].into());
+                    if number.is_nan() {
+                        continue;
+                    }
+                }
+                record.set(column.number.key, number);
+            }
+            record
+        };
+        self.numbers().chunks_exact(columns().count()).enumerate().map(record).collect()
     }
 
-    /// The epoch's numbers: means over its steps, quantiles over the anchors of its last step.
-    pub fn report(&self, waited: Duration) -> EpochReport {
-        let overflowed: Vec<bool> = self.column(OVERFLOW).into_iter().map(|flag| flag > 0.0).collect();
-        // A step that overflowed has said nothing where it is not finite.
-        let mean = |column: usize| {
-            let values = self.column(column);
-            let values =
-                values.iter().zip(&overflowed).filter(|(value, overflowed)| value.is_finite() || !**overflowed);
-            let (sum, count) = values.fold((0.0, 0_u64), |(sum, count), (value, _)| (sum + value, count + 1));
-            if count == 0 && !overflowed.is_empty() { f64::NAN } else { sum / count.max(1) as f64 }
+    /// The epoch's numbers, but for those that others have ([`How::Given`]). `hidden` is the trunk's features of all ranks
+    /// in the last step, `[2B, D]`, where they are finite.
+    pub fn report(&self, waited: Duration, temperature: f64, hidden: Option<&Tensor>) -> Record {
+        let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
+        let mean = |key: &str| {
+            let said = self.column(key).filter(|number| !number.is_nan());
+            let (sum, count) = said.fold((0.0, 0_u32), |(sum, count), number| (sum + number, count + 1));
+            sum / f64::from(count)
         };
         let last_ness = self.last_ness.as_ref().map(|ness| ness.to_device(Device::Cpu));
-        let quantile =
-            |q: f64| last_ness.as_ref().map(|ness| ness.quantile_scalar(q, 0i64, false, "linear").double_value(&[]));
-        let mut closer = self.closer_looks();
-        closer.retain(|(place, _)| !overflowed.get(*place).copied().unwrap_or(false));
-        let mut extra = serde_json::Map::new();
-        if let Some(scale) = self.column(LOSS_SCALE).last().filter(|scale| !scale.is_nan()) {
-            extra.insert("overflow_steps".into(), overflowed.iter().filter(|flag| **flag).count().into());
-            extra.insert("loss_scale".into(), (*scale).into());
-        }
-        let seen = |number: fn(&CloserLook) -> f64| {
-            (!closer.is_empty()).then(|| closer.iter().map(|(_, look)| number(look)).sum::<f64>() / closer.len() as f64)
-        };
-        let loss = mean(LOSS);
-        let steps = self.lrs.len() as u64;
-        let seconds = self.started.elapsed().as_secs_f64();
-        EpochReport {
-            epoch: self.epoch,
-            step: self.first_step + steps,
-            loss_infonce: loss,
-            contrastive_top1: mean(TOP1),
-            contrastive_top5: mean(TOP5),
-            ness_mean: Some(mean(NESS)),
-            ness_p10: quantile(0.1),
-            ness_p50: quantile(0.5),
-            ness_p90: quantile(0.9),
-            mi_estimate_nats: self.ceiling - loss,
-            mi_ceiling_nats: self.ceiling,
-            positive_similarity: mean(POSITIVE),
-            negative_similarity: mean(NEGATIVE),
-            vanished_pull_share: Some(mean(VANISHED)),
-            gradient_norm: seen(|look| look.gradient_norm),
-            alignment: seen(|look| look.alignment),
-            uniformity: seen(|look| look.uniformity),
-            feature_std: seen(|look| look.feature_std),
+        let end = EpochEnd {
+            loss: mean("loss_infonce"),
+            hidden,
+            ness_quantile: &|share| {
+                Some(last_ness.as_ref()?.quantile_scalar(share, 0i64, false, "linear").double_value(&[]))
+            },
+            images_per_step: self.images_per_step,
+            steps: (self.lrs.len() - self.earlier) as f64,
+            seconds,
+            waited_seconds: waited.as_secs_f64(),
             lr: self.lrs.last().copied().unwrap_or(0.0),
-            temperature: self.temperature,
-            images_per_second: ((steps - self.earlier) * self.images_per_step) as f64 / seconds.max(1e-9),
-            data_wait_share: (waited.as_secs_f64() / seconds.max(1e-9)).min(1.0),
-            epoch_seconds: seconds,
+            temperature,
             memory_peak_mib: peak_memory_mib(self.device),
-            extra,
-            ..EpochReport::default()
+        };
+        let last = |key: &str| self.column(key).next_back().filter(|number| !number.is_nan());
+        let counted = |key: &str| self.column(key).filter(|&number| number == 1.0).count();
+        let mut record = Record::new(self.epoch, self.first_step + self.lrs.len() as u64);
+        for Row { number, how } in TABLE {
+            let key = number.key;
+            let value: Option<serde_json::Value> = match how {
+                How::EachStep(_, Over::Mean) => Some(mean(key).into()),
+                How::EachStep(_, Over::Count) => last("loss_scale").map(|_| counted(key).into()),
+                How::EachStep(_, Over::Last) => last(key).map(Into::into),
+                How::CloserLook(_) => Some(mean(key)).filter(|mean| !mean.is_nan()).map(Into::into),
+                How::Epoch(of) => of(&end).map(Into::into),
+                How::Given | How::Derived(_) => None,
+            };
+            value.into_iter().for_each(|value| record.set(key, value));
         }
+        record
     }
 }
 
@@ -299,4 +255,101 @@ fn peak_memory_mib(device: Device) -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok()? / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally() -> Tally {
+        Tally::start(4, 0, 2, Device::Cpu)
+    }
+
+    fn taken_over(columns: &[&str], rows: &Tensor) -> Result<Tally> {
+        let columns = columns.iter().map(|&name| name.to_owned()).collect();
+        let mut tally = tally();
+        tally.continue_from(&EpochRows { columns, rows: rows.shallow_clone() }, |step| step as f64)?;
+        Ok(tally)
+    }
+
+    /// Of two steps, in the columns of `UNNAMED`: 50 more than the column's number is the mean.
+    fn rows() -> Tensor {
+        let number = |step: i64, column: i64| match column {
+            11 => 0.0,
+            12 => 64.0,
+            _ => (100 * step + column) as f32,
+        };
+        let numbers: Vec<f32> = (0..26).map(|place| number(place / 13, place % 13)).collect();
+        Tensor::from_slice(&numbers).view([2, 13])
+    }
+
+    fn report(tally: &Tally) -> Record {
+        tally.report(Duration::ZERO, 0.1, None)
+    }
+
+    #[test]
+    fn saved_rows_are_read_by_the_names_of_their_columns() {
+        let (rows, mut turned) = (rows(), UNNAMED);
+        turned.reverse();
+        let cases = [(&UNNAMED[..], rows.shallow_clone()), (&turned[..], rows.flip([1])), (&[], rows.shallow_clone())];
+        for (columns, rows) in cases {
+            let tally = taken_over(columns, &rows).unwrap();
+            let found = report(&tally);
+            for (place, key) in UNNAMED.iter().enumerate().take(11) {
+                assert_eq!(found.get(key), Some(50.0 + place as f64), "{key} of {columns:?}");
+            }
+            assert_eq!((found.get("loss_scale"), found.get("overflow_steps")), (Some(64.0), Some(0.0)));
+            assert_eq!((found.step, found.number("lr"), tally.records().len()), (2, 1.0, 2));
+            // What is saved again is the same.
+            let EpochRows { columns, rows } = tally.saved();
+            let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+            assert_eq!(report(&taken_over(&columns, &rows).unwrap()).get("uniformity"), Some(59.0));
+        }
+        // Of a version before loss scaling.
+        let found = report(&taken_over(&[], &rows.narrow(1, 0, 11)).unwrap());
+        assert_eq!((found.get("feature_std"), found.get("loss_scale")), (Some(60.0), None));
+        let error = taken_over(&[], &rows.narrow(1, 0, 12)).err().unwrap().to_string();
+        assert!(error.contains("12 columns and 0 names"), "{error}");
+        assert!(taken_over(&[], &rows.repeat([2, 1])).err().unwrap().to_string().contains("4 steps"));
+    }
+
+    #[test]
+    fn a_number_that_a_file_lacks_is_that_of_the_later_steps() {
+        let mut columns = UNNAMED;
+        columns[9] = "of another version";
+        let mut tally = taken_over(&columns, &rows()).unwrap();
+        assert_eq!(report(&tally).get("uniformity"), None);
+        assert!(tally.records().iter().all(|step| step.get("uniformity").is_none() && step.get("alignment").is_some()));
+        tally.add(
+            &Tensor::from_slice(&[1.0f32, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, f32::NAN]),
+            &Tensor::from_slice(&[0.5f32]),
+            0.3,
+        );
+        tally.add_look(&Tensor::from_slice(&[1.0f32, 2.0, -3.0, 4.0]));
+        assert_eq!(report(&tally).get("uniformity"), Some(-3.0));
+        assert_eq!(report(&tally).get("loss_infonce"), Some((0.0 + 100.0 + 1.0) / 3.0));
+        let keys: Vec<String> = tally.records()[2].numbers.keys().cloned().collect();
+        let each = ["loss_infonce", "contrastive_top1", "ness_mean", "lr"];
+        assert_eq!(keys, [&each[..], &["gradient_norm", "alignment", "uniformity", "feature_std"]].concat());
+    }
+
+    #[test]
+    fn a_step_that_overflowed_counts_with_what_is_finite_and_an_end_is_named() {
+        let mut tally = tally();
+        let step = |loss: f32, overflow: f32, scale: f32| {
+            Tensor::from_slice(&[loss, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, overflow, scale])
+        };
+        for row in [step(2.0, 0.0, 64.0), step(f32::INFINITY, 1.0, 32.0), step(4.0, 1.0, 16.0)] {
+            tally.add(&row, &Tensor::from_slice(&[0.5f32]), 0.3);
+            tally.add_look(&Tensor::from_slice(&[f32::INFINITY, 2.0, 3.0, 4.0]));
+        }
+        assert_eq!(tally.fault(), None);
+        let found = report(&tally);
+        assert_eq!((found.number("loss_infonce"), found.number("alignment")), (3.0, 2.0));
+        assert_eq!((&found.numbers["overflow_steps"], found.get("loss_scale")), (&2.into(), Some(16.0)));
+        tally.add(&step(f32::NAN, 0.0, 16.0), &Tensor::from_slice(&[0.5f32]), 0.3);
+        assert_eq!(tally.fault().unwrap(), "the loss is NaN at step 6 (epoch 1)");
+        tally.add(&step(f32::NAN, 1.0, 1e-4), &Tensor::from_slice(&[0.5f32]), 0.3);
+        assert!(tally.fault().unwrap().starts_with("the loss scale has fallen to 1.0e-4 at step 7"));
+    }
 }

@@ -2,7 +2,7 @@
 //! numbers, with the next step. Each is said once a run.
 
 use crate::config::{Objective, Precision};
-use crate::report::EpochReport;
+use crate::report::Record;
 
 /// What has been said, and what later epochs are compared with.
 #[derive(Debug, Default)]
@@ -34,10 +34,11 @@ pub struct Setting {
 
 impl Watch {
     /// Looks at a finished epoch; each text names what was seen and what to do.
-    pub fn look(&mut self, report: &EpochReport, setting: Setting) -> Vec<String> {
+    pub fn look(&mut self, record: &Record, setting: Setting) -> Vec<String> {
         let mut found = Vec::new();
-        let epoch = report.epoch + 1;
-        if let Some(spread) = report.feature_std.filter(|&spread| spread < 0.1) {
+        let epoch = record.epoch + 1;
+        let loss = record.number("loss_infonce");
+        if let Some(spread) = record.get("feature_std").filter(|&spread| spread < 0.1) {
             found.push((
                 Fault::Collapsed,
                 format!(
@@ -46,7 +47,7 @@ impl Watch {
                 ),
             ));
         }
-        if let Some(rank) = report.effective_rank.filter(|rank| rank.is_finite()) {
+        if let Some(rank) = record.get("effective_rank").filter(|rank| rank.is_finite()) {
             if rank < 0.5 * self.highest_rank {
                 found.push((
                     Fault::RankFalling,
@@ -60,7 +61,7 @@ impl Watch {
             }
             self.highest_rank = self.highest_rank.max(rank);
         }
-        let saturation = report.mi_estimate_nats / report.mi_ceiling_nats;
+        let saturation = record.number("mi_estimate_nats") / record.number("mi_ceiling_nats");
         if setting.objective == Objective::SimClr && saturation > 0.95 {
             found.push((
                 Fault::Saturated,
@@ -72,7 +73,7 @@ impl Watch {
                 ),
             ));
         }
-        if let Some(share) = report.vanished_pull_share.filter(|&share| share > 0.25)
+        if let Some(share) = record.get("vanished_pull_share").filter(|&share| share > 0.25)
             && setting.objective == Objective::SimClr
         {
             found.push((
@@ -86,25 +87,26 @@ impl Watch {
             ));
         }
         // The first epoch also reads files for the first time.
-        if report.epoch > 0 && report.data_wait_share > 0.25 {
+        if record.epoch > 0 && record.number("data_wait_share") > 0.25 {
             found.push((
                 Fault::Starved,
                 format!(
                     "epoch {epoch}: training waited for images {:.0}% of the time: raise --workers if there are cores, or \
                      store smaller images",
-                    100.0 * report.data_wait_share
+                    100.0 * record.number("data_wait_share")
                 ),
             ));
         }
-        if let Some(before) = self.last_loss.replace(report.loss_infonce)
-            && report.loss_infonce > before + 0.5
+        if let Some(before) = self.last_loss.replace(loss)
+            && loss > before + 0.5
         {
             found.push((
                 Fault::LossJumped,
                 format!(
-                    "epoch {epoch}: the loss jumped from {before:.3} to {:.3}: the learning rate ({:.3e}) is probably too \
+                    "epoch {epoch}: the loss jumped from {before:.3} to {loss:.3}: the learning rate ({:.3e}) is probably too \
                      high; lower --lr or lengthen --warmup-epochs (now {})",
-                    report.loss_infonce, report.lr, setting.warmup_epochs
+                    record.number("lr"),
+                    setting.warmup_epochs
                 ),
             ));
         }
@@ -121,19 +123,10 @@ mod tests {
     const SETTING: Setting =
         Setting { objective: Objective::SimClr, batch_size: 32, precision: Precision::Bf16, warmup_epochs: 10 };
 
-    fn healthy(epoch: u64) -> EpochReport {
-        EpochReport {
-            epoch,
-            loss_infonce: 2.0,
-            mi_estimate_nats: 2.1,
-            mi_ceiling_nats: 4.1,
-            feature_std: Some(0.8),
-            effective_rank: Some(40.0),
-            vanished_pull_share: Some(0.0),
-            data_wait_share: 0.01,
-            lr: 0.1,
-            ..EpochReport::default()
-        }
+    fn healthy(epoch: u64) -> Record {
+        let record = Record::new(epoch, 0).with("loss_infonce", 2.0).with("mi_estimate_nats", 2.1);
+        let record = record.with("mi_ceiling_nats", 4.1).with("feature_std", 0.8).with("effective_rank", 40.0);
+        record.with("vanished_pull_share", 0.0).with("data_wait_share", 0.01).with("lr", 0.1)
     }
 
     #[test]
@@ -146,35 +139,31 @@ mod tests {
 
     #[test]
     fn each_fault_is_named_once_with_its_numbers() {
-        type Harm = fn(&mut EpochReport);
-        let cases: [(Harm, &str); 6] = [
-            (|r| r.feature_std = Some(0.03), "standard deviation 0.030"),
-            (|r| r.effective_rank = Some(12.0), "from 40.0 to 12.0"),
-            (|r| r.mi_estimate_nats = 4.0, "98% of what a batch of 32"),
-            (|r| r.vanished_pull_share = Some(0.4), "for 40% of the anchors 1 + xi is 1 in bf16"),
-            (|r| r.data_wait_share = 0.5, "50% of the time"),
-            (|r| r.loss_infonce = 3.1, "from 2.000 to 3.100"),
+        let cases = [
+            ("feature_std", 0.03, "standard deviation 0.030"),
+            ("effective_rank", 12.0, "from 40.0 to 12.0"),
+            ("mi_estimate_nats", 4.0, "98% of what a batch of 32"),
+            ("vanished_pull_share", 0.4, "for 40% of the anchors 1 + xi is 1 in bf16"),
+            ("data_wait_share", 0.5, "50% of the time"),
+            ("loss_infonce", 3.1, "from 2.000 to 3.100"),
         ];
-        for (harm, expected) in cases {
+        for (key, harm, expected) in cases {
             let mut watch = Watch::default();
             watch.look(&healthy(0), SETTING);
-            let mut report = healthy(1);
-            harm(&mut report);
-            let said = watch.look(&report, SETTING);
+            let mut record = healthy(1).with(key, harm);
+            let said = watch.look(&record, SETTING);
             assert_eq!(said.len(), 1, "{said:?}");
             assert!(said[0].starts_with("epoch 2: ") && said[0].contains(expected), "{said:?}");
-            report.epoch = 2;
-            report.loss_infonce += 1.0;
-            assert!(!watch.look(&report, SETTING).iter().any(|text| text.contains(expected)));
+            record.epoch = 2;
+            record.set("loss_infonce", record.number("loss_infonce") + 1.0);
+            assert!(!watch.look(&record, SETTING).iter().any(|text| text.contains(expected)));
         }
     }
 
     #[test]
     fn flatnce_is_not_blamed_for_what_ails_infonce() {
         let setting = Setting { objective: Objective::FlatClr, ..SETTING };
-        let mut report = healthy(1);
-        report.mi_estimate_nats = 4.09;
-        report.vanished_pull_share = Some(0.9);
-        assert_eq!(Watch::default().look(&report, setting), [""; 0]);
+        let record = healthy(1).with("mi_estimate_nats", 4.09).with("vanished_pull_share", 0.9);
+        assert_eq!(Watch::default().look(&record, setting), [""; 0]);
     }
 }

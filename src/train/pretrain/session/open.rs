@@ -1,7 +1,7 @@
 //! How a run begins: afresh, from weights, or where a checkpoint left it.
 
 use super::Session;
-use crate::checkpoint;
+use crate::checkpoint::{self, EpochRows};
 use crate::config::{Config, Engine, Precision, Pretrain, Start};
 use crate::data::{Part, Split};
 use crate::loader::{Loader, Order, Rendering};
@@ -9,6 +9,7 @@ use crate::model::{Encoder, HeadKind};
 use crate::optim::{self, Optimizer, Rate, Scaler, Schedule};
 use crate::report::{Console, Plan, RunLog};
 use crate::run_dir::{self, CheckpointKind, CheckpointName};
+use crate::train::pretrain::numbers::numbers;
 use crate::train::pretrain::online_knn::Judge;
 use crate::train::pretrain::out_of_memory::Room;
 use crate::train::pretrain::recorded::Recorder;
@@ -23,7 +24,7 @@ use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
-use tch::{Device, Tensor};
+use tch::Device;
 
 /// What training changes, as a run begins with it.
 struct State {
@@ -32,7 +33,7 @@ struct State {
     scaler: Option<Scaler>,
     temperature: Temperature,
     at: Counters,
-    earlier_rows: Option<Tensor>,
+    earlier_rows: Option<EpochRows>,
     /// The checkpoint that it was read from, where a run is continued.
     resumed: Option<PathBuf>,
     /// That checkpoint is this program's, not PyTorch's.
@@ -124,10 +125,8 @@ impl Session {
         }
 
         let plan = Plan { first_epoch: state.at.epoch, epochs, steps_per_epoch };
-        let mut log = match ranks.writes() {
-            true => RunLog::create(&directory, plan, console.clone())?,
-            false => RunLog::silent(plan, console.clone())?,
-        };
+        let written_to = ranks.writes().then_some(directory.as_path());
+        let mut log = RunLog::create(written_to, plan, numbers(), console.clone())?;
         log.detail(&format!("command: {}", config.command.join(" ")));
         log.note(&format!("results go to {}", directory.display()));
         ranks.describe(pretrain).iter().for_each(|text| log.note(text));
