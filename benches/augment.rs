@@ -1,4 +1,4 @@
-//! Views per second of both engines on one thread of the CPU. Peers: scripts/bench/augment_peer.py.
+//! Views per second of both engines on one thread of the CPU. Peers: scripts/bench/peer.py.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use flatnce::augment::{EvalTransform, Filter, Renderer, TensorRenderer, draw};

@@ -1,5 +1,5 @@
 //! What a checkpoint of res50 with LARS state costs: the copy that training waits for, the write beside it, and
-//! reading it back. The peer is `torch.save` of the same state: scripts/bench/checkpoint_peer.py drives both.
+//! reading it back. The peer is `torch.save` of the same state: `scripts/bench.sh save` drives both.
 //!
 //!     cargo bench --bench checkpoint -- FILE      # writes FILE once, prints one line of JSON
 

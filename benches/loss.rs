@@ -1,4 +1,4 @@
-//! Loss, its gradient and its statistics, forward and backward. The peer, with boolean masks: scripts/bench/kernels.py.
+//! Loss, its gradient and its statistics, forward and backward. The peer, with boolean masks: scripts/bench/peer.py.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use flatnce::config::Objective;

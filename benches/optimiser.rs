@@ -1,5 +1,5 @@
 //! One step of each optimiser over the parameters of res18 and res50. The peer, upstream's loop in PyTorch:
-//! scripts/bench/kernels.py.
+//! scripts/bench/peer.py.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use flatnce::cli;

@@ -21,8 +21,8 @@ evaluation=(
 margin=2
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-root=$PWD
-results=results/demo
+. scripts/setup/common.sh
+script=demo root=$PWD results=results/demo
 exec </dev/null
 
 usage() {
@@ -38,12 +38,6 @@ where training gains less than $margin points. Results: $results/. Running it ag
 another run.
 HELP
 }
-fail() {
-    printf 'demo: error: %s\n' "$1" >&2
-    shift
-    [[ $# -eq 0 ]] || printf '  %s\n' "$@" >&2
-    exit 1
-}
 case ${1-} in
     "") ;;
     -h | --help)
@@ -56,34 +50,13 @@ case ${1-} in
         ;;
 esac
 
-log=$(mktemp)
-times=()
-print_times() {
-    local status=$?
-    rm -f -- "$log"
-    printf '\n'
-    if ((${#times[@]})); then printf '%s\n' "${times[@]}"; fi
-    exit "$status"
-}
+phase_log=$(mktemp)
 trap print_times EXIT
-
-# phase NAME COMMAND...: what the command prints is also in $log until the next phase.
-phase() {
-    local name=$1 start=$SECONDS status=0
-    shift
-    printf '\n== %s: %s\n' "$name" "$*"
-    "$@" | tee -- "$log" || status=$?
-    times+=("$(printf '%-12s %5d s' "$name" $((SECONDS - start)))")
-    if ((status != 0)); then
-        times+=("$name FAILED")
-        exit "$status"
-    fi
-}
 
 # Where the program that just ran in a phase says its results are.
 results_of_phase() {
     local directory
-    directory=$(sed -n 's/^results go to //p' "$log" | tail -n 1)
+    directory=$(sed -n 's/^results go to //p' "$phase_log" | tail -n 1)
     [[ -n $directory && -d $directory ]] || fail "the program did not say where its results are."
     printf '%s\n' "$directory"
 }

@@ -3,11 +3,12 @@
 # (datasets/README.md). Checked, resumable, and cheap to run again.
 set -euo pipefail
 
-program=${BASH_SOURCE[0]##*/}
 scripts=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
-root=$(dirname -- "$scripts")
-into=$root/datasets
+into=$(dirname -- "$scripts")/datasets
 known=(fashion_mnist cifar10 cifar100 stl10 tiny_imagenet)
+script=get_data
+# shellcheck source=setup/common.sh
+source "$scripts/setup/common.sh"
 
 usage() {
     cat <<HELP
@@ -38,48 +39,22 @@ where.
 HELP
 }
 
-say() { printf '%s\n' "$*"; }
-fail() {
-    printf '%s: %s\n' "$program" "$*" >&2
-    exit 1
-}
-
-# The pins: archive, its published MD5, where it comes from, the directory it
-# unpacks to. Published by the authors (CIFAR) or checked by torchvision.
-archive_of() {
-    case $1 in
-        cifar10)
-            archive=cifar-10-binary.tar.gz md5=c32a1d4ab5d03f1284b67883e8d87530
-            place=https://www.cs.toronto.edu/~kriz unpacked=cifar-10-batches-bin
-            ;;
-        cifar100)
-            archive=cifar-100-binary.tar.gz md5=03b5dce01913d631647c71ecec9e9cb8
-            place=https://www.cs.toronto.edu/~kriz unpacked=cifar-100-binary
-            ;;
-        stl10)
-            archive=stl10_binary.tar.gz md5=91f7769df0f17e558f3565bffb0c7dfb
-            place=http://ai.stanford.edu/~acoates/stl10 unpacked=stl10_binary
-            ;;
-        tiny_imagenet)
-            archive=tiny-imagenet-200.zip md5=90528d7ca1a48142e341f4ef8d21d0de
-            place=http://cs231n.stanford.edu unpacked=tiny-imagenet-200
-            ;;
-    esac
-    place=${FLATNCE_MIRROR:-$place}
-}
-
+# The pins: archive, its published MD5, where it comes from, the directory it unpacks to. Published by the authors (CIFAR) or
+# checked by torchvision.
+pins="
+cifar10 cifar-10-binary.tar.gz c32a1d4ab5d03f1284b67883e8d87530 https://www.cs.toronto.edu/~kriz cifar-10-batches-bin
+cifar100 cifar-100-binary.tar.gz 03b5dce01913d631647c71ecec9e9cb8 https://www.cs.toronto.edu/~kriz cifar-100-binary
+stl10 stl10_binary.tar.gz 91f7769df0f17e558f3565bffb0c7dfb http://ai.stanford.edu/~acoates/stl10 stl10_binary
+tiny_imagenet tiny-imagenet-200.zip 90528d7ca1a48142e341f4ef8d21d0de http://cs231n.stanford.edu tiny-imagenet-200
+"
 # Fashion-MNIST: SHA-256 of the uncompressed files, because Debian compresses anew.
 fashion_place=http://fashion-mnist.s3-website.eu-central-1.amazonaws.com
-fashion_files=(
-    "train-images-idx3-ubyte c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
-    "train-labels-idx1-ubyte bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"
-    "t10k-images-idx3-ubyte 5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
-    "t10k-labels-idx1-ubyte 0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"
-)
-
-digest() { # md5|sha256, of standard input
-    if command -v "$1sum" >/dev/null; then "$1sum" | cut -d' ' -f1; else openssl dgst "-$1" -r | cut -d' ' -f1; fi
-}
+fashion_files="
+train-images-idx3-ubyte c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888
+train-labels-idx1-ubyte bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9
+t10k-images-idx3-ubyte 5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b
+t10k-labels-idx1-ubyte 0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34
+"
 
 # Names and sizes of all files of a directory, as one digest: quick even for
 # 120,000 files, and different after a file was lost or cut short.
@@ -98,7 +73,7 @@ download() {
 
 # One attempt, with curl, wget or Python, whichever there is. 3: it cannot be continued.
 transfer() {
-    if command -v curl >/dev/null; then
+    if have curl; then
         local progress=--progress-bar answer status=0
         [[ -t 2 ]] || progress=--silent
         answer=$(curl --fail --location --continue-at - --retry 3 --connect-timeout 20 --speed-limit 100 \
@@ -106,9 +81,9 @@ transfer() {
         # 33, 36: no ranges, or none left; 416 is the same from a web server.
         [[ $status != 33 && $status != 36 && $answer != 416 ]] || return 3
         return "$((status != 0))"
-    elif command -v wget >/dev/null; then
+    elif have wget; then
         wget --continue --tries=3 --timeout=60 --output-document="$2" "$1"
-    elif command -v python3 >/dev/null; then
+    elif have python3; then
         python3 - "$1" "$2" <<'PYTHON'
 import os, sys, urllib.request
 url, path = sys.argv[1:]
@@ -135,13 +110,19 @@ PYTHON
     fi
 }
 
-# Puts a checked archive at $2 from URL $1 (MD5 $3). A partial download is
-# resumed; if the result is wrong it is fetched once more from the start.
+# What a file is checked by: the MD5 of an archive, or, longer, the SHA-256 of what is packed in it.
+sum_of() {
+    if [[ ${#2} == 32 ]]; then digest md5 <"$1"; else gzip -dcq <"$1" 2>/dev/null | digest sha256; fi
+}
+right() { [[ -s $1 && $(sum_of "$1" "$2") == "$2" ]]; }
+
+# Puts a checked file at $2 from URL $1 (checksum $3). A partial download is resumed; if the result is wrong it is fetched once
+# more from the start.
 fetch() {
     local url=$1 file=$2 sum=$3 part=$2.part resumed
-    [[ -f $file && $(digest md5 <"$file") == "$sum" ]] && return
+    right "$file" "$sum" && return
     if [[ -f $file ]]; then
-        say "$file is not the archive that is expected (MD5 $sum); it is fetched again."
+        say "$file is not what is expected (checksum $sum); it is fetched again."
         rm -f -- "$file"
     fi
     for _ in 1 2; do
@@ -152,10 +133,8 @@ fetch() {
         else
             say "fetching $url"
         fi
-        if [[ $resumed == no || $(digest md5 <"$part") != "$sum" ]]; then
-            download "$url" "$part" || return 1
-        fi
-        if [[ $(digest md5 <"$part") == "$sum" ]]; then
+        right "$part" "$sum" || download "$url" "$part" || return 1
+        if right "$part" "$sum"; then
             mv -- "$part" "$file"
             return
         fi
@@ -163,7 +142,8 @@ fetch() {
         [[ $resumed == yes ]] || break
         say "the resumed download is damaged; once more from the start"
     done
-    fail "$url is not what was published: its MD5 should be $sum. Nothing was unpacked. Try again later, or get the archive elsewhere and put it at $file"
+    fail "$url is not what was published: its $([[ ${#sum} == 32 ]] && say MD5 || say "content's SHA-256") should be $sum." \
+        "Nothing was unpacked. Try again later, or get the file elsewhere and put it at $file"
 }
 
 # Unpacks $1 into the directory $2.
@@ -172,9 +152,9 @@ unpack() {
     case $1 in
         *.tar.gz) tar -xzf "$1" -C "$2" --no-same-owner ;;
         *.zip)
-            if command -v unzip >/dev/null; then
+            if have unzip; then
                 unzip -q "$1" -d "$2"
-            elif command -v python3 >/dev/null; then
+            elif have python3; then
                 python3 -m zipfile -e "$1" "$2"
             else
                 fail "unzip or python3 is needed to unpack ${1##*/}; install one of them and run this again."
@@ -194,14 +174,12 @@ finish() {
 
 get_archive() {
     local name=$1 archive md5 place unpacked
-    archive_of "$name"
-    fetch "$place/$archive" "$downloads/$archive" "$md5" || fail "$place/$archive cannot be reached.
-By hand:
-  1. download $place/$archive on a machine that reaches it
-     (its MD5 is $md5)
-  2. put it at $downloads/$archive
-  3. run ./scripts/get_data.sh $name again: it checks and unpacks it
-What was downloaded so far is kept and resumed."
+    read -r _ archive md5 place unpacked < <(grep "^$name " <<<"$pins")
+    place=${FLATNCE_MIRROR:-$place}
+    fetch "$place/$archive" "$downloads/$archive" "$md5" || fail "$place/$archive cannot be reached." "By hand:" \
+        "1. download $place/$archive on a machine that reaches it (its MD5 is $md5)" \
+        "2. put it at $downloads/$archive" "3. run ./scripts/get_data.sh $name again: it checks and unpacks it" \
+        "What was downloaded so far is kept and resumed."
     unpack "$downloads/$archive" "$work" || fail "$archive could not be unpacked below $into; is the disk full?"
     [[ -d $work/$unpacked ]] || fail "$archive has no directory $unpacked inside; the layout is not the published one."
     mkdir -- "$work/set"
@@ -210,32 +188,21 @@ What was downloaded so far is kept and resumed."
     [[ $keep == yes ]] || rm -f -- "$downloads/$archive"
 }
 
-# The four files, from the first source that has them, into $work/source.
-fashion_source() {
-    local source=$work/source
-    mkdir -- "$source"
-    if [[ -z ${FLATNCE_MIRROR:-} ]]; then
-        if [[ -f /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz ]]; then
-            say "taking Debian's installed package dataset-fashion-mnist"
-            cp /usr/share/datasets/fashion-mnist/*.gz "$source" && return
-        fi
+# Debian's four files into $downloads, where they are checked; nothing where they cannot be had.
+from_debian() {
+    local installed=/usr/share/datasets/fashion-mnist
+    if [[ -f $installed/train-images-idx3-ubyte.gz ]]; then
+        say "taking Debian's installed package dataset-fashion-mnist"
+        cp -- "$installed"/*.gz "$downloads"
+    elif have apt-get && have dpkg-deb; then
         # Unpacked without installing, so that no root is needed; apt checks its signature.
-        if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
-            say "fetching Debian's package dataset-fashion-mnist"
-            if (cd -- "$source" && debian_package) && dpkg-deb -x "$source"/*.deb "$source"; then
-                mv -- "$source"/usr/share/datasets/fashion-mnist/*.gz "$source" && return
-            fi
+        say "fetching Debian's package dataset-fashion-mnist"
+        if (cd -- "$work" && debian_package) && dpkg-deb -x "$work"/*.deb "$work"; then
+            mv -- "$work$installed"/*.gz "$downloads"
+        else
             say "Debian's package cannot be had; trying the place of its authors"
         fi
     fi
-    local place=${FLATNCE_MIRROR:-$fashion_place} entry file
-    for entry in "${fashion_files[@]}"; do
-        file=${entry%% *}.gz
-        say "fetching $place/$file"
-        # Kept beside the archives, so that a broken download is resumed; checked below.
-        download "$place/$file" "$downloads/$file.part" || return 1
-        mv -- "$downloads/$file.part" "$source/$file"
-    done
 }
 
 debian_package() {
@@ -245,21 +212,17 @@ debian_package() {
 }
 
 get_fashion_mnist() {
-    local entry file sum
-    fashion_source || fail "Fashion-MNIST cannot be reached.
-By hand, one of:
-  - on Debian or Ubuntu: apt-get install dataset-fashion-mnist, and run this again
-  - download the four files named *-ubyte.gz that
-    https://github.com/zalandoresearch/fashion-mnist lists, put them into
-    one directory DIR, and run FLATNCE_MIRROR=file://DIR ./scripts/get_data.sh fashion_mnist"
+    local name sum place=${FLATNCE_MIRROR:-$fashion_place}
+    [[ -n ${FLATNCE_MIRROR:-} ]] || from_debian
     mkdir -- "$work/set"
-    for entry in "${fashion_files[@]}"; do
-        file=${entry%% *}.gz sum=${entry##* }
-        [[ -f $work/source/$file ]] || fail "$file is missing from what was fetched."
-        [[ $(gzip -dc <"$work/source/$file" | digest sha256) == "$sum" ]] ||
-            fail "$file is not what was published: the SHA-256 of its content should be $sum. Run this again, or see datasets/README.md."
-        mv -- "$work/source/$file" "$work/set/$file"
-    done
+    while read -r name sum; do
+        [[ -n $name ]] || continue
+        fetch "$place/$name.gz" "$downloads/$name.gz" "$sum" || fail "Fashion-MNIST cannot be reached." "By hand, one of:" \
+            "- on Debian or Ubuntu: apt-get install dataset-fashion-mnist, and run this again" \
+            "- download the four files named *-ubyte.gz that https://github.com/zalandoresearch/fashion-mnist lists, put" \
+            "  them into one directory DIR, and run FLATNCE_MIRROR=file://DIR ./scripts/get_data.sh fashion_mnist"
+        mv -- "$downloads/$name.gz" "$work/set/$name.gz"
+    done <<<"$fashion_files"
     finish "$work/set" fashion_mnist
 }
 
@@ -284,9 +247,9 @@ while (($#)); do
             # Hyphens as the program's own flags allow.
             name=${1//-/_}
             if [[ $1 == -* || " ${known[*]} " != *" $name "* ]]; then
-                printf '%s: nothing is known of "%s"; the names are: %s\n\n' "$program" "$1" "${known[*]}" >&2
                 usage >&2
-                exit 2
+                failure=2
+                fail "nothing is known of \"$1\"; the names are: ${known[*]}"
             fi
             names+=("$name")
             ;;
@@ -301,7 +264,7 @@ fi
 mkdir -p -- "$into/.downloads"
 into=$(cd -- "$into" && pwd -P)
 downloads=$into/.downloads
-if command -v flock >/dev/null; then
+if have flock; then
     exec 9>"$downloads/.lock"
     flock -n 9 || fail "another run is fetching into $into; wait for it."
 fi

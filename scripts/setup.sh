@@ -7,8 +7,6 @@ scripts=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 root=$(dirname -- "$scripts")
 # Used by the parts.
 # shellcheck disable=SC2034
-cache=${XDG_CACHE_HOME:-${HOME:?set HOME or XDG_CACHE_HOME}/.cache}/flatnce
-# shellcheck disable=SC2034
 link=$root/.libtorch
 # shellcheck source=setup/common.sh
 source "$scripts/setup/common.sh"

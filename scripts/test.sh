@@ -3,6 +3,8 @@
 # with the same flags, so the C++ of torch-sys is compiled once (about 4 minutes).
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+. scripts/setup/common.sh
+script=test
 
 usage() {
     cat <<'HELP'
@@ -27,38 +29,17 @@ for argument in "$@"; do
             ;;
         *)
             usage >&2
-            printf "test: error: unknown option '%s'.\n" "$argument" >&2
-            exit 1
+            fail "unknown option '$argument'."
             ;;
     esac
 done
 
-times=()
-# phase NAME COMMAND...: the run ends with the first phase that fails.
-phase() {
-    local name=$1 start=$SECONDS status=0
-    shift
-    printf '\n== %s: %s\n' "$name" "$*"
-    "$@" || status=$?
-    times+=("$(printf '%-14s %5d s' "$name" $((SECONDS - start)))")
-    if ((status != 0)); then
-        times+=("$name FAILED")
-        exit "$status"
-    fi
-}
-print_times() {
-    local status=$?
-    printf '\n'
-    if ((${#times[@]})); then printf '%s\n' "${times[@]}"; fi
-    if ((status == 0)); then printf 'All checks passed in %d s.\n' "$SECONDS"; fi
-    exit "$status"
-}
-trap print_times EXIT
+trap 'print_times "All checks passed in $SECONDS s."' EXIT
 
 python_environment() {
     ./scripts/setup.sh --python && return
-    printf '%s\n' "test: error: the Python environment is missing, so the interchange tests with PyTorch cannot run." \
-        "  ./scripts/test.sh --without-python runs everything else." >&2
+    warn "error: the Python environment is missing, so the interchange tests with PyTorch cannot run.
+  ./scripts/test.sh --without-python runs everything else."
     return 1
 }
 
@@ -67,15 +48,9 @@ documentation() { RUSTDOCFLAGS=-Dwarnings cargo doc --release --no-deps --locked
 # RUSTFLAGS=-Dwarnings would compile every dependency again; cargo repeats the warnings of
 # what is already built, so reading its output finds them all.
 build_without_warnings() {
-    local log status=0
-    log=$(mktemp)
-    cargo build --release --locked --color never 2>&1 | tee "$log" || status=$?
-    if ((status == 0)) && grep -q '^warning' "$log"; then
-        printf 'test: error: the build has warnings.\n' >&2
-        status=1
-    fi
-    rm -f -- "$log"
-    return "$status"
+    local said
+    said=$(cargo build --release --locked --color never 2>&1 | tee /dev/stderr) || return 1
+    ! grep -q '^warning' <<<"$said" || { warn "error: the build has warnings." && return 1; }
 }
 
 phase setup ./scripts/setup.sh

@@ -34,11 +34,13 @@ impl Place {
             record[0] = index as u8;
             fs::write(inside.join(name), record).unwrap();
         }
-        for directory in ["mirror", "scripts"] {
-            fs::create_dir(root.path().join(directory)).unwrap();
+        for directory in ["mirror", "scripts/setup"] {
+            fs::create_dir_all(root.path().join(directory)).unwrap();
         }
         let place = Place { url: format!("file://{}/mirror", root.path().display()), root };
-        fs::copy("scripts/get_data.sh", place.path("scripts/get_data.sh")).unwrap();
+        for file in ["scripts/get_data.sh", "scripts/setup/common.sh"] {
+            fs::copy(file, place.path(file)).unwrap();
+        }
         let archive = place.path("mirror").join(CIFAR_ARCHIVE);
         run(Command::new("tar")
             .arg("-czf")

@@ -21,9 +21,9 @@ fn texts(output: &Output) -> [String; 2] {
     [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned())
 }
 
-/// The names of the stages, as plan.py has them.
+/// The names of the stages, as the plan has them.
 fn stages() -> Vec<String> {
-    let plan = std::fs::read_to_string(Path::new(ROOT).join("scripts/bench/gpu/plan.py")).expect("the plan");
+    let plan = std::fs::read_to_string(Path::new(ROOT).join("scripts/bench/gpu/main.py")).expect("the plan");
     let names = plan.split("Stage(\"").skip(1).map(|rest| rest.split('"').next().expect("a name").to_owned());
     names.collect()
 }

@@ -1,68 +1,33 @@
-"""What the measurements share: pairs in turns, child processes, rows with targets, the table, the machine."""
+"""What all measurements share: failures, pairs in turns, rows with targets, the table, the file of all numbers, the machine."""
 
-import argparse
 import datetime
+import importlib.metadata
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-HERE = Path(__file__).resolve().parent
-CORES = len(os.sched_getaffinity(0))
-
-
-def arguments(description, more=None):
-    """--quick and --json, which every measurement takes."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few rounds: seconds to a minute or two, rough numbers")
-    parser.add_argument("--json", metavar="FILE", help="write the rows, the machine and the versions to FILE")
-    if more:
-        more(parser)
-    return parser.parse_args()
+import program
 
 
 def say(text):
     """Progress: on standard error, so that standard output is the table."""
-    print(f"bench: {text}", file=sys.stderr, flush=True)
+    print(f"{program.script}: {text}", file=sys.stderr, flush=True)
 
 
-# ---- our side -------------------------------------------------------------------------------------------------------
+def run_as(script, work):
+    """Runs `work`; what it says begins with the script's name, and `Failed` ends it with a sentence."""
+    program.script = script
+    try:
+        work()
+    except program.Failed as error:
+        sys.exit(f"{script}: error: {error}")
 
 
-def target_directory():
-    found = os.environ.get("CARGO_TARGET_DIR")
-    if not found:
-        command = ["cargo", "metadata", "--no-deps", "--format-version=1"]
-        found = json.loads(subprocess.check_output(command, cwd=ROOT))["target_directory"]
-    return ROOT / found
-
-
-def binary():
-    if given := os.environ.get("FLATNCE_BINARY"):
-        return given
-    path = target_directory() / "release" / "flatnce"
-    if not path.exists():
-        sys.exit(f"bench: error: {path} is not there; run scripts/bench.sh, or cargo build --release")
-    return str(path)
-
-
-_executables = {}
-
-
-def bench_executable(name):
-    """The program that `cargo bench --bench NAME` runs, built if need be."""
-    if name not in _executables:
-        command = ["cargo", "bench", "--no-run", "--quiet", "--bench", name, "--message-format=json"]
-        lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-        messages = [json.loads(line) for line in lines if line.startswith("{")]
-        built = [m for m in messages if m.get("executable") and m["target"]["name"] == name]
-        _executables[name] = built[-1]["executable"]
-    return _executables[name]
+# ---- pairs that take turns ------------------------------------------------------------------------------------------
 
 
 class Server:
@@ -70,64 +35,38 @@ class Server:
 
     def __init__(self, command, **environment):
         self.child = subprocess.Popen(
-            [str(word) for word in command],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment},
-        )
+            [str(word) for word in command], cwd=program.ROOT, env={**os.environ, **environment}, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
         self.ready = self._answer()
 
     def _answer(self):
         while line := self.child.stdout.readline():
             if line.startswith("{"):
                 return json.loads(line)
-        sys.exit(f"bench: error: {self.child.args[0]} ended with status {self.child.wait()}; its message stands above")
+        raise program.Failed(f"{self.child.args[0]} ended with status {self.child.wait()}; its message stands above")
 
     def ask(self):
         self.child.stdin.write("go\n")
         self.child.stdin.flush()
         return self._answer()
 
-    def close(self):
-        self.child.stdin.close()
-        self.child.wait()
-
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.close()
+        self.child.stdin.close()
+        self.child.wait()
 
 
 def measure(*words, **environment):
     """benches/measure as a server."""
-    return Server([bench_executable("measure"), *words], **environment)
+    return Server([program.bench_executable("measure"), *words], **environment)
 
 
-def peer(script, *words, **environment):
-    """A Python peer as a server."""
-    return Server([sys.executable, HERE / script, *words], **environment)
-
-
-def peer_serve(work, ready=None):
-    """The peer's end of `Server`: `work()` gives a dictionary; the time it took is added unless it has one."""
-
-    def status(name):
-        for line in open("/proc/self/status"):
-            if line.startswith(name + ":"):
-                return int(line.split()[1]) / 1024
-
-    out = sys.stdout
-    sys.stdout = sys.stderr
-    print(json.dumps({"ready": True, "memory_mib": status("VmRSS"), **(ready or {})}), file=out, flush=True)
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        answer = work()
-        answer.setdefault("seconds", time.perf_counter() - start)
-        answer["peak_mib"] = status("VmHWM")
-        print(json.dumps(answer), file=out, flush=True)
+def peer(*words, **environment):
+    """peer.py as a server."""
+    return Server([sys.executable, program.PEER, *words], **environment)
 
 
 def in_turns(rounds, *works):
@@ -137,6 +76,10 @@ def in_turns(rounds, *works):
         for kept, work in zip(results, works):
             kept.append(work())
     return results
+
+
+def column(answers, name, scale=1):
+    return [scale * answer[name] for answer in answers]
 
 
 # ---- rows -----------------------------------------------------------------------------------------------------------
@@ -177,79 +120,80 @@ def row(work, against, unit, ours, theirs, target=None, better="more", note=None
 
 
 def number(value):
-    if value is None:
-        return ""
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 4
     return f"{value:,.{digits}f}"
 
 
+def markdown(head, lines):
+    """A table in Markdown; cells that are None stay empty."""
+    line = lambda cells: "| " + " | ".join("" if cell is None else str(cell) for cell in cells) + " |"
+    return "\n".join([line(head), "|" + "---|" * len(head), *map(line, lines)])
+
+
 def table(rows):
-    """The rows in Markdown."""
-    lines = ["| work | against | flatnce | peer | ratio (spread) | target | |", "|---|---|---|---|---|---|---|"]
+    """The rows in Markdown, and under them their notes."""
+    lines = []
     for r in rows:
-        spread = f"{r['ratio']:.3g} ({r['ratio_lowest']:.3g} to {r['ratio_highest']:.3g})"
-        verdict = {True: "met", False: "MISSED", None: ""}[r["met"]]
-        theirs = "" if r["theirs_median"] is None else f"{number(r['theirs_median'])} {r['unit']}"
-        ours = f"{number(r['ours_median'])} {r['unit']}"
-        if r["theirs_median"] is None:
-            spread = f"({number(r['ratio_lowest'])} to {number(r['ratio_highest'])})"
-        lines.append(
-            f"| {r['work']} | {r['against'] or ''} | {ours} | {theirs} | {spread} | {r['target'] or ''} | {verdict} |"
-        )
+        theirs, spread = None, f"({number(r['ratio_lowest'])} to {number(r['ratio_highest'])})"
+        if r["theirs_median"] is not None:
+            theirs = f"{number(r['theirs_median'])} {r['unit']}"
+            spread = f"{r['ratio']:.3g} ({r['ratio_lowest']:.3g} to {r['ratio_highest']:.3g})"
+        ours, verdict = f"{number(r['ours_median'])} {r['unit']}", {True: "met", False: "MISSED", None: ""}[r["met"]]
+        lines.append([r["work"], r["against"], ours, theirs, spread, r["target"], verdict])
     notes = dict.fromkeys(r["note"] for r in rows if r["note"])
-    return "\n".join(lines + [""] * bool(notes) + [f"- {note}" for note in notes])
+    text = markdown(["work", "against", "flatnce", "peer", "ratio (spread)", "target", ""], lines)
+    return "\n".join([text, *([""] * bool(notes)), *(f"- {note}" for note in notes)])
 
 
-def finish(part, rows, options):
-    """Prints the rows and writes them."""
-    print(table(rows), flush=True)
-    if options.json:
-        content = {"part": part, "quick": options.quick, **surroundings(), "rows": rows}
-        temporary = Path(options.json + ".tmp")
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        temporary.replace(options.json)
+def replace(path, text):
+    """Writes a file that is whole whenever somebody looks."""
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def write_json(path, content):
+    replace(path, json.dumps(content, indent=1) + "\n")
 
 
 # ---- where it was measured ------------------------------------------------------------------------------------------
 
 
+def told(*command):
+    try:
+        return subprocess.run(command, cwd=program.ROOT, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return None  # A machine that only measures has no compiler.
+
+
+def version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def surroundings():
     """Machine, versions, commit and date."""
-    import importlib.metadata
-
     facts = {}
     for line in open("/proc/cpuinfo"):
         key, _, value = line.partition(":")
         facts.setdefault(key.strip(), value.strip())
     flags = facts.get("flags", "").split()
     memory = next(int(line.split()[1]) for line in open("/proc/meminfo") if line.startswith("MemTotal"))
-
-    def told(*command):
-        try:
-            return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-        except OSError:
-            return None  # A machine that only measures has no compiler.
-
-    def version(name):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
     return {
         "machine": {
             "cpu": facts.get("model name"),
             "family_model": f"{facts.get('cpu family')}/{facts.get('model')}",
-            "cores": CORES,
-            "avx512f": "avx512f" in flags,
-            "avx512_bf16": "avx512_bf16" in flags,
-            "amx_bf16": "amx_bf16" in flags,
+            "cores": program.CORES,
+            **{name: name in flags for name in ("avx512f", "avx512_bf16", "amx_bf16")},
             "memory_gib": round(memory / 2**20, 1),
             "kernel": platform.release(),
             "load_1min": round(os.getloadavg()[0], 2),
         },
         "versions": {
-            "flatnce": told(binary(), "--version"),
+            "flatnce": told(program.binary(), "--version"),
             "rustc": told("rustc", "--version"),
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")},

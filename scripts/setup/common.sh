@@ -1,16 +1,62 @@
-# Shared by the parts of setup.sh: messages, checks, the lock, interruptible commands.
+# Shared by the scripts: messages, checks of the machine, checksums, phases with their times; for setup.sh also the lock and
+# commands that a signal ends.
 # shellcheck shell=bash disable=SC2015,SC2034,SC2154
 
+cache=${XDG_CACHE_HOME:-${HOME:?set HOME or XDG_CACHE_HOME}/.cache}/flatnce
+# What messages begin with, and the exit status of `fail`.
+script=setup failure=1
+
 say() { printf '%s\n' "$*"; }
-warn() { printf 'setup: %s\n' "$*" >&2; }
+warn() { printf '%s: %s\n' "$script" "$*" >&2; }
+# fail WHAT [HINT...]
 fail() {
-    printf 'setup: error: %s\n' "$1" >&2
+    warn "error: $1"
     shift
     [[ $# -eq 0 ]] || printf '  %s\n' "$@" >&2
-    exit 1
+    exit "$failure"
 }
 
 have() { command -v "$1" >/dev/null 2>&1; }
+
+# md5|sha256, of standard input
+digest() { if have "$1sum"; then "$1sum" | cut -d ' ' -f 1; else openssl dgst "-$1" -r | cut -d ' ' -f 1; fi; }
+
+# The interpreter that setup.sh --python makes.
+python=$cache/python/bin/python
+
+# What a script that measures needs: that interpreter and the program. For --help any interpreter does.
+ready_to_measure() {
+    case " $* " in
+        *" --help "* | *" -h "*) python=python3 ;;
+        *)
+            ./scripts/setup.sh --python >&2
+            cargo build --release --quiet >&2
+            ;;
+    esac
+}
+
+# phase NAME COMMAND...: the script ends with the first phase that fails, and at its end tells the time of each. What the
+# command says is in $phase_log too until the next phase, where one is named.
+times=() phase_log=""
+phase() {
+    local name=$1 start=$SECONDS status=0
+    shift
+    printf '\n== %s: %s\n' "$name" "$*"
+    if [[ -n $phase_log ]]; then "$@" | tee -- "$phase_log" || status=$?; else "$@" || status=$?; fi
+    times+=("$(printf '%-14s %5d s' "$name" $((SECONDS - start)))")
+    if ((status != 0)); then
+        times+=("$name FAILED")
+        exit "$status"
+    fi
+}
+print_times() {
+    local status=$?
+    [[ -z $phase_log ]] || rm -f -- "$phase_log"
+    printf '\n'
+    if ((${#times[@]})); then printf '%s\n' "${times[@]}"; fi
+    [[ -z ${1-} || $status != 0 ]] || say "$1"
+    exit "$status"
+}
 
 # What `cargo build` needs beside libtorch, asked for before anything is downloaded.
 require_build_tools() {
@@ -106,5 +152,3 @@ interruptible() {
 
 # pip shows its progress on a terminal, and only its errors elsewhere.
 if [[ -t 1 ]]; then pip_loudness=(--progress-bar on); else pip_loudness=(--quiet); fi
-
-sha256_of() { sha256sum -- "$1" | cut -d ' ' -f 1; }

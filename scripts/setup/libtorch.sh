@@ -120,7 +120,7 @@ believed() {
     [[ -f $stamp && $(head -n 1 -- "$stamp") == "$(pins_of "$1")" ]] || return 1
     [[ $(tail -n +2 -- "$stamp") == "$(sizes_in "$home")" ]]
 }
-pins_of() { cat -- "$scripts/setup/libtorch-$1.txt" "$scripts/setup/unpack.py" | sha256sum | cut -d ' ' -f 1; }
+pins_of() { cat -- "$scripts/setup/libtorch-$1.txt" "$scripts/setup/unpack.py" | digest sha256; }
 sizes_in() { (cd -- "$1" && find . -name '*.so*' -type f -printf '%p %s\n' | LC_ALL=C sort); }
 
 install_set() {
@@ -178,7 +178,7 @@ find_wheel() {
     local file stem=${1%% *}
     stem=${stem//-/_}
     for file in "$2/${stem/==/-}"-*.whl; do
-        if [[ -f $file && $(sha256_of "$file") == "${1##*:}" ]]; then
+        if [[ -f $file && $(digest sha256 <"$file") == "${1##*:}" ]]; then
             say "$file"
             return
         fi

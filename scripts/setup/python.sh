@@ -4,7 +4,7 @@
 
 setup_python() {
     local home=$cache/python pins base python
-    pins=$(sha256_of "$scripts/setup/python.txt")
+    pins=$(digest sha256 <"$scripts/setup/python.txt")
     if python_believed "$home" "$pins"; then
         say "Python with PyTorch $torch_version is ready: $home"
         return

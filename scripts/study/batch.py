@@ -12,81 +12,59 @@ import statistics
 import numpy as np
 import plots
 import program
+from common import markdown, say
 
 OBJECTIVES = ["simclr", "flatclr"]
-TEMPERATURE = 0.1
 NEIGHBOURS = 20
 # The square-root rule: so much at a batch of one. Adam's is 1e-3 at batch 64, as in the demo; LARS's is the paper's.
 LR_OF_ONE = {"adam": 1.25e-4, "lars": 0.075}
 
 
-def run(options):
-    results = []
+def run(study):
+    options, results = study.options, []
+    seeds = range(1, options.seeds + 1)
     for batch in options.batches:
         for objective in OBJECTIVES:
-            factor, tried = search(options, objective, batch)
-            for seed in range(1, options.seeds + 1):
-                results.append({**final(options, objective, batch, factor, seed), "tried": tried})
-    before = [untrained(options, seed) for seed in range(1, options.seeds + 1)]
+            factor, tried = search(study, objective, batch)
+            results += [{**final(study, objective, batch, factor, seed), "tried": tried} for seed in seeds]
+    before = [untrained(study, seed) for seed in seeds]
     settings = {name: str(value) for name, value in vars(options).items()}
-    content = {**program.surroundings(), "options": settings, "untrained": before, "results": results}
-    program.write_json(options.out / "batch.json", content)
-    table = tables(results, before)
-    (options.out / "batch.md").write_text(table)
-    print(table)
-    plots.batch(results, before, options.out)
+    study.write("batch", tables(results, before), options=settings, untrained=before, results=results)
+    plots.batch(results, before, study.out)
 
 
 def learning_rate(options, batch, factor):
     return LR_OF_ONE[options.optimizer] * math.sqrt(batch) * factor
 
 
-def words(options, objective, batch, factor, seed):
-    return [
-        *options.dataset,
-        f"--clr={objective}",
-        f"--model={options.model}",
-        f"--batch-size={batch}",
-        f"--lr={learning_rate(options, batch, factor):.6g}",
-        f"--temperature={TEMPERATURE}",
-        f"--seed={seed}",
-        f"--train-images={options.images}",
-        f"--device={options.device}",
-        f"--optimizer={options.optimizer}",
-        "--crop-scale-min=0.2",
-        "--warmup-epochs=1",
-        "--save-every-n-epochs=1",
-        "--keep-last=1",
-    ]
+def pretrained(study, name, objective, batch, factor, seed, epochs, **flags):
+    options = study.options
+    recipe = {"optimizer": options.optimizer, "temperature": 0.1, "crop_scale_min": 0.2, "warmup_epochs": 1}
+    recipe |= {"clr": objective, "batch_size": batch, "lr": f"{learning_rate(options, batch, factor):.6g}"}
+    files = {"save_every_n_epochs": 1, "keep_last": 1}
+    return study.pretrained(name, epochs, **recipe, **files, seed=seed, train_images=options.images, **flags)
 
 
-def place_of(options, objective, batch, factor, seed, epochs):
-    name = f"{objective}_b{batch}_{options.optimizer}_f{factor:g}_s{seed}_e{epochs}_n{options.images}_{options.model}"
-    return options.runs / name
+def name_of(options, objective, batch, factor, seed, epochs):
+    return f"{objective}_b{batch}_{options.optimizer}_f{factor:g}_s{seed}_e{epochs}_n{options.images}_{options.model}"
 
 
-def search(options, objective, batch):
+def search(study, objective, batch):
     """The factor whose short training classifies held-out training images best, and what each reached."""
-    tried = {}
+    options, tried = study.options, {}
     for factor in options.factors:
-        place = place_of(options, objective, batch, factor, 0, options.search_epochs)
-        program.say(f"search: {objective}, batch {batch}, lr factor {factor:g}")
-        asked = [*words(options, objective, batch, factor, 0), "--knn-every=0"]
-        directory, _ = program.trained(place, asked, options.search_epochs)
-        tried[factor] = held_out(options, directory, place)
+        say(f"search: {objective}, batch {batch}, lr factor {factor:g}")
+        name = name_of(options, objective, batch, factor, 0, options.search_epochs)
+        made = pretrained(study, name, objective, batch, factor, 0, options.search_epochs, knn_every=0)
+        tried[factor] = held_out(study, made, options.runs / name)
     return max(tried, key=tried.get), tried
 
 
-def held_out(options, directory, place):
+def held_out(study, made, place):
     """Percent of a fifth of (at most 10,000) training images that the others' neighbours classify."""
     kept = place / "held_out.json"
     if not kept.exists():
-        out = place / "features"
-        program.call(
-            "embed", *options.dataset, f"--checkpoint-dir={directory}", "--part=train", f"--out={out}", "--force",
-            f"--train-images={min(options.images, 10_000)}", f"--device={options.device}",
-        )
-        features, labels = np.load(out / "features.npy"), np.load(out / "labels.npy")
+        features, labels = study.features(made, place / "features", min(study.options.images, 10_000))
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         order = np.random.default_rng(0).permutation(len(labels))
         asked, bank = order[: len(order) // 5], order[len(order) // 5 :]
@@ -96,89 +74,67 @@ def held_out(options, directory, place):
     return json.loads(kept.read_text())
 
 
-def evaluated(options, directory, place):
-    """What the linear evaluation of the newest checkpoint says: linear_eval.json."""
-    found = list(place.rglob("linear_eval.json"))
-    if not found:
-        labelled = 4_000 if "mini" in options.dataset[0] else 10_000
-        # LBFGS finds the optimum of the penalised classifier, so that no learning rate favours a side.
-        program.call(
-            *options.dataset, "--train-mode=eval", f"--checkpoint-dir={directory}", "--fc-optimizer=LBFGS",
-            "--fc-epochs=200", "--fc-standardize", "--reg-weight=1e-4,1e-3,1e-2", f"--save-dir={place}",
-            f"--device={options.device}", "--quiet",
-            *([] if options.images > 10_000 else [f"--train-images={labelled}"]),
-        )
-        found = list(place.rglob("linear_eval.json"))
-    return json.loads(found[0].read_text())
+def evaluated(study, made, name):
+    """Accuracies of the newest checkpoint: LBFGS finds the optimum of the penalised classifier, so that no learning rate
+    favours a side."""
+    classifier = {"fc_optimizer": "LBFGS", "fc_epochs": 200, "fc_standardize": "true", "reg_weight": "1e-4,1e-3,1e-2"}
+    if study.options.images <= 10_000:
+        classifier["train_images"] = 10_000 if "data" in study.dataset else 4_000
+    place = study.options.runs / name / "evaluation"
+    outcome = program.evaluated(place, **study.flags, checkpoint_dir=made.directory, **classifier)
+    return {"linear": outcome["test_top1_last_epoch"], "knn": outcome["knn_weighted_top1"]}
 
 
-def untrained(options, seed):
-    """Test top-1 of the encoder that the trainings of a seed begin with."""
-    place = options.runs / f"untrained_s{seed}_{options.model}"
-    directory, _ = program.trained(place, words(options, "flatclr", max(options.batches), 1.0, seed), 0)
-    outcome = evaluated(options, directory, place / "evaluation")
-    return {"seed": seed, "linear": outcome["test_top1_last_epoch"], "knn": outcome["knn_weighted_top1"]}
+def untrained(study, seed):
+    """Of the encoder that the trainings of a seed begin with."""
+    name = f"untrained_s{seed}_{study.options.model}"
+    made = pretrained(study, name, "flatclr", max(study.options.batches), 1.0, seed, 0)
+    return {"seed": seed, **evaluated(study, made, name)}
 
 
-def final(options, objective, batch, factor, seed):
-    program.say(f"{objective}, batch {batch}, lr factor {factor:g}, seed {seed}")
-    place = place_of(options, objective, batch, factor, seed, options.epochs)
-    asked = [*words(options, objective, batch, factor, seed), f"--knn-every={options.knn_every}"]
-    directory, cost = program.trained(place, asked, options.epochs)
-    outcome, epochs = evaluated(options, directory, place / "evaluation"), program.rows(directory)
-    elapsed, curve = 0.0, []
+def final(study, objective, batch, factor, seed):
+    options = study.options
+    say(f"{objective}, batch {batch}, lr factor {factor:g}, seed {seed}")
+    name = name_of(options, objective, batch, factor, seed, options.epochs)
+    made = pretrained(study, name, objective, batch, factor, seed, options.epochs, knn_every=options.knn_every)
+    epochs, elapsed, curve = made.lines("metrics.jsonl"), 0.0, []
     for row in epochs:
         elapsed += row["epoch_seconds"] - row.get("knn_seconds", 0.0)
         curve.append({"seconds": elapsed, "epoch": row["epoch"] + 1, "knn": row.get("knn_top1")})
+    kept = ("epoch", "ness_mean", "mi_estimate_nats", "mi_ceiling_nats", "loss_infonce")
     return {
-        "objective": objective,
-        "batch": batch,
-        "factor": factor,
-        "lr": learning_rate(options, batch, factor),
-        "seed": seed,
-        "linear": outcome["test_top1_last_epoch"],
-        "knn": outcome["knn_weighted_top1"],
-        "seconds": elapsed,
-        "memory_mib": cost["memory_mib"],
-        "curve": curve,
-        "epochs": [
-            {key: row.get(key) for key in ("epoch", "ness_mean", "mi_estimate_nats", "mi_ceiling_nats", "loss_infonce")}
-            for row in epochs
-        ],
-    }
+        "objective": objective, "batch": batch, "factor": factor, "lr": learning_rate(options, batch, factor), "seed": seed,
+        **evaluated(study, made, name), "seconds": elapsed, "memory_mib": max(row["memory_peak_mib"] for row in epochs),
+        "curve": curve, "epochs": [{key: row.get(key) for key in kept} for row in epochs],
+    }  # fmt: skip
 
 
-def spread(values):
-    mean = statistics.mean(values)
-    return f"{mean:.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else f"{mean:.1f}"
+def spread(results, key):
+    values = [result[key] for result in results]
+    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def tables(results, before):
-    lines = ["| batch | objective | lr | seeds | linear top-1 (%) | kNN top-1 (%) | NESS at the end | seconds | memory (MiB) |"]
-    lines.append("|---|---|---|---|---|---|---|---|---|")
+    head = ["batch", "objective", "lr", "seeds", "linear top-1 (%)", "kNN top-1 (%)", "NESS at the end", "seconds", "memory (MiB)"]
+    lines = []
     for batch in sorted({r["batch"] for r in results}):
         for objective in OBJECTIVES:
             mine = [r for r in results if r["batch"] == batch and r["objective"] == objective]
-            ness = statistics.mean(r["epochs"][-1]["ness_mean"] for r in mine)
-            lines.append(
-                f"| {batch} | {objective} | {mine[0]['lr']:.3g} | {len(mine)} | {spread([r['linear'] for r in mine])} | "
-                f"{spread([r['knn'] for r in mine])} | {ness:.3f} | {statistics.mean(r['seconds'] for r in mine):.0f} | "
-                f"{max(r['memory_mib'] for r in mine):.0f} |"
-            )
-    linear, knn = (spread([one[key] for one in before]) for key in ("linear", "knn"))
-    lines.append(f"| | untrained | | {len(before)} | {linear} | {knn} | | | |")
-    return "\n".join(lines) + "\n" + "\n".join(cost(results)) + "\n"
+            ness, seconds = (statistics.mean(of(r) for r in mine) for of in (lambda r: r["epochs"][-1]["ness_mean"], lambda r: r["seconds"]))
+            accuracies = [spread(mine, "linear"), spread(mine, "knn")]
+            cost = [f"{seconds:.0f}", f"{max(r['memory_mib'] for r in mine):.0f}"]
+            lines.append([batch, objective, f"{mine[0]['lr']:.3g}", len(mine), *accuracies, f"{ness:.3f}", *cost])
+    lines.append(["", "untrained", "", len(before), spread(before, "linear"), spread(before, "knn"), "", "", ""])
+    return markdown(head, lines) + "\n" + cost_of(results) + "\n"
 
 
-def cost(results):
+def cost_of(results):
     """Time to an accuracy that every training reaches: kNN during training, on the same test images for all."""
-    reached = [max((p["knn"] for p in r["curve"] if p["knn"] is not None), default=0.0) for r in results]
-    level = math.floor(min(reached))
-    lines = ["", f"Time and memory until {level}% of the kNN during training, which every run reaches:", ""]
-    lines += ["| batch | objective | seconds | epochs | memory (MiB) |", "|---|---|---|---|---|"]
-    for r in results:
-        first = next(p for p in r["curve"] if p["knn"] is not None and p["knn"] >= level)
-        lines.append(
-            f"| {r['batch']} | {r['objective']} | {first['seconds']:.0f} | {first['epoch']} | {r['memory_mib']:.0f} |"
-        )
-    return lines
+    seen = [[point for point in r["curve"] if point["knn"] is not None] for r in results]
+    level = math.floor(min(max((point["knn"] for point in points), default=0.0) for points in seen))
+    lines = []
+    for r, points in zip(results, seen):
+        first = next(point for point in points if point["knn"] >= level)
+        lines.append([r["batch"], r["objective"], f"{first['seconds']:.0f}", first["epoch"], f"{r['memory_mib']:.0f}"])
+    title = f"\nTime and memory until {level}% of the kNN during training, which every run reaches:\n\n"
+    return title + markdown(["batch", "objective", "seconds", "epochs", "memory (MiB)"], lines)

@@ -1,55 +1,121 @@
-"""Runs the parts of the study; scripts/reproduce.sh --help says how."""
+"""Runs the parts of the study."""
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
-import agreement
-import batch
-import numerics
+sys.path.append(str(Path(__file__).resolve().parents[1] / "bench"))
+import common
 import program
-import upstream
+from program import Failed
 
-PARTS = {"batch": batch.run, "numerics": numerics.run, "upstream": upstream.run, "agreement": agreement.run}
+PARTS = {
+    "batch": "accuracy over the batch size for both objectives, and what it costs",
+    "numerics": "the objectives' gradients in float32, bfloat16 and float16",
+    "upstream": "the same training in PyTorch, step by step from the same weights on the same views",
+    "agreement": "linear classifier and nearest neighbours against scikit-learn's, on the features that embed writes",
+}
 QUICK = {
     "batches": [8, 32, 128], "seeds": 1, "images": 2_048, "labelled": 4_000, "epochs": 6, "search_epochs": 1, "knn_every": 2,
-}
+}  # fmt: skip
 FULL = {
     "batches": [8, 16, 32, 64, 128, 256, 512], "seeds": 3, "images": 60_000, "labelled": 60_000, "epochs": 60,
     "search_epochs": 10, "knn_every": 1,
-}
+}  # fmt: skip
 
 
 def numbers(kind):
     return lambda text: [kind(word) for word in text.split(",")]
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="scripts/reproduce.sh", add_help=False)
+def arguments():
+    parts = "\n".join(f"  {name:<10} {about}" for name, about in PARTS.items())
+    parser = argparse.ArgumentParser(
+        prog="./scripts/reproduce.sh", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Sets up and builds (scripts/setup.sh --python), then runs the parts, all of them unless\n"
+        f"some are named:\n\n{parts}",
+        epilog="A study that was stopped goes on where it was: finished trainings are kept, one that was cut\n"
+        "off is resumed from its checkpoint.",
+    )  # fmt: skip
     parser.add_argument("parts", nargs="*", metavar="PART")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true")
-    size.add_argument("--full", action="store_true")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=Path("results/study"))
-    parser.add_argument("--runs", type=Path, default=Path("results/study-runs"))
-    parser.add_argument("--data", type=Path, default=Path("datasets"))
+    size.add_argument("--quick", action="store_true", help="batch sizes 8, 32 and 128, one seed, 2,048 images: under an hour on 2 cores (the default)")
+    size.add_argument("--full", action="store_true", help="batch sizes 8 to 512, three seeds, 60,000 images: days on a CPU, hours on a GPU")
+    parser.add_argument("--optimizer", choices=["adam", "lars"], default="adam", help="of the pre-training (default: adam)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (default)")
+    parser.add_argument("--out", type=Path, default=Path("results/study"), help="tables and pictures (default: results/study)")
+    parser.add_argument("--runs", type=Path, default=Path("results/study-runs"), help="where the trainings are kept (default: results/study-runs)")
+    parser.add_argument("--data", type=Path, default=Path("datasets"), help="as flatnce's --data (default: datasets)")
     parser.add_argument("--model", default="res10")
-    parser.add_argument("--optimizer", choices=["adam", "lars"], default="adam")
-    parser.add_argument("--batches", type=numbers(int))
-    parser.add_argument("--factors", type=numbers(float), default=[0.5, 1.0, 2.0])
+    parser.add_argument("--batches", type=numbers(int), help="these and the next instead of what --quick or --full says")
+    parser.add_argument("--factors", type=numbers(float), default=[0.5, 1.0, 2.0], help="multiply the learning rate in its search")
     for name in ("seeds", "images", "labelled", "epochs", "search-epochs", "knn-every"):
-        parser.add_argument(f"--{name}", type=int)
+        parser.add_argument(f"--{name}", type=int, help="training images of part agreement" if name == "labelled" else None)
     options = parser.parse_args()
     for name, value in (FULL if options.full else QUICK).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     if unknown := [part for part in options.parts if part not in PARTS]:
-        sys.exit(f"reproduce: error: '{unknown[0]}' is none of: {' '.join(PARTS)}")
+        raise Failed(f"'{unknown[0]}' is none of: {' '.join(PARTS)}")
+    return options
+
+
+class Study:
+    """The options of the study, flags that all its runs share, and where their results go."""
+
+    def __init__(self, options):
+        import pytorch
+
+        self.options, self.out = options, options.out
+        _, self.dataset = pytorch.fashion(options.data)
+        if "data" not in self.dataset:
+            if options.images > 4_000:
+                raise Failed("Fashion-MNIST is not installed; ./scripts/get_data.sh fashion_mnist gets it")
+            common.say("Fashion-MNIST is not installed: the 4,000 + 1,000 images inside the program are used")
+        self.flags = {**self.dataset, "device": options.device}
+
+    def pretrained(self, name, epochs, **flags):
+        return program.trained(self.options.runs / name, epochs, **self.flags, model=self.options.model, **flags)
+
+    def views(self, place, **flags):
+        """u8 [steps, 2B, S, S, 3], as the training sees them."""
+        from safetensors.torch import load_file
+
+        file = place / "views.safetensors"
+        program.call("preview", **self.dataset, **flags, views=file, out=place / "views.png")
+        views = load_file(file)["views"]
+        file.unlink()
+        return views
+
+    def features(self, run, out, images, part="train"):
+        """Of the newest checkpoint, as the linear evaluation sees them, and labels."""
+        import numpy as np
+
+        if not (out / "embed.json").exists():
+            asked = {"checkpoint_dir": run.directory, "part": part, "out": out, "train_images": images}
+            program.call("embed", "--force", **self.flags, **asked)
+        return np.load(out / "features.npy"), np.load(out / "labels.npy")
+
+    def write(self, part, table, **content):
+        """PART.json, with what a number is worth nothing without, and PART.md."""
+        where = common.surroundings()
+        place = {
+            "command": "./scripts/reproduce.sh " + " ".join(sys.argv[1:]), "commit": where["commit"],
+            "program": where["versions"]["flatnce"], "cpu": where["machine"]["cpu"], "cores": where["machine"]["cores"],
+            "torch": where["versions"]["torch"], "date": where["date"],
+        }  # fmt: skip
+        common.write_json(self.out / f"{part}.json", {**place, **content})
+        (self.out / f"{part}.md").write_text(table)
+        print(table)
+
+
+def main():
+    options = arguments()
     options.out.mkdir(parents=True, exist_ok=True)
-    options.dataset = program.dataset(options.data, options.images)
+    study = Study(options)
     for part in options.parts or PARTS:
-        PARTS[part](options)
+        importlib.import_module(part).run(study)
 
 
-main()
+common.run_as("reproduce", main)

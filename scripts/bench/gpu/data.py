@@ -1,4 +1,4 @@
-"""Made-up images (noise over gradients) in the forms of CIFAR-10, STL-10 and a directory of JPEG files, and the words for them.
+"""Made-up images (noise over gradients) in the forms of CIFAR-10, STL-10 and a directory of JPEG files, and the flags for them.
 
 50,000 of 32 pixels; 6,144 of 96 pixels, which both sides crop and enlarge to 224; 1,024 JPEG files of 500 x 375 under four
 names each, so that an epoch is long enough to time.
@@ -10,6 +10,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from program import CORES
 
 CLASSES, NAMES = 8, 4
 
@@ -43,7 +44,6 @@ def made_up(count, height, width):
 
 def write_cifar(images, home):
     """CIFAR-10's binary files."""
-    home = home / "cifar-10-batches-bin"
     home.mkdir()
     for number, part in enumerate(np.array_split(images, 5), 1):
         planes = part.transpose(0, 3, 1, 2).reshape(len(part), -1)
@@ -53,7 +53,6 @@ def write_cifar(images, home):
 
 def write_stl(images, home):
     """STL-10's file of unlabelled images: planes, column by column."""
-    home = home / "stl10_binary"
     home.mkdir()
     images.transpose(0, 3, 2, 1).tofile(home / "unlabeled_X.bin")
 
@@ -72,7 +71,7 @@ def write_jpegs(count, home):
         for other in others:
             os.link(first, other)
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(CORES) as pool:
         list(pool.map(write, range(count)))
 
 
@@ -80,7 +79,7 @@ def home(options):
     return options.place / "made_up"
 
 
-def run(options, found):
+def data(options, found):
     """Each whole set appears at once, under its own name, last. What an earlier call has made whole is used again."""
     size, at = Sizes(options), home(options)
     whole, these = at / "whole", json.dumps(vars(size))
@@ -88,33 +87,36 @@ def run(options, found):
         return
     shutil.rmtree(at, ignore_errors=True)
     at.mkdir()
-    for name, count, side, write in (("cifar", size.images, 32, write_cifar), ("stl", size.large_images, 96, write_stl)):
+    for name, count, side, write, files in (
+        ("cifar", size.images, 32, write_cifar, "cifar-10-batches-bin"),
+        ("stl", size.large_images, 96, write_stl, "stl10_binary"),
+    ):
         pixels = made_up(count, side, side)
-        write(pixels, at)
+        write(pixels, at / files)
         np.save(at / f"{name}.part.npy", pixels)
         (at / f"{name}.part.npy").rename(at / f"{name}.npy")
     write_jpegs(size.files, at / "jpeg")
     whole.write_text(these)
 
 
-# ---- the program's words for them -----------------------------------------------------------------------------------
+# ---- the program's flags for them -----------------------------------------------------------------------------------
 
 
-def cifar_words(options, batch):
-    size = Sizes(options)
-    return words(options, "cifar10", home(options), size.small, batch)
+def flags(options, batch, **more):
+    return {"device": options.device, "precision": "bf16", "batch_size": batch, "engine": "tensor", **more}
 
 
-def stl_words(options, batch):
-    large = words(options, "stl10", home(options), Sizes(options).large, batch)
-    return [*large, f"--image-size={Sizes(options).large_side}", "--blur=true", "--data-on-device=yes"]
+def cifar(options, batch):
+    return flags(options, batch, dataset_name="cifar10", data=home(options), model=Sizes(options).small)
 
 
-def jpeg_words(options, batch):
-    size = Sizes(options)
-    return [*words(options, "folder", home(options) / "jpeg", size.large, batch), f"--image-size={size.large_side}"]
+def large(options, batch, **more):
+    return flags(options, batch, model=Sizes(options).large, image_size=Sizes(options).large_side, **more)
 
 
-def words(options, dataset, data, model, batch):
-    common = [f"--dataset-name={dataset}", f"--data={data}", f"--model={model}", f"--device={options.device}"]
-    return [*common, "--precision=bf16", f"--batch-size={batch}"]
+def stl(options, batch):
+    return large(options, batch, dataset_name="stl10", data=home(options), blur="true", data_on_device="yes")
+
+
+def jpeg(options, batch):
+    return large(options, batch, dataset_name="folder", data=home(options) / "jpeg")

@@ -8,14 +8,12 @@ import csv
 import glob
 import os
 import shutil
-import subprocess
 
-import data
-import runner
+import embedded
+import program
 import timing
-from report import Failed
-
-import common
+from data import Sizes, cifar
+from program import Failed
 
 SKIPPED, COUNTED = 12_000, 900
 SHOWN = 12
@@ -31,7 +29,7 @@ KINDS = {
 }
 
 
-def run(options, found):
+def kernels(options, found):
     file = options.out / "kernels.csv"
     with open(file, "w", newline="") as out:
         writer = csv.writer(out)
@@ -68,18 +66,17 @@ def ours(options, found):
     if ncu is None:
         found.left_out("kernels of flatnce", "there is no ncu here")
         return None
-    size = data.Sizes(options)
-    place, log = options.place / options.stage / "profiled", options.place / options.stage / "ncu.csv"
-    command = [
-        ncu, "--clock-control", "none", "--cache-control", "none", "--metrics", "gpu__time_duration.sum", "-s", SKIPPED, "-c", COUNTED, "--csv",
-        "--print-units", "base", "--log-file", log, common.binary(), *data.cifar_words(options, size.batch), "--engine=tensor",
-        "--cuda-graph=no", "--epochs=1", f"--train-images={size.batch * (4 if options.smoke else 48)}", "--knn-every=0", f"--save-dir={place}",
-    ]  # fmt: skip
-    status, _, errors = runner.outcome(options, command)
-    listed = parsed(log.read_text(errors="replace") if log.exists() else "")
+    size, log = Sizes(options), embedded.place(options, "ncu.csv")
+    images, place = size.batch * (4 if options.smoke else 48), embedded.place(options, "profiled")
+    asked = program.command(**cifar(options, size.batch), cuda_graph="no", epochs=1, train_images=images, knn_every=0, save_dir=place)
+    profiler = [ncu, "--clock-control", "none", "--cache-control", "none", "--metrics", "gpu__time_duration.sum", "-s", SKIPPED]
+    profiler += ["-c", COUNTED, "--csv", "--print-units", "base", "--log-file", log]
+    status, _, errors = program.outcome([*profiler, *asked])
+    text = log.read_text(errors="replace") if log.exists() else ""
+    listed = parsed(text)
     if not listed:
         # It may be forbidden here: not the program's fault.
-        said = (log.read_text(errors="replace") if log.exists() else errors).strip()[-300:]
+        said = (text if log.exists() else errors).strip()[-300:]
         found.left_out("kernels of flatnce", f"ncu ended with status {status} and listed none: {said}")
         return None
     return listed
@@ -102,9 +99,8 @@ def parsed(text):
 
 
 def theirs(options, found):
-    size = data.Sizes(options)
-    plan = {"compiled": (20, 5, 1)}
-    for _, one in timing.peers(options, plan, size.small, "cifar.npy", size.batch, 32, "--profile=5"):
+    size = Sizes(options)
+    for _, one in timing.peers(options, {"compiled": (20, 5, 1)}, size.small, "cifar.npy", size.batch, 32, "--profile=5"):
         if "error" in one:
             raise Failed(one["error"])
         return one["kernels"]

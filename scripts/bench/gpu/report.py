@@ -2,16 +2,11 @@
 
 import json
 import os
-import sys
 import traceback
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
 import common
-
-
-class Failed(Exception):
-    """Something did not do what it was asked to; the text says what, with its last words."""
+from program import Failed
 
 
 class Report:
@@ -64,46 +59,35 @@ class Report:
 
 def read(path):
     """Every whole line so far."""
-    if not Path(path).exists():
-        return []
-    lines = Path(path).read_text().splitlines()
+    lines = Path(path).read_text().splitlines() if Path(path).exists() else []
     return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
 
-def numbers(result):
+def details(check):
     """The numbers of a check in words."""
-    said = []
-    for key, value in result.items():
-        if key not in ("stage", "kind", "check", "holds"):
-            said.append(f"{key} {value:.6g}" if isinstance(value, float) else f"{key} {value}")
-    return ", ".join(said)
+    numbers = {key: value for key, value in check.items() if key not in ("stage", "kind", "check", "holds")}
+    said = [f"{key} {value:.6g}" if isinstance(value, float) else f"{key} {value}" for key, value in numbers.items()]
+    return ": " + ", ".join(said) if said else ""
 
 
 def text(results, stages):
     """The summary: what each of `stages` found, in their order."""
     lines = []
+    of = lambda found, kind: [one for one in found if one["kind"] == kind]
     for stage in stages:
         own = [result for result in results if result["stage"] == stage]
-        end = next((one for one in own if one["kind"] == "end"), None)
         if not own:
             continue
-        state = f"{end['state']} ({end['seconds']:g} s)" if end else "under way when this was written"
-        lines += ["", f"== {stage}: {state}"]
+        ends = [f"{end['state']} ({end['seconds']:g} s)" for end in of(own, "end")]
+        lines += ["", f"== {stage}: {ends[0] if ends else 'under way when this was written'}"]
         for one in own:
             if one["kind"] == "check":
-                details = numbers(one)
-                lines.append(f"{'holds ' if one['holds'] else 'FAILED'}  {one['check']}{': ' + details if details else ''}")
+                lines.append(f"{'holds ' if one['holds'] else 'FAILED'}  {one['check']}{details(one)}")
             elif one["kind"] == "note":
                 lines.append(one["text"])
-        rows = [one for one in own if one["kind"] == "row"]
-        if rows:
+        if rows := of(own, "row"):
             lines += ["", common.table(rows)]
-    checks = [one for one in results if one["kind"] == "check"]
-    rows = [one for one in results if one["kind"] == "row"]
-    count = lambda found, key, value: sum(one[key] is value for one in found)
-    lines += [
-        "",
-        f"{count(checks, 'holds', True)} checks hold, {count(checks, 'holds', False)} failed; "
-        f"{count(rows, 'met', True)} targets met, {count(rows, 'met', False)} missed",
-    ]
-    return "\n".join(lines[1:]) + "\n"
+    count = lambda kind, key, value: sum(one[key] is value for one in of(results, kind))
+    checks = f"{count('check', 'holds', True)} checks hold, {count('check', 'holds', False)} failed"
+    targets = f"{count('row', 'met', True)} targets met, {count('row', 'met', False)} missed"
+    return "\n".join([*lines[1:], "", f"{checks}; {targets}"]) + "\n"

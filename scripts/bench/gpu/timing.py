@@ -6,18 +6,21 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
-from pathlib import Path
+import time
+from concurrent.futures import ThreadPoolExecutor
 
-import data
-import runner
-from report import Failed
+import program
+from data import Sizes, cifar, home
+from program import Failed
 
-import common
-import runs
-
-WHOLE = "steps alone, as the peers are timed; the whole epoch, its end included, is a row of its own"
+NAMES = {
+    "eager": "PyTorch eager, channels-last bf16",
+    "compiled": "torch.compile, its optimiser step and views too",
+    "overhead": "torch.compile, mode reduce-overhead",
+    "upstream": "main.py's recipe",
+    "faster": "main.py's faster version",
+}
 
 
 class Busy:
@@ -54,57 +57,42 @@ class Busy:
         return self.samples
 
 
-class Ours:
+class Ours(program.Timed):
     """A training of some epochs; the first is not counted: cuDNN tries its algorithms in it, and graphs are captured."""
 
-    def __init__(self, options, words, epochs, images, busy=None):
-        with tempfile.TemporaryDirectory(dir=options.place) as place:
-            command = [
-                common.binary(), *words, f"--epochs={epochs}", f"--train-images={images}", "--save-every-n-epochs=1000",
-                "--knn-every=0", f"--save-dir={place}",
-            ]  # fmt: skip
-            print(f"$ {' '.join(command)}", flush=True)
+    def __init__(self, options, epochs, images, busy=None, **flags):
+        def during(done):
+            if busy:
+                busy.counts = 1 <= done < epochs
 
-            def during(done):
-                if busy:
-                    busy.counts = 1 <= done < epochs
-
-            said = Path(place) / "said"
-            try:
-                with open(said, "w") as output:
-                    arrivals, rows, _ = runs.epochs_of(command, place, during, memory=options.device == "cpu", output=output)
-            except SystemExit as error:
-                raise Failed(f"{error}: {said.read_text()[-runner.LAST_WORDS:].strip()}") from error
-            finally:
-                print(said.read_text(), flush=True)
-            self.words = said.read_text().splitlines()
-        batch = next(int(word.partition("=")[2]) for word in words if word.startswith("--batch-size="))
-        self.rates = [row["images_per_second"] for row in rows[1:]]
-        self.whole = [images // batch * batch / (b - a) for a, b in zip(arrivals, arrivals[1:])]
-        self.peak_mib = rows[-1]["memory_peak_mib"]
+        super().__init__(options.place, during, options.device == "cpu", **flags, epochs=epochs, train_images=images)
+        batch = flags["batch_size"]
+        self.rates = [row["images_per_second"] for row in self.rows[1:]]
+        self.whole = [images // batch * batch / (b - a) for a, b in zip(self.arrivals, self.arrivals[1:])]
+        self.peak_mib = self.rows[-1]["memory_peak_mib"]
         # How the step was taken, which on a CPU is not said.
         self.step = next((line.strip() for line in reversed(self.words) if "step: " in line), None)
-        self.waited = 100 * statistics.median(row["data_wait_share"] for row in rows[1:])
+        self.waited = 100 * statistics.median(row["data_wait_share"] for row in self.rows[1:])
 
 
-def small(options, batch, *words, epochs=4, busy=None):
+def small(options, batch, epochs=4, busy=None, **flags):
     """Of res18 at 32 pixels: whole epochs of CIFAR's size at a large batch, of 12,800 images at a small one."""
-    size = data.Sizes(options)
+    size = Sizes(options)
     images = size.images if batch == size.batch else size.small_images
-    return Ours(options, [*data.cifar_words(options, batch), "--engine=tensor", *words], 3 if options.smoke else epochs, images, busy)
+    return Ours(options, 3 if options.smoke else epochs, images, busy, **cifar(options, batch), **flags)
 
 
 def peers(options, plan, model, file, batch, size, *words):
     """What peer.py says of each manner; `plan` has its counts of (warm, steps, blocks)."""
     counts = {manner: (1, 2, 2) if options.smoke else wanted for manner, wanted in plan.items()}
-    command = [sys.executable, common.HERE / "gpu/peer.py", *(":".join(map(str, [m, *c])) for m, c in counts.items())]
-    command += [f"--model={model}", f"--images={data.home(options) / file}", f"--size={size}", f"--batch={batch}", f"--device={options.device}"]
+    command = [sys.executable, program.PEER, "steps", *(":".join(map(str, [m, *c])) for m, c in counts.items())]
+    command += [f"--model={model}", f"--images={home(options) / file}", f"--size={size}", f"--batch={batch}", f"--device={options.device}"]
     command += [*words, *(["--backend=eager"] if options.smoke else [])]
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(options.place / "inductor"), "TORCH_LOGS": "perf_hints"}
     command = [str(word) for word in command]
     print(f"$ {' '.join(command)}", flush=True)
     told = {}
-    with subprocess.Popen(command, cwd=common.ROOT, stdout=subprocess.PIPE, text=True, env=environment) as child:
+    with subprocess.Popen(command, cwd=program.ROOT, stdout=subprocess.PIPE, text=True, env=environment) as child:
         for line in child.stdout:
             print(line[:2000], end="", flush=True)
             if line.startswith("{"):
@@ -116,27 +104,64 @@ def peers(options, plan, model, file, batch, size, *words):
             yield manner, {"manner": manner, "error": f"the process ended with status {child.returncode}; its words stand in stages.log"}
 
 
-def against(options, found, work, mine, plan, names, targets, *peer):
+def against(options, found, work, mine, plan, targets, *peer):
     """A row for each peer of `plan`, when it is known; those that failed are rows of ours alone. What the peers told."""
     told = {}
     for manner, one in peers(options, plan, *peer):
         told[manner] = one
         target = None if options.smoke else targets.get(manner)
         if "error" in one:
-            found.note(f"no number of {names[manner]}: {one['error']}")
-            found.row(work, f"{names[manner]}: failed", "images/s", mine.rates, None)
+            found.note(f"no number of {NAMES[manner]}: {one['error']}")
+            found.row(work, f"{NAMES[manner]}: failed", "images/s", mine.rates, None)
             continue
         if one.get("graph_skips") and options.device != "cpu":
-            found.note(f"{names[manner]}: {one['graph_skips']} parts were not recorded as CUDA graphs; stages.log says why")
+            found.note(f"{NAMES[manner]}: {one['graph_skips']} parts were not recorded as CUDA graphs; stages.log says why")
         count = min(len(mine.rates), len(one["rates"]))
-        found.row(work, names[manner], "images/s", mine.rates[-count:], one["rates"][-count:], target)
+        found.row(work, NAMES[manner], "images/s", mine.rates[-count:], one["rates"][-count:], target)
     return told
 
 
-NAMES = {
-    "eager": "PyTorch eager, channels-last bf16",
-    "compiled": "torch.compile, its optimiser step and views too",
-    "overhead": "torch.compile, mode reduce-overhead",
-    "upstream": "main.py's recipe",
-    "faster": "main.py's faster version",
-}
+# ---- filling torch.compile's cache beforehand -----------------------------------------------------------------------
+
+# Graphs are recorded in the second run and replayed in the third.
+WARM_STEPS, WAIT_SECONDS = (3, 1, 1), 60
+
+
+def large_peer(size):
+    """Words of `peers` for res50 at 224 pixels."""
+    return size.large, "stl.npy", size.large_batch, size.large_side, "--strength=1", "--blur"
+
+
+def warm(options, found):
+    """All shapes beside each other: compiling is the CPU's work, and would take the table minutes."""
+    size, done = Sizes(options), options.place / "inductor" / "all_compiled"
+    if done.exists():
+        found.note("an earlier call has compiled them")
+        return
+    # Each in a process of its own: what takes longest is one thread that traces and generates code.
+    shapes = [
+        ("compiled", *large_peer(size)),
+        ("compiled", size.small, "cifar.npy", size.batch, 32),
+        ("overhead", size.small, "cifar.npy", size.batch, 32),
+        ("overhead", size.small, "cifar.npy", size.small_batch, 32),
+    ]
+    # Nothing is kept of what the smoke test compiles: one shows that it works.
+    shapes = shapes[-1:] if options.smoke else shapes
+    with ThreadPoolExecutor(len(shapes)) as pool:
+        told = [one for shape in pool.map(lambda shape: compiled(options, *shape), shapes) for one in shape]
+    for one in told:
+        if "error" in one:
+            found.note(f"not compiled beforehand: {one['manner']}: {one['error']}")
+    seconds = [one["warm_seconds"] for one in told if "warm_seconds" in one]
+    if len(seconds) == len(told) and not options.smoke:
+        done.touch()
+    found.note(f"{len(seconds)} of {len(told)} peers are compiled, the slowest in {max(seconds, default=0):.0f} s")
+
+
+def compiled(options, manner, model, file, *shape):
+    until = time.monotonic() + WAIT_SECONDS
+    while not (home(options) / file).exists():
+        if time.monotonic() > until:
+            raise Failed(f"{file} has not been made within {WAIT_SECONDS} s")
+        time.sleep(0.1)
+    return [one for _, one in peers(options, {manner: WARM_STEPS}, model, file, *shape)]
