@@ -23,6 +23,13 @@ impl CropBox {
     pub fn whole(width: usize, height: usize) -> Self {
         CropBox { top: 0, left: 0, height, width }
     }
+
+    /// # Panics
+    /// If it is empty or leaves a `width` x `height` image.
+    pub(super) fn check(&self, width: usize, height: usize) {
+        let inside = self.left + self.width <= width && self.top + self.height <= height;
+        assert!(self.width > 0 && self.height > 0 && inside, "{self:?} is not inside a {width} x {height} image");
+    }
 }
 
 /// One of the four operations of colour jitter; the numbers are the kernel's (`view_color.cuh`).
