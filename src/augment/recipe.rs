@@ -5,7 +5,7 @@
 //! `RandomApply([GaussianBlur])` of torchvision, in this order. The distributions
 //! are torchvision's; the draws are ours, from a stream keyed by the view.
 
-use super::{OPS, Op};
+use super::{OP_COUNT, OPS, Op};
 use crate::config::Augmentation;
 use crate::rng::Stream;
 
@@ -76,13 +76,13 @@ pub struct ViewParameters {
     pub flip: bool,
     pub jitter: Option<Jitter>,
     /// The number of each operation of [`OPS`] that the view has.
-    pub ops: [Option<f32>; OPS.len()],
+    pub ops: [Option<f32>; OP_COUNT],
 }
 
 impl ViewParameters {
     /// A plain crop: no flip, no change of colour, no blur.
     pub fn crop_only(crop: CropBox) -> Self {
-        ViewParameters { crop, flip: false, jitter: None, ops: [None; OPS.len()] }
+        ViewParameters { crop, flip: false, jitter: None, ops: [None; OP_COUNT] }
     }
 
     /// The same crop and flip, colours as they are.

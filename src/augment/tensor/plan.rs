@@ -6,7 +6,7 @@
 use super::{packed, upload};
 use crate::augment::filter::Span;
 use crate::augment::recipe::{Jitter, JitterOp, ViewParameters};
-use crate::augment::{OPS, hue, resample};
+use crate::augment::{OP_COUNT, OPS, hue, resample};
 use tch::{Device, Kind, Tensor};
 
 /// Numbers an axis: see `weights`.
@@ -185,7 +185,7 @@ impl Planner {
             before: [0, 1, 2].map(|round| jitters.iter().filter(|jitter| hue_place(jitter) > round).count()),
             after: [0, 1, 2].map(|round| jitters.iter().filter(|jitter| ROUNDS - hue_place(jitter) > round).count()),
             colors: plan.section(jitters.iter().flat_map(colors)),
-            ops: (0..OPS.len()).map(|place| self.listed(plan, views, place)).collect(),
+            ops: (0..OP_COUNT).map(|place| self.listed(plan, views, place)).collect(),
         }
     }
 
