@@ -11,8 +11,8 @@ mod tools;
 
 pub use choices::{
     BadImages, ClassifierAugment, CudaGraph, DataOnDevice, DatasetName, Depth, DeviceChoice, DeviceKind, EarlyStopOn,
-    EmbedFormat, EmbedPart, Engine, ExportFormat, HeadMode, KeyPrefix, LearningRateScaling, LogFormat, Objective,
-    OptimizerName, Precision, ReportFormat, ScheduleName, Stem, TrainMode, TransferMode,
+    EmbedFormat, Engine, ExportFormat, HeadMode, KeyPrefix, LearningRateScaling, LogFormat, Objective, OptimizerName,
+    Part, Precision, ReportFormat, ScheduleName, Stem, TrainMode, TransferMode,
 };
 pub use jobs::{CheckpointChoice, EncoderSource, Evaluate, KnnConfig, OnlineKnn, Pretrain};
 pub use parts::{

@@ -89,16 +89,8 @@ impl Renderer {
     /// Fills `planes` and returns how many there are: 3, or 1 if the channels are equal throughout the crop.
     fn resize(&mut self, source: RgbRef<'_>, resize: &Resize) -> usize {
         let crop = resize.crop;
-        assert!(
-            crop.width > 0
-                && crop.height > 0
-                && crop.left + crop.width <= source.width
-                && crop.top + crop.height <= source.height
-                && source.pixels.len() == source.width * source.height * 3,
-            "{crop:?} is not inside a {} x {} image",
-            source.width,
-            source.height
-        );
+        crop.check(source.width, source.height);
+        assert_eq!(source.pixels.len(), source.width * source.height * 3, "the image is not [height, width, 3]");
         self.columns.build(resize.columns, resize.filter, resize.flip);
         self.rows.build(resize.rows, resize.filter, false);
         let needed = self.rows.needed();

@@ -42,4 +42,6 @@ pub use recipe::{CropBox, Jitter, JitterOp, ViewParameters, draw};
 pub use tensor::{Plan, Planner, Products, TensorRenderer, upload};
 
 /// The operations after the colour jitter, in their order. A view of a seed stays what it is as long as new ones come last.
-pub const OPS: [&Op; 2] = [&GRAYSCALE, &BLUR];
+pub const OPS: [&Op; OP_COUNT] = [&GRAYSCALE, &BLUR];
+/// A number of its own: a type that has it is named in other crates, which do not see into `OPS`.
+pub const OP_COUNT: usize = 2;

@@ -5,7 +5,7 @@
 //! `RandomApply([GaussianBlur])` of torchvision, in this order. The distributions
 //! are torchvision's; the draws are ours, from a stream keyed by the view.
 
-use super::{OPS, Op};
+use super::{OP_COUNT, OPS, Op};
 use crate::config::Augmentation;
 use crate::rng::Stream;
 
@@ -22,6 +22,13 @@ impl CropBox {
     /// The whole of a `width` x `height` image.
     pub fn whole(width: usize, height: usize) -> Self {
         CropBox { top: 0, left: 0, height, width }
+    }
+
+    /// # Panics
+    /// If it is empty or leaves a `width` x `height` image.
+    pub(super) fn check(&self, width: usize, height: usize) {
+        let inside = self.left + self.width <= width && self.top + self.height <= height;
+        assert!(self.width > 0 && self.height > 0 && inside, "{self:?} is not inside a {width} x {height} image");
     }
 }
 
@@ -69,13 +76,13 @@ pub struct ViewParameters {
     pub flip: bool,
     pub jitter: Option<Jitter>,
     /// The number of each operation of [`OPS`] that the view has.
-    pub ops: [Option<f32>; OPS.len()],
+    pub ops: [Option<f32>; OP_COUNT],
 }
 
 impl ViewParameters {
     /// A plain crop: no flip, no change of colour, no blur.
     pub fn crop_only(crop: CropBox) -> Self {
-        ViewParameters { crop, flip: false, jitter: None, ops: [None; OPS.len()] }
+        ViewParameters { crop, flip: false, jitter: None, ops: [None; OP_COUNT] }
     }
 
     /// The same crop and flip, colours as they are.

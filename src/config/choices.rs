@@ -202,8 +202,16 @@ choice! {
 }
 
 choice! {
-    /// Which images are embedded.
-    EmbedPart { Train = "train", Test = "test", Unlabelled = "unlabelled" | "unlabeled" }
+    /// Which images of a data set.
+    Part {
+        /// Those to train a classifier on; labelled, except in an unlabelled `folder`.
+        Train = "train",
+        /// Those to measure on.
+        Test = "test",
+        /// Those to pre-train on: STL-10's 100,000 images without labels (upstream's `unlabeled` split), the training part
+        /// of every other set.
+        Unlabelled = "unlabelled" | "unlabeled",
+    }
 }
 
 choice! {

@@ -1,7 +1,7 @@
 //! What the subcommands do, each resolved.
 
 use super::{
-    Augmentation, DataConfig, DeviceChoice, EmbedFormat, EmbedPart, EncoderSource, Engine, ExportFormat, Numerics,
+    Augmentation, DataConfig, DeviceChoice, EmbedFormat, EncoderSource, Engine, ExportFormat, Numerics, Part,
     Precision, ReportFormat,
 };
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ pub struct Inspect {
 pub struct Embed {
     pub source: EncoderSource,
     pub data: DataConfig,
-    pub part: EmbedPart,
+    pub part: Part,
     /// What the projection head gives instead of what the trunk gives.
     pub projected: bool,
     pub format: EmbedFormat,

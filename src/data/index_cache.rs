@@ -31,7 +31,7 @@ const SETTLED_SECONDS: i64 = 3;
 
 /// Where the indexes lie: `$XDG_CACHE_HOME/flatnce/index`, else below `~/.cache`; `None` when turned off or without
 /// a home.
-pub fn directory() -> Option<PathBuf> {
+fn directory() -> Option<PathBuf> {
     if std::env::var_os("FLATNCE_INDEX_CACHE").is_some_and(|value| value == "off") {
         return None;
     }
@@ -40,10 +40,16 @@ pub fn directory() -> Option<PathBuf> {
     Some(cache.join("flatnce/index"))
 }
 
-/// [`walk::tree`], from the index in `cache` when it holds. Says whether it did.
+/// Everything below a directory, from the index of an earlier run when nothing has changed.
+pub fn indexed(root: &Path) -> Result<Tree> {
+    Ok(indexed_in(root, directory().as_deref())?.0)
+}
+
+/// The images below `root`, listed or from the index that lies in `cache`; true if it came from there.
 ///
-/// Errors: those of the listing. An index that cannot be read or written is none.
-pub fn tree(root: &Path, cache: Option<&Path>) -> Result<(Tree, bool)> {
+/// Errors: a directory that cannot be read, an image of a kind that is not read, a loop of links. An index that cannot
+/// be read or written is none.
+pub fn indexed_in(root: &Path, cache: Option<&Path>) -> Result<(Tree, bool)> {
     // One tree has one index, however its path was typed.
     let Some((file, whole)) = cache.and_then(|cache| {
         let whole = root.canonicalize().ok()?;
@@ -85,7 +91,7 @@ fn encode(out: &mut dyn Write, tree: &Tree, whole: &Path) -> Result<()> {
     serde_json::to_writer(&mut head, &(whole.as_os_str(), tree))?;
     head.push(b'\n');
     let mut checksum = crc32fast::Hasher::new();
-    for part in [&head, tree.files.names()] {
+    for part in [head.as_slice(), tree.files.names()] {
         checksum.update(part);
         out.write_all(part)?;
     }
@@ -105,7 +111,7 @@ fn decode(bytes: &[u8], root: &Path, whole: &Path) -> Option<Tree> {
     let (of, tree): (OsString, Tree) = serde_json::from_slice(head).ok()?;
     let fresh =
         |(directory, stamp): &(OsString, Stamp)| Stamp::of(&root.join(directory)).is_ok_and(|now| now == *stamp);
-    if of != whole || !tree.visited.iter().all(fresh) {
+    if Path::new(&of) != whole || !tree.visited.iter().all(fresh) {
         return None;
     }
     let files = FileList::from_names(root, names.to_vec());

@@ -5,6 +5,15 @@
 //! ([`FileList`]). Layouts and where to get each set: `datasets/README.md`.
 //! Answers to upstream's `ContrastiveLearningDataset.get_dataset` and
 //! `load_dataloader`.
+//!
+//! A new source is three changes:
+//! 1. its file here: its row ([`Source`]: the [`Protocol`] of its images, where it
+//!    may lie, how to get it) and its loader, which gives a [`Split`];
+//! 2. below, `mod` and its place in `SOURCES`;
+//! 3. `config/choices.rs`: its name in `DatasetName`.
+//!
+//! Its layout belongs into `datasets/README.md`. A new kind of images (in an
+//! archive, say) is a type that has the trait [`Images`], in a file of its own.
 
 mod caltech;
 mod cifar;
@@ -32,15 +41,17 @@ mod walk;
 pub use decode::{BadImage, MAX_PIXELS, decode_bytes, decode_file};
 pub use file_list::FileList;
 pub use images::{Images, Packed};
+pub use index_cache::indexed_in;
 pub use protocol::{Blur, Protocol, protocol};
 pub use source::Source;
 pub use split::{Split, grouped};
 pub use subset::{list_for, semi_subset, some_of};
 pub use walk::{Stamp, Tree};
 
+pub use crate::config::Part;
 use crate::config::{DataConfig, DatasetName};
 use anyhow::Result;
-use std::path::Path;
+use index_cache::indexed;
 
 /// Every data set; its row stands in its file.
 static SOURCES: [&Source; DatasetName::ALL.len()] = [
@@ -64,18 +75,6 @@ pub fn source(name: DatasetName) -> &'static Source {
     SOURCES.iter().find(|source| source.name == name).expect("every name has a row")
 }
 
-/// Which images of a data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Those to train a classifier on; labelled, except in an unlabelled `folder`.
-    Train,
-    /// Those to measure on.
-    Test,
-    /// Those to pre-train on: STL-10's 100,000 images without labels (upstream's
-    /// `unlabeled` split), the training part of every other set.
-    Unlabelled,
-}
-
 /// Loads or indexes one part of a data set.
 ///
 /// Packed sets are read whole; of the others only the names are read, and a
@@ -89,18 +88,6 @@ pub fn load(config: &DataConfig, part: Part) -> Result<Split> {
         Some(count) if part != Part::Test => subset::some_of(&whole, count as usize),
         _ => Ok(whole),
     }
-}
-
-/// Everything below a directory, from the index of an earlier run when nothing has changed.
-fn indexed(root: &Path) -> Result<Tree> {
-    Ok(indexed_in(root, index_cache::directory().as_deref())?.0)
-}
-
-/// The images below `root`, listed or from the index that lies in `cache`; true if it came from there.
-///
-/// Errors: a directory that cannot be read, an image of a kind that is not read, a loop of links.
-pub fn indexed_in(root: &Path, cache: Option<&Path>) -> Result<(Tree, bool)> {
-    index_cache::tree(root, cache)
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub struct Source {
     /// The next step for someone who lacks the data: a command, or where the set is published.
     pub how_to_get: &'static str,
     /// Loads or indexes a part of it from below a root.
-    pub load: fn(&'static Source, &Path, Part) -> Result<Split>,
+    pub load: fn(&Source, &Path, Part) -> Result<Split>,
 }
 
 impl Source {

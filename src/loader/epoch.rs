@@ -124,7 +124,7 @@ impl Iterator for Epoch {
 mod tests {
     use super::*;
     use crate::config::{Augmentation, DataOnDevice, DatasetName};
-    use crate::data::Packed;
+    use crate::data::{Packed, Split};
     use crate::loader::{Order, Rendering};
     use std::sync::Arc;
 

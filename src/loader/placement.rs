@@ -80,8 +80,7 @@ fn resides(split: &Split, device: Device, wish: DataOnDevice) -> Result<bool> {
     if wish == DataOnDevice::No || (wish == DataOnDevice::Auto && split.packed().is_none()) {
         return Ok(false);
     }
-    let packed = packed(split)?;
-    let bytes = packed.pixels().len() as u64;
+    let bytes = packed(split)?.pixels().len() as u64;
     let Device::Cuda(index) = device else {
         return Ok(true); // It is in this memory already.
     };

@@ -8,8 +8,8 @@
 mod array_file;
 
 use crate::augment::EvalTransform;
-use crate::config::{CheckpointChoice, Embed, EmbedFormat, EmbedPart, EncoderSource};
-use crate::data::{Part, Split};
+use crate::config::{CheckpointChoice, Embed, EmbedFormat, EncoderSource};
+use crate::data::Split;
 use crate::device;
 use crate::durable;
 use crate::model::{Encoder, HEAD_PREFIX, HeadKind, Pass, feature_dim};
@@ -48,7 +48,7 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
         console.warn(&text);
     }
     let (encoder, width) = encoder(embed, &source, device)?;
-    let readable = readable::load(&embed.data, part(embed.part), console)?;
+    let readable = readable::load(&embed.data, embed.part, console)?;
     let split = Arc::new(readable.split);
     console.note(&split.describe());
 
@@ -120,14 +120,6 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
         embed.out.display()
     ));
     Ok(())
-}
-
-fn part(asked: EmbedPart) -> Part {
-    match asked {
-        EmbedPart::Train => Part::Train,
-        EmbedPart::Test => Part::Test,
-        EmbedPart::Unlabelled => Part::Unlabelled,
-    }
 }
 
 fn refuse_to_overwrite(embed: &Embed) -> Result<()> {

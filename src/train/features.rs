@@ -9,7 +9,7 @@ use super::ranks::Ranks;
 use crate::augment::EvalTransform;
 use crate::checkpoint::from_tensor;
 use crate::data::Split;
-use crate::loader::{Epoch, Loader, Order, Rendering};
+use crate::loader::{Loader, Order, Rendering};
 use crate::model::{Encoder, HEAD_PREFIX, Pass};
 use crate::report::Console;
 use anyhow::{Context, Result, bail};
@@ -106,51 +106,30 @@ impl Extractor<'_> {
         .with_share(self.ranks.share_of_batches())
         .deliver_to(self.encoder.device());
         let mut bar = self.console.progress(&format!("features of {}", split.name), split.len() as u64, "images");
-        let mut batches = loader.epoch(epoch, 0);
-        if self.ranks.count() > 1 {
-            return self.each_round(split, &mut batches, &mut consume);
-        }
-        // One batch is looked at while the device works on the next: looking waits for it.
-        let mut before: Option<Tensor> = None;
-        let mut hand_on = |hidden: Tensor| -> Result<()> {
-            self.check(&hidden, &split.name)?;
-            consume(&hidden)?;
-            bar.advance(hidden.size()[0] as u64);
-            Ok(())
-        };
-        for batch in batches {
-            let hidden = self.encoder.hidden(&self.encoder.prepare(&batch?.images), Pass::eval(self.compute));
-            if let Some(hidden) = before.replace(hidden) {
-                hand_on(hidden)?;
-            }
-        }
-        before.map(hand_on).transpose()?;
-        bar.finish();
-        Ok(())
-    }
-
-    /// The batches of `images` images in rounds: every rank makes the features of one batch, all get those of all, in
-    /// order. The batches are those of one process, and so are the numbers.
-    fn each_round(
-        &self,
-        split: &Split,
-        batches: &mut Epoch,
-        consume: &mut impl FnMut(&Tensor) -> Result<()>,
-    ) -> Result<()> {
-        let (ranks, images) = (self.ranks.count(), split.len());
-        let width = self.encoder.trunk_width();
-        let sizes: Vec<i64> =
-            (0..images).step_by(BATCH_IMAGES).map(|first| BATCH_IMAGES.min(images - first) as i64).collect();
-        for round in sizes.chunks(ranks) {
-            let own = batches
-                .next()
-                .transpose()?
-                .map(|batch| self.encoder.hidden(&self.encoder.prepare(&batch.images), Pass::eval(self.compute)));
-            for hidden in self.ranks.gather_round(own.as_ref(), round[0], width, round, self.encoder.device())? {
+        let sizes = (0..split.len()).step_by(BATCH_IMAGES).map(|first| BATCH_IMAGES.min(split.len() - first) as i64);
+        let sizes: Vec<i64> = sizes.collect();
+        let (width, device) = (self.encoder.trunk_width(), self.encoder.device());
+        let mut hand_on = |round: Vec<Tensor>| -> Result<()> {
+            for hidden in round {
                 self.check(&hidden, &split.name)?;
                 consume(&hidden)?;
+                bar.advance(hidden.size()[0] as u64);
             }
+            Ok(())
+        };
+        let mut batches = loader.epoch(epoch, 0);
+        // One round is looked at while the device works on the next: looking waits for it.
+        let mut before = Vec::new();
+        // Each process makes the features of one batch of a round, and all get those of all. The batches are those of one
+        // process, and so are the numbers.
+        for round in sizes.chunks(self.ranks.count()) {
+            let hidden = |images: &Tensor| self.encoder.hidden(&self.encoder.prepare(images), Pass::eval(self.compute));
+            let own = batches.next().transpose()?.map(|batch| hidden(&batch.images));
+            let made = self.ranks.gather_round(own.as_ref(), round[0], width, round, device)?;
+            hand_on(std::mem::replace(&mut before, made))?;
         }
+        hand_on(before)?;
+        bar.finish();
         Ok(())
     }
 

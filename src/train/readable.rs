@@ -11,6 +11,7 @@ use crate::pixels::RgbImage;
 use crate::report::{Console, Progress};
 use anyhow::{Result, bail};
 use rayon::prelude::*;
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Mutex;
@@ -58,14 +59,8 @@ pub fn load(config: &DataConfig, part: Part, console: &Console) -> Result<Readab
         console.note(&format!("{}: all {} images can be read", split.name, grouped(split.len())));
         return Ok(Readable { split, left_out: Vec::new() });
     }
-    let mut next = 0;
-    let good: Vec<usize> = (0..split.len())
-        .filter(|index| {
-            let bad = broken.get(next).is_some_and(|(place, _)| place == index);
-            next += usize::from(bad);
-            !bad
-        })
-        .collect();
+    let bad: HashSet<usize> = broken.iter().map(|(place, _)| *place).collect();
+    let good: Vec<usize> = (0..split.len()).filter(|place| !bad.contains(place)).collect();
     let whole = split.subset(&good);
     console.warn(&format!(
         "{}: {} of {} images are broken and left out",
@@ -78,21 +73,12 @@ pub fn load(config: &DataConfig, part: Part, console: &Console) -> Result<Readab
 
 /// The images that cannot be decoded, by place, in order.
 fn broken(split: &Split, bar: &Mutex<Progress>) -> Vec<(usize, BadImage)> {
-    const PIECE: usize = 64;
-    let starts: Vec<usize> = (0..split.len()).step_by(PIECE).collect();
-    let pieces: Vec<Vec<(usize, BadImage)>> = starts
-        .into_par_iter()
-        .map(|start| {
-            let mut scratch = RgbImage::default();
-            let range = start..(start + PIECE).min(split.len());
-            let count = range.len() as u64;
-            let found = range.filter_map(|index| Some((index, split.images.image(index, &mut scratch).err()?)));
-            let found = found.collect();
-            bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).advance(count);
-            found
-        })
-        .collect();
-    pieces.into_iter().flatten().collect()
+    let look = |scratch: &mut RgbImage, index: usize| {
+        let bad = split.images.image(index, scratch).err();
+        bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).advance(1);
+        Some((index, bad?))
+    };
+    (0..split.len()).into_par_iter().with_min_len(64).map_init(RgbImage::default, look).flatten().collect()
 }
 
 /// Writes `directory/bad_images.txt`, a line a file; nothing where nothing was left out.

@@ -1,7 +1,7 @@
 //! Gaussian blur on levels f32 `[v, S, 3, S]`: each pass a product with a matrix for every view, whose edges mirror.
 
 use crate::augment::blur::mirrored;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 #[derive(Debug)]
 pub struct Blur {

@@ -4,8 +4,7 @@
 //! level; so one round of operations serves views that are at different ones.
 
 use super::hue::Hue;
-use super::numbers::Numbers;
-use super::plan::{COLORS, Chunk, ROUND, ROUNDS};
+use super::plan::{COLORS, Chunk, Numbers, ROUND, ROUNDS};
 use tch::{Device, Kind, Tensor};
 
 /// Constants on the device: numbers on the host would be turned into reciprocals, or be sent each time.
@@ -55,7 +54,7 @@ impl Colors {
     }
 
     /// Colour jitter of the chunk's first views, in place.
-    pub fn jitter(&self, levels: &mut Tensor, chunk: &Chunk, numbers: &Numbers, hue: &Hue) {
+    pub(super) fn jitter(&self, levels: &mut Tensor, chunk: &Chunk, numbers: &Numbers, hue: &Hue) {
         if chunk.jittered == 0 {
             return;
         }

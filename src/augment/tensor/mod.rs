@@ -12,8 +12,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `planner`, `plan` | parameters of a batch, sorted and cut into chunks, as one array of numbers |
-//! | `numbers` | that array on the device |
+//! | `plan` | parameters of a batch, sorted and cut into chunks, as one array of numbers |
 //! | `weights` | resampling weights from crop boxes |
 //! | `resize` | the two passes of resampling, as products with matrices |
 //! | `packed` | the parameters for the kernel that renders whole views, instead of all below and the chunks |
@@ -22,15 +21,12 @@
 mod blur;
 mod color;
 mod hue;
-mod numbers;
 mod packed;
 mod plan;
-mod planner;
 mod resize;
 mod weights;
 
-pub use plan::Plan;
-pub use planner::Planner;
+pub use plan::{Plan, Planner};
 pub use resize::Products;
 
 use super::OPS;
@@ -38,8 +34,7 @@ use crate::native::cuda::kernels;
 use blur::Blur;
 use color::Colors;
 use hue::Hue;
-use numbers::Numbers;
-use plan::Chunk;
+use plan::{Chunk, Numbers};
 use tch::{Device, Kind, Tensor};
 
 /// Memory that the chunk under way may take on a GPU, in bytes, about.

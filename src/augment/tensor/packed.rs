@@ -2,7 +2,7 @@
 
 use crate::augment::filter::Span;
 use crate::augment::recipe::{JitterOp, ViewParameters};
-use crate::augment::{OPS, hue, resample};
+use crate::augment::{OP_COUNT, OPS, hue, resample};
 use crate::native::cuda::kernels::VIEW_WORDS;
 
 /// Words before those of the operations.
@@ -10,7 +10,7 @@ const HEAD: usize = 6;
 /// Words of an operation: its code, where its numbers begin, and how many there are.
 const STEP: usize = 3;
 // Each of `view_layout.h`'s operations has its place.
-const _: () = assert!(HEAD + STEP * (4 + OPS.len()) <= VIEW_WORDS);
+const _: () = assert!(HEAD + STEP * (4 + OP_COUNT) <= VIEW_WORDS);
 
 /// Words a view, for a blur of `kernel_px` pixels: those of `view_layout.h`, then the operations' numbers.
 pub(super) fn words(kernel_px: usize) -> usize {

@@ -1,12 +1,13 @@
-//! The parameters of a batch as one array of numbers: everything that the device is told.
+//! The parameters of a batch as one array of numbers: everything that the device is told, in one copy.
 //!
 //! Made on the host, by any thread. Chunks are consecutive parts of the views sorted by the place of the hue among the
 //! colour operations, latest first, views without jitter at the end.
 
-use super::packed;
+use super::{packed, upload};
 use crate::augment::filter::Span;
 use crate::augment::recipe::{Jitter, JitterOp, ViewParameters};
-use crate::augment::{OPS, Op, hue, resample};
+use crate::augment::{OP_COUNT, OPS, hue, resample};
+use tch::{Device, Kind, Tensor};
 
 /// Numbers an axis: see `weights`.
 pub(super) const AXIS: usize = 8;
@@ -68,30 +69,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub(super) fn new(
-        views: &[ViewParameters],
-        size_px: usize,
-        kernel_px: usize,
-        resizes: bool,
-        chunk_views: usize,
-    ) -> Plan {
-        let mut sorted: Vec<usize> = (0..views.len()).collect();
-        sorted.sort_by_key(|&place| views[place].jitter.map_or(ROUNDS + 1, |jitter| ROUNDS - hue_place(&jitter)));
-        let mut plan = Plan { numbers: Vec::new(), chunks: Vec::new(), views: views.len(), descriptions: None };
-        for places in sorted.chunks(chunk_views.max(1)) {
-            let chosen: Vec<&ViewParameters> = places.iter().map(|&place| &views[place]).collect();
-            let chunk = plan.chunk(places, &chosen, size_px, kernel_px, resizes);
-            plan.chunks.push(chunk);
-        }
-        plan
-    }
-
-    /// For the kernel that renders whole views.
-    pub(super) fn packed(views: &[ViewParameters], size_px: usize, kernel_px: usize) -> Plan {
-        let descriptions = Some(packed::describe(views, size_px, kernel_px));
-        Plan { numbers: Vec::new(), chunks: Vec::new(), views: views.len(), descriptions }
-    }
-
     /// Views of the batch.
     pub fn views(&self) -> usize {
         self.views
@@ -100,10 +77,6 @@ impl Plan {
     /// Groups of views that are rendered one after the other; none where a kernel renders all of them.
     pub fn chunk_count(&self) -> usize {
         self.chunks.len()
-    }
-
-    pub(super) fn numbers(&self) -> &[f64] {
-        &self.numbers
     }
 
     pub(super) fn descriptions(&self) -> Option<&[i32]> {
@@ -125,25 +98,73 @@ impl Plan {
         let chosen = views.iter().enumerate().filter(|(_, view)| kind(view));
         self.section(chosen.map(|(place, _)| place as f64))
     }
+}
 
-    /// Which of `views` have operation `op`, number `place`, and what the device is told of each.
-    fn listed(&mut self, views: &[&ViewParameters], place: usize, op: &Op, kernel_px: usize) -> Listed {
-        let numbers = views.iter().filter_map(|view| view.ops[place]).flat_map(|number| {
-            let mut numbers = (op.numbers)(number, kernel_px);
-            numbers.resize((op.most_numbers)(kernel_px), 0.0);
-            numbers.into_iter().map(f64::from)
-        });
-        Listed { views: self.list(views, |view| view.ops[place].is_some()), numbers: self.section(numbers) }
+/// The numbers of a plan on the device, f64 `[n]`, and parts of them as tensors.
+pub(super) struct Numbers(Tensor);
+
+impl Numbers {
+    /// The one copy of a batch.
+    pub fn upload(plan: &Plan, device: Device) -> Numbers {
+        Numbers(upload(&Tensor::from_slice(&plan.numbers), device))
     }
 
-    fn chunk(
-        &mut self,
-        places: &[usize],
-        views: &[&ViewParameters],
-        size: usize,
-        kernel_px: usize,
-        resizes: bool,
-    ) -> Chunk {
+    /// A section as f64 `[len / width, width]`.
+    pub fn table(&self, section: Section, width: usize) -> Tensor {
+        self.0.narrow(0, section.at as i64, section.len as i64).view([-1, width as i64])
+    }
+
+    /// A section of indices, i64 `[len]`.
+    pub fn integers(&self, section: Section) -> Tensor {
+        self.0.narrow(0, section.at as i64, section.len as i64).to_kind(Kind::Int64)
+    }
+}
+
+/// Makes plans for a [`super::TensorRenderer`].
+#[derive(Clone, Copy, Debug)]
+pub struct Planner {
+    pub(super) size_px: usize,
+    pub(super) blur_kernel_px: usize,
+    pub(super) chunk_bytes: usize,
+    /// For the kernel that renders whole views.
+    pub(super) packs: bool,
+}
+
+impl Planner {
+    /// What [`super::TensorRenderer::views`] needs: whole views (V of them) of `width` x `height` images.
+    ///
+    /// # Panics
+    /// If a crop is empty or leaves the image.
+    pub fn views(&self, views: &[ViewParameters], width: usize, height: usize) -> Plan {
+        for ViewParameters { crop, .. } in views {
+            crop.check(width, height);
+        }
+        self.plan(views, true, self.chunk_views(width, height))
+    }
+
+    /// What [`super::TensorRenderer::colors`] needs: the rest of views that are cropped, resized and flipped.
+    pub fn colors(&self, views: &[ViewParameters]) -> Plan {
+        self.plan(views, false, self.chunk_views(0, 0))
+    }
+
+    fn plan(&self, views: &[ViewParameters], resizes: bool, chunk_views: usize) -> Plan {
+        let mut plan = Plan { numbers: Vec::new(), chunks: Vec::new(), views: views.len(), descriptions: None };
+        if self.packs {
+            plan.descriptions = Some(packed::describe(views, self.size_px, self.blur_kernel_px));
+            return plan;
+        }
+        let mut sorted: Vec<usize> = (0..views.len()).collect();
+        sorted.sort_by_key(|&place| views[place].jitter.map_or(ROUNDS + 1, |jitter| ROUNDS - hue_place(&jitter)));
+        for places in sorted.chunks(chunk_views) {
+            let chosen: Vec<&ViewParameters> = places.iter().map(|&place| &views[place]).collect();
+            let chunk = self.chunk(&mut plan, places, &chosen, resizes);
+            plan.chunks.push(chunk);
+        }
+        plan
+    }
+
+    fn chunk(&self, plan: &mut Plan, places: &[usize], views: &[&ViewParameters], resizes: bool) -> Chunk {
+        let size = self.size_px;
         let spans = |view: &ViewParameters| (Span::whole(view.crop.width, size), Span::whole(view.crop.height, size));
         let vertical_first = |view: &ViewParameters| {
             let (columns, rows) = spans(view);
@@ -156,16 +177,39 @@ impl Plan {
         Chunk {
             views: views.len(),
             taps: axes.iter().map(|axis| axis[7] as usize).max().unwrap_or(0),
-            places: self.section(places.iter().map(|&place| place as f64)),
-            axes: self.section(axes.into_iter().flatten()),
-            horizontal_first: self.list(views, |view| resizes && !vertical_first(view)),
-            vertical_first: self.list(views, |view| resizes && vertical_first(view)),
+            places: plan.section(places.iter().map(|&place| place as f64)),
+            axes: plan.section(axes.into_iter().flatten()),
+            horizontal_first: plan.list(views, |view| resizes && !vertical_first(view)),
+            vertical_first: plan.list(views, |view| resizes && vertical_first(view)),
             jittered: jitters.len(),
             before: [0, 1, 2].map(|round| jitters.iter().filter(|jitter| hue_place(jitter) > round).count()),
             after: [0, 1, 2].map(|round| jitters.iter().filter(|jitter| ROUNDS - hue_place(jitter) > round).count()),
-            colors: self.section(jitters.iter().flat_map(colors)),
-            ops: OPS.iter().enumerate().map(|(place, op)| self.listed(views, place, op, kernel_px)).collect(),
+            colors: plan.section(jitters.iter().flat_map(colors)),
+            ops: (0..OP_COUNT).map(|place| self.listed(plan, views, place)).collect(),
         }
+    }
+
+    /// Which of `views` have operation `place`, and what the device is told of each.
+    fn listed(&self, plan: &mut Plan, views: &[&ViewParameters], place: usize) -> Listed {
+        let (op, kernel_px) = (OPS[place], self.blur_kernel_px);
+        let numbers = views.iter().filter_map(|view| view.ops[place]).flat_map(|number| {
+            let mut numbers = (op.numbers)(number, kernel_px);
+            numbers.resize((op.most_numbers)(kernel_px), 0.0);
+            numbers.into_iter().map(f64::from)
+        });
+        Listed { views: plan.list(views, |view| view.ops[place].is_some()), numbers: plan.section(numbers) }
+    }
+
+    /// Views of `width` x `height` images that a chunk holds.
+    fn chunk_views(&self, width: usize, height: usize) -> usize {
+        let side = self.size_px;
+        // float64 while resizing: image, both passes, both matrices, and weights of about four taps ten times over.
+        let between = (height * side).max(width * side);
+        let taps = 4 + width.max(height).div_ceil(side) * 2;
+        let resizing = 8 * (3 * (width * height + between + side * side) + 2 * side * (width.max(height) + 10 * taps));
+        // float32 while colouring: three planes four times, single planes 16 times.
+        let coloring = 4 * side * side * (3 * 4 + 16);
+        (self.chunk_bytes / resizing.max(coloring)).max(1)
     }
 }
 

@@ -5,8 +5,7 @@
 //! 11 bits, whose sums float32 holds (and TF32 their factors). The crop and the flip are in the matrices: pixels outside
 //! the box have weight 0.
 
-use super::numbers::Numbers;
-use super::plan::{AXIS, Chunk};
+use super::plan::{AXIS, Chunk, Numbers};
 use super::planes;
 use super::weights::matrices;
 use crate::augment::filter::WEIGHT_BITS;

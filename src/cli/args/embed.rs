@@ -2,7 +2,7 @@
 
 use super::{DataArgs, MachineArgs};
 use crate::cli::values::{checkpoint_choice, one_of};
-use crate::config::{CheckpointChoice, EmbedFormat, EmbedPart};
+use crate::config::{CheckpointChoice, EmbedFormat, Part};
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -18,8 +18,8 @@ pub struct EmbedArgs {
     #[arg(long, value_name = "N|last", default_value = "last", value_parser = checkpoint_choice, help_heading = "Features")]
     pub transfer_from_epoch: CheckpointChoice,
     /// Which images
-    #[arg(long, value_name = "PART", default_value = "test", value_parser = one_of!(EmbedPart), help_heading = "Features")]
-    pub part: EmbedPart,
+    #[arg(long, value_name = "PART", default_value = "test", value_parser = one_of!(Part), help_heading = "Features")]
+    pub part: Part,
     /// features.npy and labels.npy, or one embed.safetensors
     #[arg(long, value_name = "NAME", default_value = "npy", value_parser = one_of!(EmbedFormat), help_heading = "Features")]
     pub format: EmbedFormat,

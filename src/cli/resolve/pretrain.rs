@@ -121,30 +121,31 @@ fn schedule(typed: &Typed) -> Result<ScheduleName> {
 
 /// The paper's recipe for the data set, with what was typed in its place.
 pub fn augmentation(flags: &AugmentationArgs, data: &DataConfig) -> Result<Augmentation> {
-    let paper = Augmentation::paper(data.dataset, data.image_size_px, flags.faster_version);
-    let blur_prob = match (flags.blur, flags.blur_prob) {
+    let mut recipe = Augmentation::paper(data.dataset, data.image_size_px, flags.faster_version);
+    recipe.blur_prob = match (flags.blur, flags.blur_prob) {
         (Some(false), Some(prob)) if prob > 0.0 => {
             bail!("--blur false and --blur-prob {prob} contradict each other; leave one of them out")
         }
         (Some(false), _) => 0.0,
         (_, Some(prob)) => prob,
         (Some(true), None) => 0.5,
-        (None, None) => paper.blur_prob,
+        (None, None) => recipe.blur_prob,
     };
-    let recipe = Augmentation {
-        crop_scale_min: flags.crop_scale_min.unwrap_or(paper.crop_scale_min),
-        crop_scale_max: flags.crop_scale_max.unwrap_or(paper.crop_scale_max),
-        crop_ratio_min: flags.crop_ratio_min.unwrap_or(paper.crop_ratio_min),
-        crop_ratio_max: flags.crop_ratio_max.unwrap_or(paper.crop_ratio_max),
-        flip_prob: flags.flip_prob.unwrap_or(paper.flip_prob),
-        jitter_prob: flags.jitter_prob.unwrap_or(paper.jitter_prob),
-        jitter_strength: flags.jitter_strength.unwrap_or(paper.jitter_strength),
-        grayscale_prob: flags.grayscale_prob.unwrap_or(paper.grayscale_prob),
-        blur_prob,
-        blur_kernel_px: flags.blur_kernel.unwrap_or(paper.blur_kernel_px),
-        blur_sigma_min: flags.blur_sigma_min.unwrap_or(paper.blur_sigma_min),
-        blur_sigma_max: flags.blur_sigma_max.unwrap_or(paper.blur_sigma_max),
-    };
+    recipe.blur_kernel_px = flags.blur_kernel.unwrap_or(recipe.blur_kernel_px);
+    for (number, typed) in [
+        (&mut recipe.crop_scale_min, flags.crop_scale_min),
+        (&mut recipe.crop_scale_max, flags.crop_scale_max),
+        (&mut recipe.crop_ratio_min, flags.crop_ratio_min),
+        (&mut recipe.crop_ratio_max, flags.crop_ratio_max),
+        (&mut recipe.flip_prob, flags.flip_prob),
+        (&mut recipe.jitter_prob, flags.jitter_prob),
+        (&mut recipe.jitter_strength, flags.jitter_strength),
+        (&mut recipe.grayscale_prob, flags.grayscale_prob),
+        (&mut recipe.blur_sigma_min, flags.blur_sigma_min),
+        (&mut recipe.blur_sigma_max, flags.blur_sigma_max),
+    ] {
+        *number = typed.unwrap_or(*number);
+    }
     ordered(["crop_scale_min", "crop_scale_max"], recipe.crop_scale_min, recipe.crop_scale_max)?;
     ordered(["crop_ratio_min", "crop_ratio_max"], recipe.crop_ratio_min, recipe.crop_ratio_max)?;
     ordered(["blur_sigma_min", "blur_sigma_max"], recipe.blur_sigma_min, recipe.blur_sigma_max)?;
