@@ -183,9 +183,9 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 fn nothing_in_a_step_waits_for_the_device() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files = [
-        "src/train/recorded.rs",
-        "src/train/statistics.rs",
-        "src/train/step.rs",
+        "src/train/pretrain/recorded.rs",
+        "src/train/pretrain/statistics.rs",
+        "src/train/pretrain/step.rs",
         "src/loss/mod.rs",
         "src/loss/rows.rs",
         "src/loss/info_nce.rs",

@@ -1,4 +1,4 @@
-//! README.md against the program: its command lines parse, its flags exist, its files are there.
+//! The READMEs against the program: their command lines parse, their flags exist, their files and chapters are there.
 
 use flatnce::cli;
 use flatnce::config::LearningRateScaling;
@@ -9,8 +9,17 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn readme() -> String {
-    std::fs::read_to_string(root().join("README.md")).expect("README.md is there")
+/// README.md and the pages that it leads to.
+const PAGES: [&str; 5] =
+    ["README.md", "results/README.md", "datasets/README.md", "scripts/README.md", "tests/README.md"];
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// All pages, one after the other.
+fn pages() -> String {
+    PAGES.map(page).join("\n")
 }
 
 /// The lines of code blocks, indented by four or fenced, with continued lines (`\` at the end) put together.
@@ -50,7 +59,7 @@ fn spans(text: &str) -> Vec<String> {
     prose.split('`').skip(1).step_by(2).map(|span| span.replace('\n', " ")).collect()
 }
 
-/// The words of a shell line, up to its comment. README.md quotes nothing in its commands.
+/// The words of a shell line, up to its comment. The pages quote nothing in their commands.
 fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().take_while(|word| !word.starts_with('#')).collect()
 }
@@ -68,7 +77,7 @@ fn script<'a>(words: &[&'a str]) -> Option<&'a str> {
 
 #[test]
 fn every_command_of_the_program_parses() {
-    let lines = block_lines(&readme());
+    let lines = block_lines(&pages());
     let commands: Vec<Vec<&str>> =
         lines.iter().map(|line| words(line)).filter(|words| words.first() == Some(&"flatnce")).collect();
     assert!(commands.len() >= 10, "{} commands", commands.len());
@@ -92,11 +101,11 @@ fn every_flag_exists() {
         has(tool.unwrap_or(&command), name)
     };
     let mut seen = 0;
-    let text = readme();
+    let text = pages();
     for code in block_lines(&text).iter().chain(&spans(&text)) {
         let words = words(code);
-        // The flags of cargo, torchrun and srun are their business.
-        if words.first() == Some(&"cargo") {
+        // The flags of other programs are their business.
+        if words.first().is_some_and(|first| ["cargo", "tensorboard"].contains(first)) {
             continue;
         }
         let launched = words.first().is_some_and(|first| ["torchrun", "srun"].contains(first));
@@ -117,8 +126,8 @@ fn every_flag_exists() {
 
 #[test]
 fn the_table_of_flags_names_every_one() {
-    let text = readme();
-    let (_, section) = text.split_once("\n## Flags\n").expect("a section");
+    let text = page("README.md");
+    let (_, section) = text.split_once("\n## Flags and tools\n").expect("a section");
     let section = section.split("\n## ").next().expect("its text");
     let command = cli::command();
     let missing: Vec<&str> = command
@@ -131,8 +140,8 @@ fn the_table_of_flags_names_every_one() {
 
 #[test]
 fn every_file_of_the_project_is_there() {
-    let text = readme();
-    let separators = |c: char| c.is_whitespace() || "`()[]|,;:".contains(c);
+    let text = pages();
+    let separators = |c: char| c.is_whitespace() || "`()[]|,;:#".contains(c);
     let tops = ["scripts/", "datasets/README.md", "results/README.md", "benches/", "src/", "tests/"];
     let mut seen = 0;
     for word in text.split(separators) {
@@ -145,9 +154,45 @@ fn every_file_of_the_project_is_there() {
     assert!(seen > 10, "{seen} paths");
 }
 
+/// What a heading is called in a link: lower case, hyphens for spaces, nothing else but letters and digits.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+    heading.trim_start_matches('#').trim().chars().filter(kept).collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_chapter() {
+    let mut seen = 0;
+    for name in PAGES {
+        let text = page(name);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (path, chapter) = link.split_once('#').unwrap_or((link, ""));
+            let place = root().join(name).parent().expect("a page is in a directory").join(path);
+            let target = if path.is_empty() { root().join(name) } else { place };
+            assert!(target.exists(), "{link} in {name}");
+            if !chapter.is_empty() {
+                let target = std::fs::read_to_string(&target).expect("a page is text");
+                let chapters = target.lines().filter(|line| line.starts_with('#')).map(anchor);
+                assert!(chapters.collect::<Vec<_>>().iter().any(|has| has == chapter), "{link} in {name}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "{seen} links");
+}
+
+#[test]
+fn the_first_page_is_read_in_one_sitting() {
+    let lines = page("README.md").lines().count();
+    assert!(lines <= 220, "{lines} lines: move what is about results, data, scripts or checks to their pages");
+}
+
 #[test]
 fn the_table_of_learning_rates_is_what_the_program_computes() {
-    let text = readme();
+    let text = page("README.md");
     let rows: Vec<[f64; 3]> = text
         .lines()
         .filter_map(|line| {

@@ -1,17 +1,30 @@
 //! Evaluates encoders: one, or every checkpoint of a run (upstream: `main_eval`,
 //! `main_transfer`, `main_transfer_ft`, `main_supervised`).
 
+pub mod accuracy;
+mod classifier;
+mod early_stop;
+mod feature_cache;
+mod finetune;
+pub mod fit;
+mod linear_eval;
+mod losses;
+pub mod outcome;
+pub mod penalty;
+mod standardise;
+mod sweep;
+pub mod trial;
+
 use super::encoder_source::{self, Source};
-use super::outcome::Outcome;
 use super::ranks::Ranks;
-use super::trial::{self, Images, Trial};
-use super::{finetune, linear_eval, sweep};
 use crate::config::{Config, Evaluate, TransferMode};
 use crate::native::{self, NativeError};
 use crate::report::Console;
 use anyhow::{Context, Result, bail};
+use outcome::Outcome;
 use std::path::PathBuf;
 use tch::Device;
+use trial::{Images, Trial};
 
 /// Does what `evaluate` says, and answers with one outcome per encoder, oldest first.
 ///

@@ -1,34 +1,10 @@
-//! The recipes: each a visible `for epoch { for batch }`.
+//! The recipes, a room each, and what both of them need: pre-training (`pretrain`) and the evaluations
+//! (`evaluate`), each a visible `for epoch { for batch }`.
 
-pub mod accuracy;
 mod architecture;
-pub mod classifier;
-pub mod early_stop;
 pub mod encoder_source;
 pub mod evaluate;
-pub mod feature_cache;
 pub mod features;
-pub mod finetune;
-pub mod fit;
-pub mod linear_eval;
-mod losses;
-mod online_knn;
-mod out_of_memory;
-pub mod outcome;
-pub mod penalty;
 pub mod pretrain;
 pub mod ranks;
 pub mod readable;
-mod recorded;
-mod restore;
-mod saver;
-mod session;
-mod similarities;
-mod standardise;
-mod statistics;
-pub mod step;
-mod sweep;
-mod tally;
-mod temperature;
-pub mod trial;
-mod warnings;

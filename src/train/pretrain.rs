@@ -5,11 +5,20 @@
 //! pass, one optimiser step with the schedule's learning rate. Statistics stay
 //! on the device until an epoch ends (or the progress bar asks).
 
+mod online_knn;
+mod out_of_memory;
+mod recorded;
+mod restore;
+mod saver;
+mod session;
+mod similarities;
+mod statistics;
+pub mod step;
+mod tally;
+mod temperature;
+mod warnings;
+
 use super::ranks::Ranks;
-use super::restore::Counters;
-use super::session::{Session, Stepped};
-use super::step::{Step, Taken};
-use super::tally::Tally;
 use crate::config::{Config, Pretrain};
 use crate::device;
 use crate::loader::Batch;
@@ -17,8 +26,12 @@ use crate::model::Pass;
 use crate::native::{self, cuda};
 use crate::report::Console;
 use anyhow::{Result, bail};
+use restore::Counters;
+use session::{Session, Stepped};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use step::{Step, Taken};
+use tally::Tally;
 use tch::{Device, Kind, Tensor};
 
 /// How a run ended.
@@ -174,7 +187,7 @@ fn verify(session: &mut Session, tally: &mut Tally, lr: f64) -> Result<()> {
 }
 
 /// Device tensors as numbers, one after the other, read in one transfer.
-pub(super) fn read_scalars(scalars: &[Tensor]) -> Vec<f64> {
+fn read_scalars(scalars: &[Tensor]) -> Vec<f64> {
     if scalars.is_empty() {
         return Vec::new();
     }

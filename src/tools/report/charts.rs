@@ -4,7 +4,7 @@ use super::gather::{Evaluation, Found, Run};
 use crate::report::EpochReport;
 use crate::report::plots::{Panel, Series, Stroke};
 use crate::run_dir::CheckpointName;
-use crate::train::outcome::Protocol;
+use crate::train::evaluate::outcome::Protocol;
 
 /// One chart: all runs overlaid, run by run in the palette's order.
 pub struct Chart {

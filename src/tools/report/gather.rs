@@ -6,7 +6,7 @@
 
 use crate::report::{Console, EpochReport, read_json_lines};
 use crate::run_dir;
-use crate::train::outcome::{Outcome, Protocol};
+use crate::train::evaluate::outcome::{Outcome, Protocol};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::BTreeSet;

@@ -4,8 +4,8 @@ use super::Session;
 use crate::checkpoint::{Checkpoint, SavedOptimizer};
 use crate::optim::Scaler;
 use crate::run_dir::{CheckpointKind, CheckpointName};
-use crate::train::saver::Written;
-use crate::train::tally::Tally;
+use crate::train::pretrain::saver::Written;
+use crate::train::pretrain::tally::Tally;
 use anyhow::Result;
 
 impl Session {

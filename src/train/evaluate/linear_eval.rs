@@ -8,8 +8,6 @@
 //! best epoch, which the test images choose, is reported beside it.
 
 use super::accuracy::accuracy_of;
-use super::encoder_source::Source;
-use super::features::{Extractor, Features, trunk_hash};
 use super::fit::{self, Fit};
 use super::outcome::{Knn, Outcome};
 use super::penalty;
@@ -22,6 +20,8 @@ use crate::data::Split;
 use crate::device;
 use crate::monitor::knn::{Bank, PLAIN_NEIGHBOURS, Vote};
 use crate::report::EvalRecord;
+use crate::train::encoder_source::Source;
+use crate::train::features::{Extractor, Features, trunk_hash};
 use anyhow::{Result, bail};
 use std::sync::Arc;
 use std::time::Instant;

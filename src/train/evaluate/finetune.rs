@@ -9,8 +9,6 @@
 
 use super::accuracy::{Accuracy, Hits};
 use super::early_stop;
-use super::encoder_source::Source;
-use super::features::{BATCH_IMAGES, trunk_hash};
 use super::fit::batch_size;
 use super::losses::Losses;
 use super::outcome::Outcome;
@@ -23,6 +21,8 @@ use crate::model::{Encoder, Pass};
 use crate::optim::{self, Optimizer, Rate, Scaler, Schedule, Update};
 use crate::report::EvalRecord;
 use crate::state::Parameter;
+use crate::train::encoder_source::Source;
+use crate::train::features::{BATCH_IMAGES, trunk_hash};
 use anyhow::Result;
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,6 +1,6 @@
 //! What an epoch's steps said, kept on the device until somebody asks.
 
-use super::pretrain::read_scalars;
+use super::read_scalars;
 use super::statistics::{
     COLUMNS, LOSS, LOSS_SCALE, NEGATIVE, NESS, OVERFLOW, POSITIVE, TOP1, TOP5, VANISHED, unscaled,
 };

@@ -7,7 +7,6 @@ mod saves;
 
 use super::online_knn::Judge;
 use super::out_of_memory::Room;
-use super::ranks::Ranks;
 use super::recorded::Recorder;
 use super::restore::Counters;
 use super::saver::Saver;
@@ -28,6 +27,7 @@ use crate::pixels::RgbImage;
 use crate::report::{EpochReport, RunLog, contact_sheet, duration, enlarged, plots, read_json_lines};
 use crate::run_dir::CheckpointName;
 use crate::state::Parameter;
+use crate::train::ranks::Ranks;
 use anyhow::Result;
 use std::fs::File;
 use std::path::PathBuf;

@@ -4,15 +4,15 @@
 //! The trunk runs in evaluation mode and draws nothing at random, so the
 //! training has the same bits with and without it.
 
-use super::features::Extractor;
-use super::ranks::Ranks;
-use super::readable;
 use crate::augment::EvalTransform;
 use crate::config::{DataConfig, OnlineKnn};
 use crate::data::{Part, Split, grouped, some_of};
 use crate::model::Encoder;
 use crate::monitor::knn::{Bank, PLAIN_NEIGHBOURS, Vote};
 use crate::report::Console;
+use crate::train::features::Extractor;
+use crate::train::ranks::Ranks;
+use crate::train::readable;
 use anyhow::{Result, bail};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

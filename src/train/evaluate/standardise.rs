@@ -2,7 +2,7 @@
 //! them alike, and its optimum is reached in few steps whatever the trunk's
 //! scale.
 
-use super::features::Features;
+use crate::train::features::Features;
 use tch::{Kind, Tensor};
 
 /// Mean and standard deviation of every feature over the training images, `[D]` each.

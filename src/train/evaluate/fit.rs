@@ -10,13 +10,13 @@
 //! time, LBFGS one iteration over everything.
 
 use super::classifier::Classifier;
-use super::features::Features;
 use super::losses::Losses;
 use crate::checkpoint::SavedOptimizer;
 use crate::config::{Evaluate, OptimizerName};
 use crate::optim::{self, Lbfgs, Optimizer, Rate, Schedule};
 use crate::rng::{Purpose, Stream};
 use crate::state::Parameter;
+use crate::train::features::Features;
 use anyhow::{Result, bail};
 use tch::{Device, Kind, Reduction, Tensor};
 

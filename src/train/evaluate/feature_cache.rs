@@ -8,7 +8,6 @@
 //! verify is computed again. The oldest files go when the directory grows beyond
 //! `LARGEST_BYTES`.
 
-use super::features::{Extractor, Features};
 use crate::augment::EvalTransform;
 use crate::checkpoint::{from_tensor, to_tensor};
 use crate::data::{Images, Split};
@@ -17,6 +16,7 @@ use crate::model::HEAD_PREFIX;
 use crate::report::EvalLog;
 use crate::state::StateDict;
 use crate::torch_file::{self, Dict, Value};
+use crate::train::features::{Extractor, Features};
 use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};

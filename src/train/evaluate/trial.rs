@@ -1,11 +1,8 @@
 //! What every evaluation needs whatever it trains: the labelled images, a
 //! results directory, its log, and what an earlier part of it saved.
 
-use super::encoder_source::Source;
 use super::feature_cache::FeatureCache;
 use super::outcome::{Outcome, Protocol};
-use super::ranks::Ranks;
-use super::readable;
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, Best, Chosen, EvaluationCheckpoint};
 use crate::config::{Config, DatasetName, EncoderSource, Evaluate, Objective, OptimizerName, TransferMode};
@@ -13,6 +10,9 @@ use crate::data::{self, BadImage, Part, Split};
 use crate::model::HeadKind;
 use crate::report::{Console, EvalLog};
 use crate::run_dir::{self, CheckpointName};
+use crate::train::encoder_source::Source;
+use crate::train::ranks::Ranks;
+use crate::train::readable;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::sync::Arc;

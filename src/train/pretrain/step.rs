@@ -9,13 +9,13 @@
 //! one chunk; the gradient is that of the whole batch, except that BatchNorm
 //! normalises by the statistics of a chunk.
 
-use super::ranks::Ranks;
 use super::tally::StepFeatures;
 use crate::config::Objective;
 use crate::loss::{self, Contrast};
 use crate::model::{Encoder, Pass};
 use crate::optim::{Optimizer, Rate, Scaler, Update};
 use crate::state::Parameter;
+use crate::train::ranks::Ranks;
 use anyhow::Result;
 use tch::Tensor;
 

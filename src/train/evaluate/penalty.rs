@@ -3,13 +3,13 @@
 //! have no part in it. The chosen penalty is then trained on all training images.
 
 use super::accuracy::accuracy_of;
-use super::features::Features;
 use super::fit::{Fit, batch_size};
 use super::linear_eval::TrainingFeatures;
 use super::trial::Trial;
 use crate::config::Evaluate;
 use crate::report::{Table, short};
 use crate::rng::{Purpose, Stream};
+use crate::train::features::Features;
 use anyhow::{Result, bail};
 use tch::Tensor;
 

@@ -1,11 +1,11 @@
 //! From a checkpoint into a network and an optimiser: a run continued, or a new
 //! one begun with another's weights.
 
-use super::architecture;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{HeadMode, ModelConfig, Normalisation};
 use crate::model::{Encoder, HEAD_PREFIX, NORMALISATION_PREFIX};
 use crate::optim::Optimizer;
+use crate::train::architecture;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 
