@@ -151,6 +151,18 @@ def evaluated(place, **flags):
     return json.loads(next(place.rglob("linear_eval.json")).read_text())
 
 
+def views(place, **flags):
+    """u8 [steps, 2B, S, S, 3], as the training sees them."""
+    from safetensors.torch import load_file
+
+    place.mkdir(parents=True, exist_ok=True)
+    file = place / "views.safetensors"
+    call("preview", **flags, views=file, out=place / "views.png")
+    found = load_file(file)["views"]
+    file.unlink()
+    return found
+
+
 def weights(path):
     import torch
 
@@ -192,9 +204,9 @@ class Runs:
 LAST_SECONDS = 15
 
 
-def ranks(command, count, place, preexec):
+def ranks(command, count, place, preexec=None):
     """Runs a job of several ranks on this machine: what the first one said. `place(rank)` is what the environment of each has
-    beside a launcher's variables, and `preexec(rank)` is called in its process."""
+    beside a launcher's variables; `preexec(rank)` is called in its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -203,7 +215,7 @@ def ranks(command, count, place, preexec):
         job = {"RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **place(rank)}
         children.append(subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **{name: str(value) for name, value in job.items()}}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=functools.partial(preexec, rank),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=preexec and functools.partial(preexec, rank),
         ))  # fmt: skip
     # All are read at once: one whose pipe is full would wait for its reader, and the others for it.
     with futures.ThreadPoolExecutor(count) as pool:

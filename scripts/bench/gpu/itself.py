@@ -188,7 +188,7 @@ def ranks(options, found):
     command = program.command(**embedded.IMAGES, device=device, save_dir=results, **size, **words, distributed_timeout=60)
     visible = {} if options.device == "cpu" else {"CUDA_VISIBLE_DEVICES": options.device.partition(":")[2] or "0"}
     place = lambda rank: {"LOCAL_RANK": 0, "NCCL_HOSTID": f"rank{rank}", **visible, **SOCKETS}
-    program.ranks(command, 2, place, lambda rank: None)
+    program.ranks(command, 2, place)
     pair, alone = program.below(results).losses(), embedded.train(options, "one", **size, **words).losses()
     difference = apart(pair, alone)
     numbers = {"steps": len(pair), "worst_difference": difference, "allowed": ALLOWED}
