@@ -6,9 +6,9 @@ set -euo pipefail
 scripts=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 into=$(dirname -- "$scripts")/datasets
 known=(fashion_mnist cifar10 cifar100 stl10 tiny_imagenet)
-script=get_data
 # shellcheck source=setup/common.sh
 source "$scripts/setup/common.sh"
+script=get_data
 
 usage() {
     cat <<HELP
@@ -247,9 +247,9 @@ while (($#)); do
             # Hyphens as the program's own flags allow.
             name=${1//-/_}
             if [[ $1 == -* || " ${known[*]} " != *" $name "* ]]; then
+                warn "nothing is known of \"$1\"; the names are: ${known[*]}"
                 usage >&2
-                failure=2
-                fail "nothing is known of \"$1\"; the names are: ${known[*]}"
+                exit 2
             fi
             names+=("$name")
             ;;

@@ -4,7 +4,4 @@
 #   ./scripts/reproduce.sh [--quick | --full] [PART...] [OPTION...]    (--help)
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-. scripts/setup/common.sh
-
-ready_to_measure "$@"
-exec "$python" scripts/study/main.py "$@"
+exec python3 scripts/study/main.py "$@"

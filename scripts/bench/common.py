@@ -27,6 +27,18 @@ def run_as(script, work):
         sys.exit(f"{script}: error: {error}")
 
 
+def set_up(*builds):
+    """Makes the Python environment and builds, then goes on in that environment's interpreter."""
+    if "FLATNCE_SET_UP" in os.environ:
+        return
+    for command in (["./scripts/setup.sh", "--python"], *(["cargo", *build, "--quiet"] for build in builds)):
+        if subprocess.run(command, cwd=program.ROOT, stdout=sys.stderr).returncode != 0:
+            raise program.Failed(f"{' '.join(command)} failed; its message stands above")
+    os.environ["FLATNCE_SET_UP"] = "done"
+    python = str(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flatnce/python/bin/python")
+    os.execv(python, [python, *sys.argv])
+
+
 # ---- pairs that take turns ------------------------------------------------------------------------------------------
 
 

@@ -5,11 +5,13 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,6 +151,18 @@ def evaluated(place, **flags):
     return json.loads(next(place.rglob("linear_eval.json")).read_text())
 
 
+def views(place, **flags):
+    """u8 [steps, 2B, S, S, 3], as the training sees them."""
+    from safetensors.torch import load_file
+
+    place.mkdir(parents=True, exist_ok=True)
+    file = place / "views.safetensors"
+    call("preview", **flags, views=file, out=place / "views.png")
+    found = load_file(file)["views"]
+    file.unlink()
+    return found
+
+
 def weights(path):
     import torch
 
@@ -174,14 +188,75 @@ class Runs:
     """Works that run beside each other, `width` at once. Asking for one waits for it, and raises what it raised."""
 
     def __init__(self, width):
-        self.pool, self.futures = ThreadPoolExecutor(width), {}
+        self.pool, self.started = futures.ThreadPoolExecutor(width), {}
 
     def start(self, name, work, *arguments, **named):
         """Works start in this order, so one may ask for those before it."""
-        self.futures[name] = self.pool.submit(work, *arguments, **named)
+        self.started[name] = self.pool.submit(work, *arguments, **named)
 
     def __getitem__(self, name):
-        return self.futures[name].result()
+        return self.started[name].result()
+
+
+# ---- several processes, and the peers -------------------------------------------------------------------------------
+
+# For a rank to end after another has failed: it has its own words for it, or would wait until its time is over.
+LAST_SECONDS = 15
+
+
+def ranks(command, count, place, preexec=None):
+    """Runs a job of several ranks on this machine: what the first one said. `place(rank)` is what the environment of each has
+    beside a launcher's variables; `preexec(rank)` is called in its process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(count):
+        job = {"RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **place(rank)}
+        children.append(subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **{name: str(value) for name, value in job.items()}}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=preexec and functools.partial(preexec, rank),
+        ))  # fmt: skip
+    # All are read at once: one whose pipe is full would wait for its reader, and the others for it.
+    with futures.ThreadPoolExecutor(count) as pool:
+        waiting = reading = [pool.submit(child.communicate) for child in children]
+        while waiting and not any(child.returncode for child in children):
+            _, waiting = futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
+        futures.wait(waiting, timeout=LAST_SECONDS)
+        for child in children:
+            child.terminate()
+        said = [one.result()[0] for one in reading]
+    for rank, text in enumerate(said):
+        if log_commands:
+            print(f"rank {rank}:\n{text[-4000:]}", flush=True)
+    for rank, (child, text) in enumerate(zip(children, said)):
+        if child.returncode != 0:
+            raise Failed(f"rank {rank} of {count} ended with status {child.returncode}: {text.strip()[-LAST_WORDS:]}")
+    return said[0]
+
+
+def peer_command(manners, *words, **flags):
+    """peer.py for {manner: (warm, steps, blocks)}."""
+    asked = [":".join(map(str, [manner, *counts])) for manner, counts in manners.items()]
+    return [sys.executable, str(PEER), "steps", *asked, *words, *(f"--{name}={value}" for name, value in flags.items())]
+
+
+def peers(manners, *words, started=lambda child: None, environment=None, **flags):
+    """What peer.py says of its manners, each as soon as it is known; what cannot be measured has an "error"."""
+    asked, missing = peer_command(manners, *words, **flags), dict(manners)
+    if log_commands:
+        print(f"$ {shlex.join(asked)}", flush=True)
+    with subprocess.Popen(asked, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})}) as child:
+        started(child)
+        for line in child.stdout:
+            if log_commands:
+                print(line[:2000], end="", flush=True)
+            if line.startswith("{"):
+                one = json.loads(line)
+                del missing[one["manner"]]
+                yield one
+    for manner in missing:
+        yield {"manner": manner, "error": f"the process ended with status {child.returncode}; its words stand above"}
 
 
 # ---- a training that is timed ---------------------------------------------------------------------------------------

@@ -77,6 +77,13 @@ def flatnce(positive, negatives, temperature):
     return torch.exp(v - v.detach()).mean()
 
 
+def backward(encoder, images, temperature=0.1):
+    """FlatNCE's gradients by the plain formulas; InfoNCE's value."""
+    positive, negatives = similarities(F.normalize(encoder(images)))
+    flatnce(positive, negatives, temperature).backward()
+    return infonce(positive.detach(), negatives.detach(), temperature).item()
+
+
 def masked_loss(projected, temperature=0.1):
     """FlatNCE in upstream's manner, with InfoNCE's value for the log."""
     positive, negatives = similarities(F.normalize(projected, dim=1))

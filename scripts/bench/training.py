@@ -2,16 +2,13 @@
 
 import json
 import os
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 
 import program
 from common import column, in_turns, markdown, measure, row, say
-from program import CORES, Failed, Timed, Watch
+from program import CORES, Failed, Timed
 
 BATCH = 128
 
@@ -35,21 +32,12 @@ def ours(model, steps_per_epoch, epochs, **more):
 
 def theirs(manner, model, warm, steps):
     """A run of a peer: `warm` steps that do not count, `steps` that do."""
-    command = [sys.executable, program.PEER, "steps", f"{manner}:{warm}:{steps}:{int(steps > 0)}", f"--model={model}"]
-    begun = time.time()
-    child = subprocess.Popen(command, cwd=program.ROOT, stdout=subprocess.PIPE, text=True)
-    watch = Watch(child.pid)
-    said = child.stdout.read()
-    peak = watch.stop()
-    result = peer_result(said, child.wait(), command)
+    begun, watches, counts = time.time(), [], {manner: (warm, steps, int(steps > 0))}
+    [result] = program.peers(counts, started=lambda child: watches.append(program.Watch(child.pid)), model=model)
+    peak = watches[0].stop()
+    if "error" in result:
+        raise Failed(f"{manner}: {result['error']}")
     return {"first": result["first"] - begun, "peak_mib": peak, "rate": next(iter(result["rates"]), None)}
-
-
-def peer_result(said, status, command):
-    results = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-    if status != 0 or not results or "error" in results[-1]:
-        raise program.failed(command, status, said)
-    return results[-1]
 
 
 # ---- train ----------------------------------------------------------------------------------------------------------
@@ -225,25 +213,11 @@ def distributed(options):
     return rows
 
 
-def started(command, ranks):
-    """The ranks of a job, each bound to a core of its own. Of the first the words are read."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(ranks):
-        place = {"RANK": rank, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": ranks, "WORLD_SIZE": ranks, "MASTER_PORT": port}
-        environment = {**os.environ, **{name: str(value) for name, value in place.items()}, "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-        core = sorted(os.sched_getaffinity(0))[rank]
-        children.append(subprocess.Popen(
-            command, cwd=program.ROOT, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, {core}), text=True,
-            stdout=subprocess.DEVNULL if rank else subprocess.PIPE,
-        ))  # fmt: skip
-    said = children[0].stdout.read()
-    statuses = [child.wait() for child in children]
-    if any(statuses):
-        raise program.failed(command, statuses, said)
-    return said
+def bound(command, ranks):
+    """The ranks of a job, each bound to a core of its own: what the first one said."""
+    cores = sorted(os.sched_getaffinity(0))
+    place = lambda rank: {"LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": ranks, "OMP_NUM_THREADS": 1}
+    return program.ranks(command, ranks, place, lambda rank: os.sched_setaffinity(0, {cores[rank]}))
 
 
 def loopback_bytes():
@@ -259,7 +233,7 @@ def our_ranks(ranks, sync_bn, steps):
             save_dir=place, workers=1, log_every=0, sync_bn=str(sync_bn).lower(),
         )  # fmt: skip
         before = loopback_bytes()
-        started(program.command("--verbose", **program.NO_FILES, **asked), ranks)
+        bound(program.command("--verbose", **program.NO_FILES, **asked), ranks)
         moved = loopback_bytes() - before
         made = program.below(place)
         last, waits = made.lines("metrics.jsonl")[1:], [line for line in made.words() if "collectives:" in line]
@@ -270,9 +244,11 @@ def our_ranks(ranks, sync_bn, steps):
 
 
 def their_ranks(ranks, steps):
-    peer = f"ranks:{steps}:{2 * steps}:1"
-    command = [sys.executable, program.PEER, "steps", peer, "--model=res18", f"--batch={IMAGES}", "--workers=1"]
-    return {"rate": ranks * peer_result(started(command, ranks), 0, command)["rates"][0]}
+    said = bound(program.peer_command({"ranks": (steps, 2 * steps, 1)}, model="res18", batch=IMAGES, workers=1), ranks)
+    result = next(json.loads(line) for line in said.splitlines() if line.startswith("{"))
+    if "error" in result:
+        raise Failed(f"DistributedDataParallel: {result['error']}")
+    return {"rate": ranks * result["rates"][0]}
 
 
 def payload(weights, channels, images, ranks, width=128):

@@ -24,17 +24,6 @@ digest() { if have "$1sum"; then "$1sum" | cut -d ' ' -f 1; else openssl dgst "-
 # The interpreter that setup.sh --python makes.
 python=$cache/python/bin/python
 
-# What a script that measures needs: that interpreter and the program. For --help any interpreter does.
-ready_to_measure() {
-    case " $* " in
-        *" --help "* | *" -h "*) python=python3 ;;
-        *)
-            ./scripts/setup.sh --python >&2
-            cargo build --release --quiet >&2
-            ;;
-    esac
-}
-
 # phase NAME COMMAND...: the script ends with the first phase that fails, and at its end tells the time of each. What the
 # command says is in $phase_log too until the next phase, where one is named.
 times=() phase_log=""

@@ -78,16 +78,6 @@ class Study:
     def pretrained(self, name, epochs, **flags):
         return program.trained(self.options.runs / name, epochs, **self.flags, model=self.options.model, **flags)
 
-    def views(self, place, **flags):
-        """u8 [steps, 2B, S, S, 3], as the training sees them."""
-        from safetensors.torch import load_file
-
-        file = place / "views.safetensors"
-        program.call("preview", **self.dataset, **flags, views=file, out=place / "views.png")
-        views = load_file(file)["views"]
-        file.unlink()
-        return views
-
     def features(self, run, out, images, part="train"):
         """Of the newest checkpoint, as the linear evaluation sees them, and labels."""
         import numpy as np
@@ -112,6 +102,7 @@ class Study:
 
 def main():
     options = arguments()
+    common.set_up(["build", "--release"])
     options.out.mkdir(parents=True, exist_ok=True)
     study = Study(options)
     for part in options.parts or PARTS:

@@ -49,7 +49,7 @@ def features(study):
     recipe = {"clr": "flatclr", "batch_size": BATCH, "optimizer": "adam", "lr": 1e-3, "scheduler": "constant"}
     files = {"keep_last": 1, "save_every_n_epochs": 1, "knn_every": 0}
     made = study.pretrained(name, options.epochs, **recipe, **files, train_images=options.images)
-    views = study.views(options.runs / name, images=BATCH)[0]
+    views = program.views(options.runs / name, **study.dataset, images=BATCH)[0]
     newest = sorted(made.directory.glob("checkpoint_*.pth.tar"))[-1]
     encoder = pytorch.Encoder(options.model, program.weights(newest)).train()
     with torch.no_grad():

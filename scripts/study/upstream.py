@@ -79,14 +79,12 @@ def train(study, initial, place, lr, seed, warmup_epochs):
     encoder = pytorch.Encoder(study.options.model, program.weights(initial)).to(memory_format=torch.channels_last).train()
     optimizer, losses, steps = pytorch.ListLars(encoder.parameters(), lr), [], IMAGES // BATCH
     for epoch in range(EPOCHS):
-        for batch in study.views(place, images=BATCH, batches=steps, seed=seed, epoch=epoch, train_images=IMAGES):
-            projected = encoder(pytorch.pixels(batch).to(memory_format=torch.channels_last))
-            positive, negatives = pytorch.similarities(torch.nn.functional.normalize(projected))
+        asked = {"images": BATCH, "batches": steps, "seed": seed, "epoch": epoch, "train_images": IMAGES}
+        for batch in program.views(place, **study.dataset, **asked):
             optimizer.zero_grad()
-            pytorch.flatnce(positive, negatives, 0.1).backward()
             optimizer.lr = pytorch.scheduled(lr, len(losses), warmup_epochs * steps, EPOCHS * steps)
+            losses.append(pytorch.backward(encoder, pytorch.pixels(batch).to(memory_format=torch.channels_last)))
             optimizer.step()
-            losses.append(pytorch.infonce(positive.detach(), negatives.detach(), 0.1).item())
     state = {"epoch": EPOCHS, "model": study.options.model, "model_state_dict": encoder.state_dict()}
     torch.save(state, place / "checkpoint_0001.pth.tar")
     write_json(place / "done.json", losses)

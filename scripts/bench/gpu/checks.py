@@ -97,7 +97,7 @@ def judge(found, name, made):
 
 # ---- checks against PyTorch -----------------------------------------------------------------------------------------
 
-TEMPERATURE, LR = 0.1, 1e-3
+LR = 1e-3
 # Times PyTorch's own distance in float32 from itself in float64: two programs that add in different orders are each so far
 # from the exact value, in directions of their own, and cuDNN's algorithms differ in how far.
 FACTOR = 4
@@ -134,7 +134,8 @@ def start(options, runs, model, batch, steps, side):
     sgd = {"optimizer": "sgd", "momentum": 0, "weight_decay": 0, "scheduler": "none", "warmup_epochs": 0, "engine": "tensor"}
     train("start", **sgd, lr=LR, train_images=batch * steps, epochs=0)
     for name, count in (("views", steps), ("first views", 1)):
-        runs.start(name, views, options, name, images=batch, batches=count, train_images=batch * count, image_size=side)
+        flags = {"images": batch, "batches": count, "train_images": batch * count, "image_size": side}
+        runs.start(name, program.views, embedded.place(options, name), **embedded.IMAGES, **flags)
     train("epoch", **sgd, lr=LR, train_images=batch * steps, epochs=1)
     # An epoch of one step at rate 1: what the weights lose is the gradient.
     train("one", **sgd, lr=1, train_images=batch, epochs=1)
@@ -142,16 +143,6 @@ def start(options, runs, model, batch, steps, side):
     train("whole", **few, deterministic="true", engine="tensor")
     train("by threads", **few, deterministic="true", engine="cpu")
     runs.start("resumed", lambda: embedded.resume(options, "resumed", runs["whole"].checkpoint(0), deterministic="true"))
-
-
-def views(options, name, **flags):
-    """u8 [steps, 2B, S, S, 3], as the training sees them."""
-    from safetensors.torch import load_file
-
-    place = embedded.place(options, name)
-    file = place.with_suffix(".safetensors")
-    program.call("preview", **embedded.IMAGES, **flags, views=file, out=place.with_suffix(".png"))
-    return load_file(file)["views"]
 
 
 def curve(options, model, state, batches, lr, precise=False):
@@ -163,10 +154,7 @@ def curve(options, model, state, batches, lr, precise=False):
     encoder = pytorch.Encoder(model, state).to(options.device).to(kind).train()
     losses, first = [], None
     for batch in batches:
-        projected = encoder(pytorch.pixels(batch.to(options.device)).to(kind))
-        positive, negatives = pytorch.similarities(torch.nn.functional.normalize(projected))
-        pytorch.flatnce(positive, negatives, TEMPERATURE).backward()
-        losses.append(pytorch.infonce(positive.detach(), negatives.detach(), TEMPERATURE).item())
+        losses.append(pytorch.backward(encoder, pytorch.pixels(batch.to(options.device)).to(kind)))
         first = first or {name: p.grad.detach().cpu().clone() for name, p in encoder.named_parameters()}
         with torch.no_grad():
             for p in encoder.parameters():

@@ -3,15 +3,9 @@
 Without a GPU both sides are the CPU: then the code is tried, and to the bit.
 """
 
-import os
-import socket
-import subprocess
-from concurrent import futures
-
 import embedded
 import program
 from program import Failed, apart
-
 
 # ---- devices --------------------------------------------------------------------------------------------------------
 
@@ -181,8 +175,6 @@ ALLOWED = 1e-4
 # NCCL refuses two ranks on one device of one machine; with names of machines of their own they are two, over sockets: slow,
 # and the same sums. Nothing but sockets of this machine.
 SOCKETS = {"NCCL_IB_DISABLE": "1", "NCCL_MNNVL_ENABLE": "0", "NCCL_SOCKET_IFNAME": "lo"}
-# For a rank to end after the other has failed.
-LAST_SECONDS = 15
 
 
 def ranks(options, found):
@@ -194,37 +186,10 @@ def ranks(options, found):
     # All ranks on one device: it is local rank 0 of each of two machines.
     device = "cpu" if options.device == "cpu" else "cuda"
     command = program.command(**embedded.IMAGES, device=device, save_dir=results, **size, **words, distributed_timeout=60)
-    for rank, (status, said) in enumerate(two(options, command)):
-        if status != 0:
-            raise Failed(f"rank {rank} of 2 ended with status {status}: {said.strip()[-program.LAST_WORDS :]}")
+    visible = {} if options.device == "cpu" else {"CUDA_VISIBLE_DEVICES": options.device.partition(":")[2] or "0"}
+    place = lambda rank: {"LOCAL_RANK": 0, "NCCL_HOSTID": f"rank{rank}", **visible, **SOCKETS}
+    program.ranks(command, 2, place)
     pair, alone = program.below(results).losses(), embedded.train(options, "one", **size, **words).losses()
     difference = apart(pair, alone)
     numbers = {"steps": len(pair), "worst_difference": difference, "allowed": ALLOWED}
     found.check("two processes train as one does", difference <= ALLOWED, **numbers)
-
-
-def two(options, command):
-    """Status and words of both."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    visible = {} if options.device == "cpu" else {"CUDA_VISIBLE_DEVICES": options.device.partition(":")[2] or "0"}
-    children = []
-    for rank in range(2):
-        place = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        environment = {**os.environ, **place, **visible, **SOCKETS, "NCCL_HOSTID": f"rank{rank}"}
-        both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        children.append(subprocess.Popen(command, cwd=program.ROOT, env=environment, **both))
-    # Both are read at once: one whose pipe is full would wait for its reader, and the other for it.
-    with futures.ThreadPoolExecutor(2) as pool:
-        reading = [pool.submit(child.communicate) for child in children]
-        futures.wait(reading, return_when=futures.FIRST_COMPLETED)
-        if any(child.returncode for child in children):
-            # The other has its own words for it, or would wait for it until its time is over.
-            futures.wait(reading, timeout=LAST_SECONDS)
-            for child in children:
-                child.terminate()
-        said = [one.result()[0] for one in reading]
-    for rank, text in enumerate(said):
-        print(f"rank {rank}:\n{text[-4000:]}", flush=True)
-    return [(child.returncode, text) for child, text in zip(children, said)]

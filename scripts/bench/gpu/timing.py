@@ -1,11 +1,8 @@
 """Both sides of a row: whole trainings of ours, read off their own files, and the peers of peer.py."""
 
-import json
-import os
 import shutil
 import statistics
 import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -85,31 +82,18 @@ def small(options, batch, epochs=4, busy=None, **flags):
 def peers(options, plan, model, file, batch, size, *words):
     """What peer.py says of each manner; `plan` has its counts of (warm, steps, blocks)."""
     counts = {manner: (1, 2, 2) if options.smoke else wanted for manner, wanted in plan.items()}
-    command = [sys.executable, program.PEER, "steps", *(":".join(map(str, [m, *c])) for m, c in counts.items())]
-    command += [f"--model={model}", f"--images={home(options) / file}", f"--size={size}", f"--batch={batch}", f"--device={options.device}"]
-    command += [*words, *(["--backend=eager"] if options.smoke else [])]
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(options.place / "inductor"), "TORCH_LOGS": "perf_hints"}
-    command = [str(word) for word in command]
-    print(f"$ {' '.join(command)}", flush=True)
-    told = {}
-    with subprocess.Popen(command, cwd=program.ROOT, stdout=subprocess.PIPE, text=True, env=environment) as child:
-        for line in child.stdout:
-            print(line[:2000], end="", flush=True)
-            if line.startswith("{"):
-                one = json.loads(line)
-                told[one["manner"]] = one
-                yield one["manner"], one
-    for manner in counts:
-        if manner not in told:
-            yield manner, {"manner": manner, "error": f"the process ended with status {child.returncode}; its words stand in stages.log"}
+    words = [*words, "--backend=eager"] if options.smoke else words
+    environment = {"TORCHINDUCTOR_CACHE_DIR": str(options.place / "inductor"), "TORCH_LOGS": "perf_hints"}
+    flags = {"model": model, "images": home(options) / file, "size": size, "batch": batch, "device": options.device}
+    return program.peers(counts, *words, environment=environment, **flags)
 
 
 def against(options, found, work, mine, plan, targets, *peer):
     """A row for each peer of `plan`, when it is known; those that failed are rows of ours alone. What the peers told."""
     told = {}
-    for manner, one in peers(options, plan, *peer):
-        told[manner] = one
-        target = None if options.smoke else targets.get(manner)
+    for one in peers(options, plan, *peer):
+        manner = one["manner"]
+        told[manner], target = one, None if options.smoke else targets.get(manner)
         if "error" in one:
             found.note(f"no number of {NAMES[manner]}: {one['error']}")
             found.row(work, f"{NAMES[manner]}: failed", "images/s", mine.rates, None)
@@ -164,4 +148,4 @@ def compiled(options, manner, model, file, *shape):
         if time.monotonic() > until:
             raise Failed(f"{file} has not been made within {WAIT_SECONDS} s")
         time.sleep(0.1)
-    return [one for _, one in peers(options, {manner: WARM_STEPS}, model, file, *shape)]
+    return list(peers(options, {manner: WARM_STEPS}, model, file, *shape))
