@@ -19,7 +19,6 @@ mod idx;
 mod image_tree;
 mod index_cache;
 mod jpeg;
-mod pickle;
 mod source;
 mod split;
 mod stl10;
