@@ -21,7 +21,7 @@ mod weights;
 pub use evaluation::{Best, Chosen, EvaluationCheckpoint, read_evaluation, write_evaluation};
 pub use optimizer::{OptimizerState, SavedOptimizer};
 pub use safetensors_file::{Notes, is_safetensors, write_safetensors};
-use tensors::first_not_finite;
+use tensors::{first_not_finite, from_state, to_state};
 pub use tensors::{from_tensor, to_tensor};
 pub use weights::{Weights, WeightsFile, read_weights};
 
@@ -31,10 +31,12 @@ use crate::run_dir;
 use crate::state::{ScalerState, StateDict};
 use crate::torch_file::{self, Dict, Value};
 use anyhow::{Context, Result, anyhow, bail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use tch::Tensor;
 
-/// The layout of the `flatnce` entry; a reader refuses newer ones.
+/// The layout of the entries `flatnce` and `flatnce_evaluation`; a reader refuses newer ones.
 const FORMAT: i64 = 1;
 
 /// Everything saved of a pre-training run. Tensors are on the CPU and belong to the checkpoint alone.
@@ -86,20 +88,8 @@ impl Checkpoint {
     fn to_value(&self) -> Result<Value> {
         let config =
             self.config.as_ref().ok_or_else(|| anyhow!("a checkpoint without configuration is not written"))?;
-        let mut model = Dict::ordered();
-        for (name, tensor) in self.model.iter() {
-            let name = match config.checkpoints.prefix {
-                KeyPrefix::None => name.to_owned(),
-                KeyPrefix::Module => format!("module.{name}"),
-            };
-            model.insert(name, from_tensor(tensor)?);
-        }
-        let mut ours = Dict::new();
-        ours.insert("format", FORMAT);
-        ours.insert("version", env!("CARGO_PKG_VERSION"));
-        ours.insert("config", serde_json::to_string(config)?);
-        ours.insert("epochs_done", i64::from(self.epochs_done));
-        ours.insert("step", i64::try_from(self.step)?);
+        let prefix = if config.checkpoints.prefix == KeyPrefix::Module { "module." } else { "" };
+        let mut ours = own_entry(config, self.epochs_done, self.step)?;
         ours.insert("batch_in_epoch", i64::try_from(self.batch_in_epoch)?);
         if let Some(EpochRows { columns, rows }) = &self.epoch_rows {
             ours.insert("epoch_columns", Value::List(columns.iter().map(|name| name.as_str().into()).collect()));
@@ -114,7 +104,7 @@ impl Checkpoint {
         // As in the file's name: the epoch just finished, counted from 0.
         root.insert("epoch", i64::from(self.epochs_done.saturating_sub(1)));
         root.insert("model", config.model.depth.name());
-        root.insert("model_state_dict", Value::Dict(model));
+        root.insert("model_state_dict", from_state(&self.model, prefix)?);
         root.insert("optimizer", self.optimizer.to_value(&config.optimizer)?);
         root.insert("scheduler", self.optimizer.scheduler_value(&config.optimizer, self.step)?);
         if let Some(state) = &self.scaler {
@@ -140,20 +130,10 @@ impl Checkpoint {
         let (mut epoch_rows, mut temperature) = (None, None);
         let mut step = scheduled.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         if let Some(ours) = root.get("flatnce") {
-            let count = |key: &str| {
-                let number = ours.get(key).and_then(Value::as_int).and_then(|n| u64::try_from(n).ok());
-                number.ok_or_else(|| anyhow!("flatnce.{key} is no count"))
-            };
-            let format = count("format")?;
-            if format > FORMAT as u64 {
-                bail!("its format {format} is newer than this program's {FORMAT}; use a newer flatnce");
-            }
-            let text =
-                ours.get("config").and_then(Value::as_str).ok_or_else(|| anyhow!("flatnce.config is no text"))?;
-            config = Some(serde_json::from_str(text).context("flatnce.config cannot be understood")?);
-            epochs_done = u32::try_from(count("epochs_done")?).context("flatnce.epochs_done is too large")?;
-            step = count("step")?;
-            batch_in_epoch = count("batch_in_epoch")?;
+            config = Some(settings(ours)?);
+            epochs_done = count(ours, "epochs_done")?;
+            step = count(ours, "step")?;
+            batch_in_epoch = count(ours, "batch_in_epoch")?;
             let names = ours.get("epoch_columns").and_then(Value::as_list).unwrap_or_default();
             let columns = names.iter().filter_map(Value::as_str).map(str::to_owned).collect();
             let rows = ours.get("epoch_rows").and_then(Value::as_tensor).map(to_tensor).transpose()?;
@@ -179,23 +159,45 @@ impl Checkpoint {
     }
 }
 
+/// How our own entry begins.
+fn own_entry(config: &impl Serialize, epochs_done: u32, step: u64) -> Result<Dict> {
+    Ok(Dict::from_iter([
+        ("format", Value::from(FORMAT)),
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("config", serde_json::to_string(config)?.into()),
+        ("epochs_done", i64::from(epochs_done).into()),
+        ("step", i64::try_from(step)?.into()),
+    ]))
+}
+
+/// The entry `key` of a dictionary, as `read` understands it.
+fn entry<'a, T>(of: &'a Value, key: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<T> {
+    of.get(key).and_then(read).ok_or_else(|| anyhow!("its entry {key} is missing or of another type"))
+}
+
+/// The entry `key` of a dictionary, a count.
+fn count<T: TryFrom<i64>>(of: &Value, key: &str) -> Result<T> {
+    entry(of, key, |value| T::try_from(value.as_int()?).ok())
+}
+
+/// The settings in one of our own entries, whose format is checked.
+fn settings<T: DeserializeOwned>(ours: &Value) -> Result<T> {
+    let format: i64 = count(ours, "format")?;
+    if format > FORMAT {
+        bail!("its format {format} is newer than this program's {FORMAT}; use a newer flatnce");
+    }
+    serde_json::from_str(entry(ours, "config", Value::as_str)?).context("its settings cannot be understood")
+}
+
 /// A dictionary of tensors, without the prefix that `torch.nn.DataParallel` puts before every name.
 fn model_state(value: &Value) -> Result<StateDict> {
     let entries = value.as_dict().ok_or_else(|| anyhow!("model_state_dict is {}", value.kind()))?;
-    let mut state = StateDict::new();
-    for (key, value) in entries.iter() {
+    let tensors = entries.iter().map(|(key, value)| {
         let name = key.as_str().ok_or_else(|| anyhow!("model_state_dict has a key that is {}", key.kind()))?;
         let tensor = value.as_tensor().ok_or_else(|| anyhow!("{name} is {} instead of a tensor", value.kind()))?;
-        let short = name.strip_prefix("module.").unwrap_or(name);
-        if state.get(short).is_some() {
-            bail!("{short} is there with and without the prefix module.");
-        }
-        state.push(short, to_tensor(tensor)?);
-    }
-    if state.is_empty() {
-        bail!("model_state_dict is empty");
-    }
-    Ok(state)
+        Ok((name, to_tensor(tensor)?))
+    });
+    to_state("model_state_dict", tensors)
 }
 
 impl Snapshot {
@@ -204,11 +206,7 @@ impl Snapshot {
     /// Errors: a number in the model or the optimiser that is not finite (nothing is written); no space, with the size
     /// needed; no permission.
     pub fn write(&self, path: &Path) -> Result<u64> {
-        for part in ["model_state_dict", "optimizer"] {
-            if let Some(name) = self.0.get(part).and_then(|value| first_not_finite(part, value)) {
-                bail!("{name} holds a number that is not finite; {} is not written", path.display());
-            }
-        }
+        check_finite(path, &self.0, &["model_state_dict", "optimizer"])?;
         write_value(path, &self.0)
     }
 }
@@ -229,29 +227,33 @@ pub fn verify(path: &Path) -> Result<()> {
 ///
 /// Errors: no space, with the size needed; no permission.
 pub fn write_state_dict(path: &Path, state: &StateDict) -> Result<u64> {
-    let mut tensors = Dict::ordered();
-    for (name, tensor) in state.iter() {
-        tensors.insert(name, from_tensor(tensor)?);
+    write_value(path, &from_state(state, "")?)
+}
+
+/// Errors: a number in one of these entries of what is to be written to `path` is not finite.
+fn check_finite(path: &Path, root: &Value, entries: &[&str]) -> Result<()> {
+    match entries.iter().find_map(|name| first_not_finite(name, root.get(name)?)) {
+        Some(name) => bail!("{name} holds a number that is not finite; {} is not written", path.display()),
+        None => Ok(()),
     }
-    write_value(path, &Value::Dict(tensors))
 }
 
 /// Writes what `torch.load` is to return, and returns the file's size in bytes.
 fn write_value(path: &Path, value: &Value) -> Result<u64> {
     // PyTorch names the folder inside the archive after the file, without its last extension.
     let archive = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("checkpoint").to_owned();
-    let size = torch_file::written_size(&archive, value)?;
     let mut written = 0;
-    durable::replace(path, |file| {
+    let replaced = durable::replace(path, |file| {
         written = torch_file::write(file, &archive, value)?;
         Ok(())
-    })
-    .with_context(|| {
-        format!(
+    });
+    replaced.map_err(|error| match torch_file::write(&mut std::io::sink(), &archive, value) {
+        Ok(size) => error.context(format!(
             "the file needs {:.1} MiB at {}; make room and run it again (a training goes on with --resume)",
             size as f64 / 1048576.0,
             path.display()
-        )
+        )),
+        Err(_) => error,
     })?;
     Ok(written)
 }

@@ -131,13 +131,9 @@ pub fn claim(directory: &Path) -> Result<File> {
 /// # Errors
 /// The directory cannot be read. A file that cannot be removed is none.
 pub fn remove_half_written(directory: &Path) -> Result<()> {
-    let context = || format!("cannot list {}", directory.display());
-    for entry in std::fs::read_dir(directory).with_context(context)? {
-        let entry = entry.with_context(context)?;
-        let name = entry.file_name();
-        let whole = name.to_str().and_then(|name| name.strip_suffix(".tmp"));
-        if whole.and_then(CheckpointName::parse).is_some() {
-            let _ = std::fs::remove_file(entry.path());
+    for (name, path) in names(directory)? {
+        if name.strip_suffix(".tmp").and_then(CheckpointName::parse).is_some() {
+            let _ = std::fs::remove_file(path);
         }
     }
     Ok(())
@@ -148,14 +144,15 @@ pub fn remove_half_written(directory: &Path) -> Result<()> {
 /// # Errors
 /// The directory cannot be read.
 pub fn list_checkpoints(directory: &Path) -> Result<Vec<(CheckpointName, PathBuf)>> {
-    let context = || format!("cannot list the checkpoints in {}", directory.display());
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(directory).with_context(context)? {
-        let entry = entry.with_context(context)?;
-        if let Some(name) = entry.file_name().to_str().and_then(CheckpointName::parse) {
-            found.push((name, entry.path()));
-        }
-    }
+    let named = |(name, path): (String, PathBuf)| Some((CheckpointName::parse(&name)?, path));
+    let mut found: Vec<_> = names(directory)?.into_iter().filter_map(named).collect();
     found.sort();
     Ok(found)
+}
+
+/// Names and paths of what lies in a directory, as far as they are text.
+fn names(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let entries = std::fs::read_dir(directory).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+    let entries = entries.with_context(|| format!("cannot list {}", directory.display()))?;
+    Ok(entries.iter().filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path()))).collect())
 }

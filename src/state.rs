@@ -99,14 +99,4 @@ impl StateDict {
         }
         copy
     }
-
-    /// The first tensor that holds an infinite or undefined number, if any.
-    pub fn first_not_finite(&self) -> Option<&str> {
-        let _guard = tch::no_grad_guard();
-        self.iter()
-            .find(|(_, t)| {
-                t.is_floating_point() && t.numel() > 0 && !bool::try_from(t.isfinite().all()).unwrap_or(false)
-            })
-            .map(|(name, _)| name)
-    }
 }

@@ -8,17 +8,14 @@
 //! A fine-tuned network's file is a checkpoint of an encoder too: it can be evaluated itself.
 
 use super::optimizer::SavedOptimizer;
-use super::tensors::from_tensor;
-use super::{model_state, scaler, write_value};
+use super::tensors::from_state;
+use super::{check_finite, count, entry, model_state, own_entry, scaler, settings, write_value};
 use crate::config::{Evaluate, TransferMode};
 use crate::state::{ScalerState, StateDict};
 use crate::torch_file::{self, Dict, Value};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-
-/// The layout of the `flatnce_evaluation` entry; a reader refuses newer ones.
-const FORMAT: i64 = 1;
 
 /// The best epoch so far, by top-1 on the test images. Accuracies are percent.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -72,16 +69,7 @@ fn entry_names(mode: TransferMode) -> [&'static str; 3] {
 impl EvaluationCheckpoint {
     fn to_value(&self) -> Result<Value> {
         let [state, optimizer, scheduler] = entry_names(self.run.mode);
-        let mut tensors = Dict::ordered();
-        for (name, tensor) in self.state.iter() {
-            tensors.insert(name, from_tensor(tensor)?);
-        }
-        let mut ours = Dict::new();
-        ours.insert("format", FORMAT);
-        ours.insert("version", env!("CARGO_PKG_VERSION"));
-        ours.insert("config", serde_json::to_string(&self.run)?);
-        ours.insert("epochs_done", i64::from(self.epochs_done));
-        ours.insert("step", i64::try_from(self.step)?);
+        let mut ours = own_entry(&self.run, self.epochs_done, self.step)?;
         ours.insert("reg_weight", self.reg_weight);
         ours.insert("trunk_hash", self.trunk_hash.as_str());
         if let Some(chosen) = &self.chosen {
@@ -90,7 +78,7 @@ impl EvaluationCheckpoint {
 
         let mut root = Dict::new();
         root.insert("epoch", i64::from(self.epochs_done.saturating_sub(1)));
-        root.insert(state, Value::Dict(tensors));
+        root.insert(state, from_state(&self.state, "")?);
         root.insert(optimizer, self.optimizer.to_value(&self.run.optimizer)?);
         root.insert(scheduler, self.optimizer.scheduler_value(&self.run.optimizer, self.step)?);
         if let Some(state) = &self.scaler {
@@ -107,31 +95,23 @@ impl EvaluationCheckpoint {
         let ours = value.get("flatnce_evaluation").ok_or_else(|| {
             anyhow!("it has no entry flatnce_evaluation: an evaluation begun by another program cannot be continued")
         })?;
-        let missing = |key: &str| anyhow!("its entry {key} is missing or of another type");
-        let int = |of: &Value, key: &str| of.get(key).and_then(Value::as_int).ok_or_else(|| missing(key));
-        let float = |of: &Value, key: &str| of.get(key).and_then(Value::as_f64).ok_or_else(|| missing(key));
-        let text = |key: &str| ours.get(key).and_then(Value::as_str).ok_or_else(|| missing(key));
-        let format = int(ours, "format")?;
-        if format > FORMAT {
-            bail!("its format {format} is newer than this program's {FORMAT}; use a newer flatnce");
-        }
-        let run: Evaluate = serde_json::from_str(text("config")?).context("its settings cannot be understood")?;
+        let run: Evaluate = settings(ours)?;
         let chosen = ours.get("chosen").and_then(Value::as_str).map(serde_json::from_str).transpose();
         let [state, optimizer, _] = entry_names(run.mode);
         Ok(EvaluationCheckpoint {
-            epochs_done: int(ours, "epochs_done")?.try_into()?,
-            step: int(ours, "step")?.try_into()?,
-            state: model_state(value.get(state).ok_or_else(|| missing(state))?)?,
+            epochs_done: count(ours, "epochs_done")?,
+            step: count(ours, "step")?,
+            state: model_state(entry(value, state, Some)?)?,
             optimizer: SavedOptimizer::from_value(value.get(optimizer))?,
             scaler: value.get("scaler").map(scaler::from_value).transpose()?.flatten(),
             best: Best {
-                top1: float(value, "best_top1_acc")?,
-                top5: float(value, "best_top5_acc")?,
-                epoch: int(value, "best_epoch")?.try_into()?,
+                top1: entry(value, "best_top1_acc", Value::as_f64)?,
+                top5: entry(value, "best_top5_acc", Value::as_f64)?,
+                epoch: count(value, "best_epoch")?,
             },
             chosen: chosen.context("its entry chosen cannot be understood")?,
-            reg_weight: float(ours, "reg_weight")?,
-            trunk_hash: text("trunk_hash")?.to_owned(),
+            reg_weight: entry(ours, "reg_weight", Value::as_f64)?,
+            trunk_hash: entry(ours, "trunk_hash", Value::as_str)?.to_owned(),
             run,
         })
     }
@@ -141,11 +121,10 @@ impl EvaluationCheckpoint {
 ///
 /// Errors: a number in the state that is not finite (nothing is written); no space, no permission.
 pub fn write_evaluation(path: &Path, checkpoint: &EvaluationCheckpoint) -> Result<()> {
-    if let Some(name) = checkpoint.state.first_not_finite() {
-        bail!("{name} holds a number that is not finite; {} is not written", path.display());
-    }
-    write_value(path, &checkpoint.to_value()?)?;
-    Ok(())
+    let value = checkpoint.to_value()?;
+    let [state, ..] = entry_names(checkpoint.run.mode);
+    check_finite(path, &value, &[state])?;
+    write_value(path, &value).map(drop)
 }
 
 /// Reads and verifies the checkpoint of an evaluation.

@@ -48,67 +48,65 @@ impl SavedOptimizer {
 
     /// The one parameter group, with every key that PyTorch's class of that name expects.
     fn group(&self, config: &OptimizerConfig) -> Value {
-        let mut group = Dict::new();
-        group.insert("lr", self.lr);
+        let no = Value::Bool(false);
+        let mut group: Vec<(&str, Value)> = vec![("lr", self.lr.into())];
         match config.name {
             OptimizerName::Adam => {
-                group.insert("betas", Value::Tuple(vec![Value::Float(0.9), Value::Float(0.999)]));
-                group.insert("eps", 1e-8);
-                group.insert("weight_decay", config.weight_decay);
-                group.insert("amsgrad", false);
+                let (first, second) = OptimizerConfig::BETAS;
+                group.extend([
+                    ("betas", Value::Tuple(vec![Value::Float(first), Value::Float(second)])),
+                    ("eps", OptimizerConfig::EPSILON.into()),
+                    ("weight_decay", config.weight_decay.into()),
+                    ("amsgrad", no.clone()),
+                    ("maximize", no.clone()),
+                    ("foreach", Value::None),
+                    ("capturable", no.clone()),
+                    ("differentiable", no.clone()),
+                    ("fused", Value::None),
+                    ("decoupled_weight_decay", no),
+                ]);
             }
-            OptimizerName::Sgd => {
-                group.insert("momentum", config.momentum);
-                group.insert("dampening", 0i64);
-                group.insert("weight_decay", config.weight_decay);
-                group.insert("nesterov", false);
-            }
+            OptimizerName::Sgd => group.extend([
+                ("momentum", config.momentum.into()),
+                ("dampening", Value::Int(0)),
+                ("weight_decay", config.weight_decay.into()),
+                ("nesterov", no.clone()),
+                ("maximize", no.clone()),
+                ("foreach", Value::None),
+                ("differentiable", no),
+                ("fused", Value::None),
+            ]),
             OptimizerName::Lars | OptimizerName::Lbfgs => {
-                group.insert("momentum", config.momentum);
-                group.insert("use_nesterov", false);
-                group.insert("weight_decay", config.weight_decay);
-                let mut excluded = Vec::new();
-                if config.lars_exclude_bn {
-                    excluded.push(Value::Str("bn".into()));
-                }
-                if config.lars_exclude_bias {
-                    excluded.push(Value::Str("bias".into()));
-                }
-                group.insert("exclude_from_weight_decay", Value::List(excluded));
-                group.insert("exclude_from_layer_adaptation", Value::None);
-                group.insert("classic_momentum", true);
-                group.insert("eeta", 0.001);
+                let excluded = [("bn", config.lars_exclude_bn), ("bias", config.lars_exclude_bias)];
+                let excluded = excluded.into_iter().filter(|(_, is_excluded)| *is_excluded);
+                group.extend([
+                    ("momentum", config.momentum.into()),
+                    ("use_nesterov", no),
+                    ("weight_decay", config.weight_decay.into()),
+                    ("exclude_from_weight_decay", Value::List(excluded.map(|(role, _)| role.into()).collect())),
+                    ("exclude_from_layer_adaptation", Value::None),
+                    ("classic_momentum", Value::Bool(true)),
+                    ("eeta", OptimizerConfig::EETA.into()),
+                ]);
             }
         }
-        if matches!(config.name, OptimizerName::Adam | OptimizerName::Sgd) {
-            group.insert("maximize", false);
-            group.insert("foreach", Value::None);
-            if config.name == OptimizerName::Adam {
-                group.insert("capturable", false);
-            }
-            group.insert("differentiable", false);
-            group.insert("fused", Value::None);
-            if config.name == OptimizerName::Adam {
-                group.insert("decoupled_weight_decay", false);
-            }
-        }
-        group.insert("initial_lr", config.lr);
-        group.insert("params", Value::List((0..self.parameters as i64).map(Value::Int).collect()));
-        Value::Dict(group)
+        group.push(("initial_lr", config.lr.into()));
+        group.push(("params", Value::List((0..self.parameters as i64).map(Value::Int).collect())));
+        Dict::from_iter(group).into()
     }
 
     /// `torch.optim.lr_scheduler.LambdaLR.state_dict()` after `step` steps.
     pub(super) fn scheduler_value(&self, config: &OptimizerConfig, step: u64) -> Result<Value> {
         let step = i64::try_from(step)?;
-        let mut scheduler = Dict::new();
-        scheduler.insert("base_lrs", Value::List(vec![Value::Float(config.lr)]));
-        scheduler.insert("last_epoch", step);
-        scheduler.insert("_step_count", step + 1);
-        scheduler.insert("_is_initial", false);
-        scheduler.insert("_get_lr_called_within_step", false);
-        scheduler.insert("_last_lr", Value::List(vec![Value::Float(self.lr)]));
-        scheduler.insert("lr_lambdas", Value::List(vec![Value::None]));
-        Ok(Value::Dict(scheduler))
+        Ok(Value::from(Dict::from_iter([
+            ("base_lrs", Value::List(vec![Value::Float(config.lr)])),
+            ("last_epoch", step.into()),
+            ("_step_count", (step + 1).into()),
+            ("_is_initial", false.into()),
+            ("_get_lr_called_within_step", false.into()),
+            ("_last_lr", Value::List(vec![Value::Float(self.lr)])),
+            ("lr_lambdas", Value::List(vec![Value::None])),
+        ])))
     }
 
     /// Reads `optimizer`; absent or empty state is an optimiser that has not stepped.

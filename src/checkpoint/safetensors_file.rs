@@ -1,31 +1,16 @@
 //! Files of the safetensors format (Hugging Face), through their own library.
 
-use super::tensors::from_tensor;
-use super::to_tensor;
+use super::tensors::{TYPES, from_tensor, to_state, to_tensor};
 use crate::durable;
 use crate::state::StateDict;
-use crate::torch_file::{DType, TensorData};
+use crate::torch_file::TensorData;
 use anyhow::{Context, Result, bail};
+use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
-
-/// The types that both sides have.
-const TYPES: [(Dtype, DType); 10] = [
-    (Dtype::F32, DType::F32),
-    (Dtype::F64, DType::F64),
-    (Dtype::F16, DType::F16),
-    (Dtype::BF16, DType::BF16),
-    (Dtype::U8, DType::U8),
-    (Dtype::I8, DType::I8),
-    (Dtype::I16, DType::I16),
-    (Dtype::I32, DType::I32),
-    (Dtype::I64, DType::I64),
-    (Dtype::BOOL, DType::Bool),
-];
 
 /// The names of the notes that a file may carry.
 pub type Notes = BTreeMap<String, String>;
@@ -57,23 +42,16 @@ pub fn read(path: &Path) -> Result<(StateDict, Notes)> {
 fn parse(bytes: &[u8]) -> Result<(StateDict, Notes)> {
     let (_, header) = SafeTensors::read_metadata(bytes)?;
     let file = SafeTensors::deserialize(bytes)?;
-    let mut state = StateDict::new();
     // By place in the file, which is the order of writing for equal types.
-    for name in header.offset_keys() {
-        let view = file.tensor(&name)?;
-        let Some((_, dtype)) = TYPES.iter().find(|(theirs, _)| *theirs == view.dtype()) else {
+    let names = header.offset_keys();
+    let tensor = |name: &'_ String| {
+        let view = file.tensor(name)?;
+        let Some((_, dtype, _)) = TYPES.iter().find(|row| row.2 == view.dtype()) else {
             bail!("{name} is of the type {:?}, which is not supported", view.dtype());
         };
-        let short = name.strip_prefix("module.").unwrap_or(&name);
-        if state.get(short).is_some() {
-            bail!("{short} is there with and without the prefix module.");
-        }
-        let data = TensorData::new(*dtype, view.shape().to_vec(), view.data().to_vec());
-        state.push(short, to_tensor(&data)?);
-    }
-    if state.is_empty() {
-        bail!("it holds no tensor");
-    }
+        to_tensor(&TensorData::new(*dtype, view.shape().to_vec(), view.data().to_vec()))
+    };
+    let state = to_state("it", names.iter().map(|name| Ok((name.as_str(), tensor(name)?))))?;
     let notes = header.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
     Ok((state, notes))
 }
@@ -88,7 +66,7 @@ pub fn write_safetensors(path: &Path, state: &StateDict, notes: &Notes) -> Resul
     let views: Result<Vec<(&str, TensorView)>> = tensors
         .iter()
         .map(|(name, data)| {
-            let (theirs, _) = TYPES.iter().find(|(_, ours)| *ours == data.dtype()).expect("all types are listed");
+            let (_, _, theirs) = TYPES.iter().find(|row| row.1 == data.dtype()).expect("all types are listed");
             Ok((name.as_str(), TensorView::new(*theirs, data.shape().to_vec(), data.bytes())?))
         })
         .collect();
@@ -168,10 +146,10 @@ mod tests {
     #[test]
     fn every_type_of_ours_has_one_of_theirs() {
         for kind in [Kind::Float, Kind::Double, Kind::Half, Kind::BFloat16, Kind::Uint8, Kind::Int8, Kind::Int16] {
-            assert!(TYPES.iter().any(|(_, ours)| *ours == dtype_of(kind).unwrap()), "{kind:?}");
+            assert!(TYPES.iter().any(|row| row.1 == dtype_of(kind).unwrap()), "{kind:?}");
         }
         for kind in [Kind::Int, Kind::Int64, Kind::Bool] {
-            assert!(TYPES.iter().any(|(_, ours)| *ours == dtype_of(kind).unwrap()), "{kind:?}");
+            assert!(TYPES.iter().any(|row| row.1 == dtype_of(kind).unwrap()), "{kind:?}");
         }
     }
 }

@@ -1,28 +1,30 @@
 //! libtorch's tensors to tensors as bytes, and back.
 
-use crate::torch_file::{DType, TensorData, Value};
-use anyhow::{Context, Result, anyhow};
+use crate::state::StateDict;
+use crate::torch_file::{DType, Dict, TensorData, Value};
+use anyhow::{Context, Result, anyhow, bail};
+use safetensors::Dtype;
 use tch::{Device, Kind, Tensor};
 
-/// libtorch's and PyTorch's names of the same types.
-const TYPES: [(Kind, DType); 10] = [
-    (Kind::Float, DType::F32),
-    (Kind::Double, DType::F64),
-    (Kind::Half, DType::F16),
-    (Kind::BFloat16, DType::BF16),
-    (Kind::Uint8, DType::U8),
-    (Kind::Int8, DType::I8),
-    (Kind::Int16, DType::I16),
-    (Kind::Int, DType::I32),
-    (Kind::Int64, DType::I64),
-    (Kind::Bool, DType::Bool),
+/// The same types in libtorch, in PyTorch's files and in safetensors files.
+pub(super) const TYPES: [(Kind, DType, Dtype); 10] = [
+    (Kind::Float, DType::F32, Dtype::F32),
+    (Kind::Double, DType::F64, Dtype::F64),
+    (Kind::Half, DType::F16, Dtype::F16),
+    (Kind::BFloat16, DType::BF16, Dtype::BF16),
+    (Kind::Uint8, DType::U8, Dtype::U8),
+    (Kind::Int8, DType::I8, Dtype::I8),
+    (Kind::Int16, DType::I16, Dtype::I16),
+    (Kind::Int, DType::I32, Dtype::I32),
+    (Kind::Int64, DType::I64, Dtype::I64),
+    (Kind::Bool, DType::Bool, Dtype::BOOL),
 ];
 
 /// PyTorch's name of a libtorch type.
 ///
 /// Errors: PyTorch files do not have it.
 pub(super) fn dtype_of(kind: Kind) -> Result<DType> {
-    let found = TYPES.iter().find(|(k, _)| *k == kind).map(|(_, dtype)| *dtype);
+    let found = TYPES.iter().find(|row| row.0 == kind).map(|row| row.1);
     found.ok_or_else(|| anyhow!("{kind:?} tensors cannot be saved"))
 }
 
@@ -39,12 +41,40 @@ pub fn from_tensor(tensor: &Tensor) -> Result<TensorData> {
 
 /// A CPU tensor with a copy of the bytes.
 pub fn to_tensor(data: &TensorData) -> Result<Tensor> {
-    let (kind, _) = TYPES
-        .iter()
-        .find(|(_, dtype)| *dtype == data.dtype())
-        .ok_or_else(|| anyhow!("{} tensors are not supported", data.dtype().name()))?;
+    let (kind, ..) = TYPES.iter().find(|row| row.1 == data.dtype()).expect("every type of a file has its row");
     let shape: Vec<i64> = data.shape().iter().map(|&n| n as i64).collect();
     Tensor::f_from_data_size(data.bytes(), &shape, *kind).context("libtorch refuses the tensor")
+}
+
+/// What `Module.state_dict()` returns, with `prefix` before every name.
+///
+/// Errors: a tensor of a type that PyTorch files do not have.
+pub(super) fn from_state(state: &StateDict, prefix: &str) -> Result<Value> {
+    let mut tensors = Dict::ordered();
+    for (name, tensor) in state.iter() {
+        tensors.insert(format!("{prefix}{name}"), from_tensor(tensor)?);
+    }
+    Ok(Value::Dict(tensors))
+}
+
+/// Named tensors of a file, without the prefix that `torch.nn.DataParallel` puts before every name. `whole` is what they
+/// are together.
+///
+/// Errors: no tensor; one name twice, with and without the prefix.
+pub(super) fn to_state<'a>(whole: &str, tensors: impl Iterator<Item = Result<(&'a str, Tensor)>>) -> Result<StateDict> {
+    let mut state = StateDict::new();
+    for tensor in tensors {
+        let (name, tensor) = tensor?;
+        let short = name.strip_prefix("module.").unwrap_or(name);
+        if state.get(short).is_some() {
+            bail!("{short} is there with and without the prefix module.");
+        }
+        state.push(short, tensor);
+    }
+    if state.is_empty() {
+        bail!("{whole} is empty");
+    }
+    Ok(state)
 }
 
 /// The first tensor below `value`, which is called `name`, that holds an infinite or undefined number.
@@ -82,7 +112,6 @@ fn is_finite(tensor: &TensorData) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::torch_file::Dict;
 
     #[test]
     fn infinite_and_undefined_numbers_are_found_in_every_float_type() {

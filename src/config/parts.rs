@@ -133,6 +133,14 @@ pub struct OptimizerConfig {
     pub lars_exclude_bias: bool,
 }
 
+impl OptimizerConfig {
+    /// LARS's trust coefficient.
+    pub const EETA: f64 = 1e-3;
+    /// Adam's, as PyTorch's defaults are.
+    pub const BETAS: (f64, f64) = (0.9, 0.999);
+    pub const EPSILON: f64 = 1e-8;
+}
+
 /// The schedule of the learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScheduleConfig {

@@ -28,7 +28,6 @@ mod image_tree;
 mod images;
 mod index_cache;
 mod jpeg;
-mod pickle;
 mod protocol;
 mod source;
 mod split;

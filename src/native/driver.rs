@@ -2,7 +2,8 @@
 //! needs no CUDA library: so a machine with a GPU and a CPU-only libtorch can be
 //! told apart from one without a GPU.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use super::NativeError;
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
 /// A GPU as its driver describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,87 +23,184 @@ pub struct Driver {
 }
 
 /// `CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `_MINOR`.
-const CAPABILITY: [c_int; 2] = [75, 76];
+pub(super) const CAPABILITY: [c_int; 2] = [75, 76];
 
-/// A handle on a library, open for as long as the process runs.
-pub(super) struct Library(*mut c_void);
+/// A library, open for as long as the process runs.
+#[derive(Debug)]
+pub(super) struct Library {
+    /// What errors call it.
+    name: &'static str,
+    handle: *mut c_void,
+}
+
+// SAFETY: the handle is only given to dlsym, which any thread may call.
+unsafe impl Send for Library {}
+// SAFETY: as above.
+unsafe impl Sync for Library {}
 
 impl Library {
-    /// The driver's.
-    pub fn open() -> Option<Library> {
-        // SAFETY: the driver's initialisers start nothing before cuInit.
-        unsafe { Library::named(c"libcuda.so.1") }
+    /// One that is open.
+    pub fn of(name: &'static str, handle: *mut c_void) -> Library {
+        Library { name, handle }
     }
 
-    /// `None` where the loader does not find it.
+    /// `None` where the loader does not find the file, or the library that it knows by this name.
     ///
     /// # Safety
     /// The library's initialisers do no harm.
-    pub unsafe fn named(name: &CStr) -> Option<Library> {
-        // SAFETY: the name is a C string; the caller vouches for the library.
-        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
-        (!handle.is_null()).then_some(Library(handle))
+    pub unsafe fn named(name: &'static str, file: &CStr) -> Option<Library> {
+        // SAFETY: a C string; the caller vouches for the library.
+        let handle = unsafe { libc::dlopen(file.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
+        (!handle.is_null()).then_some(Library { name, handle })
     }
 
-    /// The address of a function of the library; `F` must be its type.
+    /// One of its functions.
+    ///
+    /// Errors: it has none of that name.
     ///
     /// # Safety
-    /// `F` is a function pointer of the signature that the library documents for `name`.
-    pub unsafe fn function<F: Copy>(&self, name: &CStr) -> Option<F> {
+    /// `F` is a function pointer (`unsafe extern "C" fn(...) -> ...`) of the signature that `name` has there.
+    pub unsafe fn function<F: Copy>(&self, name: &CStr) -> Result<F, NativeError> {
+        const { assert!(size_of::<F>() == size_of::<*mut c_void>(), "F is a function pointer") };
         // SAFETY: the handle is open and the name a C string.
-        let address = unsafe { libc::dlsym(self.0, name.as_ptr()) };
+        let address = unsafe { libc::dlsym(self.handle, name.as_ptr()) };
+        if address.is_null() {
+            let (library, name) = (self.name, name.to_string_lossy());
+            return Err(NativeError(format!("{library} has no function {name}: install it again")));
+        }
         // SAFETY: a function's address, of the type that the caller vouches for.
-        (!address.is_null()).then(|| unsafe { std::mem::transmute_copy(&address) })
+        Ok(unsafe { std::mem::transmute_copy(&address) })
+    }
+}
+
+/// `cuLaunchKernel`.
+pub type Launch = unsafe extern "C" fn(
+    *mut c_void,
+    c_uint,
+    c_uint,
+    c_uint,
+    c_uint,
+    c_uint,
+    c_uint,
+    c_uint,
+    *mut c_void,
+    *mut *mut c_void,
+    *mut *mut c_void,
+) -> c_int;
+/// `cuGetErrorString`.
+pub type ErrorText = unsafe extern "C" fn(c_int, *mut *const c_char) -> c_int;
+/// `cuCtxGetCurrent`.
+pub type GetContext = unsafe extern "C" fn(*mut *mut c_void) -> c_int;
+/// `cuCtxSetCurrent`.
+pub type SetContext = unsafe extern "C" fn(*mut c_void) -> c_int;
+
+/// The driver's functions that are used.
+pub(super) struct Functions {
+    pub init: unsafe extern "C" fn(c_uint) -> c_int,
+    pub version: unsafe extern "C" fn(*mut c_int) -> c_int,
+    pub count: unsafe extern "C" fn(*mut c_int) -> c_int,
+    pub device: unsafe extern "C" fn(*mut c_int, c_int) -> c_int,
+    pub name: unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int,
+    pub attribute: unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int,
+    pub memory: unsafe extern "C" fn(*mut usize, c_int) -> c_int,
+    pub retain: unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int,
+    pub push: unsafe extern "C" fn(*mut c_void) -> c_int,
+    pub pop: unsafe extern "C" fn(*mut *mut c_void) -> c_int,
+    pub load: unsafe extern "C" fn(*mut *mut c_void, *const c_void) -> c_int,
+    pub function: unsafe extern "C" fn(*mut *mut c_void, *mut c_void, *const c_char) -> c_int,
+    pub set: unsafe extern "C" fn(*mut c_void, c_int, c_int) -> c_int,
+    pub get_context: GetContext,
+    pub set_context: SetContext,
+    pub launch: Launch,
+    pub error_text: ErrorText,
+}
+
+impl Functions {
+    /// `None` where there is no driver.
+    ///
+    /// Errors: it lacks a function.
+    pub fn open() -> Result<Option<Functions>, NativeError> {
+        // SAFETY: the driver's initialisers start nothing before cuInit.
+        let library = unsafe { Library::named("NVIDIA's driver (libcuda.so.1)", c"libcuda.so.1") };
+        let Some(library) = library else { return Ok(None) };
+        // SAFETY: the types are those of cuda.h, the same since CUDA 11; `_v2` where the plain name is an older form.
+        unsafe {
+            Ok(Some(Functions {
+                init: library.function(c"cuInit")?,
+                version: library.function(c"cuDriverGetVersion")?,
+                count: library.function(c"cuDeviceGetCount")?,
+                device: library.function(c"cuDeviceGet")?,
+                name: library.function(c"cuDeviceGetName")?,
+                attribute: library.function(c"cuDeviceGetAttribute")?,
+                memory: library.function(c"cuDeviceTotalMem_v2")?,
+                retain: library.function(c"cuDevicePrimaryCtxRetain")?,
+                push: library.function(c"cuCtxPushCurrent_v2")?,
+                pop: library.function(c"cuCtxPopCurrent_v2")?,
+                load: library.function(c"cuModuleLoadData")?,
+                function: library.function(c"cuModuleGetFunction")?,
+                set: library.function(c"cuFuncSetAttribute")?,
+                get_context: library.function(c"cuCtxGetCurrent")?,
+                set_context: library.function(c"cuCtxSetCurrent")?,
+                launch: library.function(c"cuLaunchKernel")?,
+                error_text: library.function(c"cuGetErrorString")?,
+            }))
+        }
+    }
+
+    /// Errors: the driver's words for `code`, its answer to `what`.
+    pub fn checked(&self, what: &str, code: c_int) -> Result<(), NativeError> {
+        if code == 0 {
+            return Ok(());
+        }
+        let mut text = std::ptr::null();
+        // SAFETY: the driver writes a constant C string, or leaves null.
+        let words = unsafe {
+            (self.error_text)(code, &mut text);
+            if text.is_null() { "unknown error".into() } else { CStr::from_ptr(text).to_string_lossy() }
+        };
+        Err(NativeError(format!("NVIDIA's driver answers {what} with {words} ({code})")))
+    }
+
+    /// A device, with attributes of it.
+    ///
+    /// Errors: there is no such device.
+    pub fn device<const N: usize>(&self, index: c_int, which: [c_int; N]) -> Result<(c_int, [c_int; N]), NativeError> {
+        let (mut device, mut attributes) = (0, [0; N]);
+        // SAFETY: every pointer is to a variable that outlives its call, of the type that the driver writes.
+        unsafe {
+            self.checked("cuDeviceGet", (self.device)(&mut device, index))?;
+            for (number, which) in attributes.iter_mut().zip(which) {
+                self.checked("cuDeviceGetAttribute", (self.attribute)(number, which, device))?;
+            }
+        }
+        Ok((device, attributes))
     }
 }
 
 /// Asks the driver; `Ok(None)` where there is none.
 ///
-/// Errors: the driver's number of the error, when it is there and does not start.
+/// Errors: the driver's words, when it is there and does not start.
 pub fn driver() -> Result<Option<Driver>, String> {
-    type Init = unsafe extern "C" fn(u32) -> c_int;
-    type Read = unsafe extern "C" fn(*mut c_int) -> c_int;
-    type Get = unsafe extern "C" fn(*mut c_int, c_int) -> c_int;
-    type Name = unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int;
-    type Attribute = unsafe extern "C" fn(*mut c_int, c_int, c_int) -> c_int;
-    type Memory = unsafe extern "C" fn(*mut usize, c_int) -> c_int;
-    let Some(library) = Library::open() else { return Ok(None) };
-    let lacks = |name: &str| format!("libcuda.so.1 has no {name}: reinstall NVIDIA's driver");
-    // SAFETY: the types are those of the driver API, stable since CUDA 3.2.
-    let functions = unsafe {
-        (
-            library.function::<Init>(c"cuInit").ok_or_else(|| lacks("cuInit"))?,
-            library.function::<Read>(c"cuDriverGetVersion").ok_or_else(|| lacks("cuDriverGetVersion"))?,
-            library.function::<Read>(c"cuDeviceGetCount").ok_or_else(|| lacks("cuDeviceGetCount"))?,
-            library.function::<Get>(c"cuDeviceGet").ok_or_else(|| lacks("cuDeviceGet"))?,
-            library.function::<Name>(c"cuDeviceGetName").ok_or_else(|| lacks("cuDeviceGetName"))?,
-            library.function::<Attribute>(c"cuDeviceGetAttribute").ok_or_else(|| lacks("cuDeviceGetAttribute"))?,
-            library.function::<Memory>(c"cuDeviceTotalMem_v2").ok_or_else(|| lacks("cuDeviceTotalMem_v2"))?,
-        )
-    };
-    let (init, version, count, get, name, attribute, memory) = functions;
-    let checked = |what: &str, code: c_int| {
-        if code == 0 { Ok(()) } else { Err(format!("NVIDIA's driver answers {what} with error {code}")) }
-    };
+    let Some(functions) = Functions::open()? else { return Ok(None) };
+    let (mut cuda, mut count) = (0, 0);
     // SAFETY: every pointer is to a variable that outlives its call, of the type that the driver writes.
     unsafe {
-        checked("cuInit", init(0))?;
-        let (mut cuda, mut gpus) = (0, 0);
-        checked("cuDriverGetVersion", version(&mut cuda))?;
-        checked("cuDeviceGetCount", count(&mut gpus))?;
-        let gpus = (0..gpus).map(|index| {
-            let (mut device, mut capability, mut bytes) = (0, [0; 2], 0);
-            let mut text = [0 as c_char; 256];
-            checked("cuDeviceGet", get(&mut device, index))?;
-            checked("cuDeviceGetName", name(text.as_mut_ptr(), text.len() as c_int - 1, device))?;
-            for (number, which) in capability.iter_mut().zip(CAPABILITY) {
-                checked("cuDeviceGetAttribute", attribute(number, which, device))?;
-            }
-            checked("cuDeviceTotalMem", memory(&mut bytes, device))?;
-            let name = CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned();
-            Ok(Gpu { name, capability: (capability[0], capability[1]), memory_bytes: bytes as u64 })
-        });
-        let gpus = gpus.collect::<Result<Vec<Gpu>, String>>()?;
-        Ok(Some(Driver { cuda: (cuda / 1000, cuda % 1000 / 10), gpus }))
+        functions.checked("cuInit", (functions.init)(0))?;
+        functions.checked("cuDriverGetVersion", (functions.version)(&mut cuda))?;
+        functions.checked("cuDeviceGetCount", (functions.count)(&mut count))?;
     }
+    let gpus = (0..count).map(|index| {
+        let (device, [major, minor]) = functions.device(index, CAPABILITY)?;
+        let (mut text, mut memory) = ([0 as c_char; 256], 0);
+        // SAFETY: as above; the last byte of the text stays 0.
+        let name = unsafe {
+            let longest = text.len() as c_int - 1;
+            functions.checked("cuDeviceGetName", (functions.name)(text.as_mut_ptr(), longest, device))?;
+            functions.checked("cuDeviceTotalMem", (functions.memory)(&mut memory, device))?;
+            CStr::from_ptr(text.as_ptr()).to_string_lossy().into_owned()
+        };
+        Ok(Gpu { name, capability: (major, minor), memory_bytes: memory as u64 })
+    });
+    let gpus = gpus.collect::<Result<Vec<Gpu>, NativeError>>()?;
+    Ok(Some(Driver { cuda: (cuda / 1000, cuda % 1000 / 10), gpus }))
 }

@@ -12,10 +12,10 @@ extern "C" {
 
 // Mirrored in mod.rs.
 struct FlatnceSettings {
-  uint8_t tf32_matmul;
-  uint8_t tf32_convolution;
-  uint8_t cudnn_benchmark;
-  uint8_t deterministic;
+  bool tf32_matmul;
+  bool tf32_convolution;
+  bool cudnn_benchmark;
+  bool deterministic;
 };
 
 struct FlatnceCudaMemory {

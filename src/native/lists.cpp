@@ -110,8 +110,8 @@ char* flatnce_sgd_step(const FlatnceStepped* stepped, double decay, double momen
   });
 }
 
-char* flatnce_lars_step(
-    const FlatnceStepped* stepped, double decay, double momentum, uint8_t adapts, double eeta) noexcept {
+// Without adaptation where eeta is 0.
+char* flatnce_lars_step(const FlatnceStepped* stepped, double decay, double momentum, double eeta) noexcept {
   return guarded([&] {
     const auto value = list(stepped->values, stepped->count), buffer = list(stepped->state[0], stepped->count);
     auto gradient = gradients_of(*stepped);
@@ -128,7 +128,7 @@ char* flatnce_lars_step(
       at::_foreach_mul_(buffer, momentum);
     }
     if (decay != 0) gradient = at::_foreach_add(gradient, value, decay);
-    if (adapts) {
+    if (eeta != 0) {
       at::_foreach_addcmul_(buffer, gradient, adapted_rates(value, gradient, lr, eeta));
     } else {
       at::_foreach_add_(buffer, at::_foreach_mul(gradient, lr));
@@ -140,11 +140,11 @@ char* flatnce_lars_step(
 char* flatnce_adam_step(
     const FlatnceStepped* stepped, double decay, double first_beta, double second_beta, double epsilon) noexcept {
   return guarded([&] {
-    const auto steps = list(stepped->state[2], stepped->count);
+    const auto steps = list(stepped->state[0], stepped->count);
     at::_foreach_add_(steps, 1);
     at::_fused_adam_(
-        list(stepped->values, stepped->count), gradients_of(*stepped), list(stepped->state[0], stepped->count),
-        list(stepped->state[1], stepped->count), /*max_exp_avg_sqs=*/{}, steps, *stepped->lr, first_beta, second_beta,
+        list(stepped->values, stepped->count), gradients_of(*stepped), list(stepped->state[1], stepped->count),
+        list(stepped->state[2], stepped->count), /*max_exp_avg_sqs=*/{}, steps, *stepped->lr, first_beta, second_beta,
         decay, epsilon, /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, left_out_of(*stepped));
     if (stepped->left_out != nullptr) {
       const std::vector<at::Tensor> not_counted(stepped->count, *stepped->left_out);

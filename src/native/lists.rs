@@ -9,32 +9,44 @@ use std::ffi::c_char;
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
 
-/// The parameters of one step: equally many of each; a gradient in whatever order of dimensions.
-#[derive(Clone, Copy, Debug)]
+/// A parameter whose step is to be taken, with the gradient in whatever order of dimensions.
+#[derive(Debug)]
 pub struct Stepped<'a> {
-    pub values: &'a [Tensor],
-    pub gradients: &'a [Tensor],
-    /// Tensors of the optimiser's state, a list of each kind.
-    pub state: &'a [&'a [Tensor]],
-    /// `[]` float32, on the parameters' device.
-    pub lr: &'a Tensor,
-    /// `[]` float32: where it is not 0, nothing changes.
-    pub left_out: Option<&'a Tensor>,
+    pub value: &'a Tensor,
+    pub gradient: Tensor,
+    /// What the algorithm remembers: a tensor of each of [`Algorithm::state`].
+    pub state: &'a [Tensor],
 }
 
-/// What an algorithm does with them, in PyTorch's terms.
+/// What happens to a parameter p with the gradient g in one step, in PyTorch's terms.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Algorithm {
-    /// `g += decay p; m = momentum m + g; p -= lr m`; the state is the list of m, or empty without momentum.
+    /// Stochastic gradient descent, as `torch.optim.SGD`: `g += decay p; m = momentum m + g; p -= lr m`. Without momentum
+    /// m is g.
     Sgd { decay: f64, momentum: f64 },
-    /// `g += decay p; m = momentum m + lr trust g; p -= m` with trust = eeta |p| / |g|, 1 where either norm is 0 and
-    /// without `eeta`; the state is the list of m.
+    /// Layer-wise adaptive rate scaling (You et al., arXiv 1708.03888): `g += decay p; m = momentum m + lr trust g;
+    /// p -= m` with `trust = eeta |p| / |g|`, 1 where either norm is 0 and without `eeta`.
     Lars { decay: f64, momentum: f64, eeta: Option<f64> },
-    /// The state is the lists of first moments, second moments, and steps taken (`[]` float32 each).
+    /// Adam (Kingma and Ba, arXiv 1412.6980), as `torch.optim.Adam`: `g += decay p; m = b1 m + (1-b1) g;
+    /// u = b2 u + (1-b2) g^2; p -= lr m / (1 - b1^k) / (sqrt(u / (1 - b2^k)) + epsilon)` in step k, counted from 1.
     Adam { decay: f64, betas: (f64, f64), epsilon: f64 },
 }
 
-/// [`Stepped`] as C++ has it.
+impl Algorithm {
+    /// PyTorch's name for the number of steps that were taken, `[]` float32; all other state has the parameter's shape.
+    pub const STEP: &'static str = "step";
+
+    /// PyTorch's names of what a parameter's next step depends on.
+    pub fn state(self) -> &'static [&'static str] {
+        match self {
+            Algorithm::Sgd { momentum: 0.0, .. } => &[],
+            Algorithm::Sgd { .. } | Algorithm::Lars { .. } => &["momentum_buffer"],
+            Algorithm::Adam { .. } => &[Algorithm::STEP, "exp_avg", "exp_avg_sq"],
+        }
+    }
+}
+
+/// Parameters of one algorithm, as C++ has them.
 #[repr(C)]
 struct RawStepped {
     values: *const *const C_tensor,
@@ -55,7 +67,7 @@ unsafe extern "C" {
         inverse: *const C_tensor,
     ) -> *mut c_char;
     fn flatnce_sgd_step(stepped: *const RawStepped, decay: f64, momentum: f64) -> *mut c_char;
-    fn flatnce_lars_step(stepped: *const RawStepped, decay: f64, momentum: f64, adapts: u8, eeta: f64) -> *mut c_char;
+    fn flatnce_lars_step(stepped: *const RawStepped, decay: f64, momentum: f64, eeta: f64) -> *mut c_char;
     fn flatnce_adam_step(
         stepped: *const RawStepped,
         decay: f64,
@@ -74,7 +86,7 @@ pub fn zero(tensors: &[Tensor]) -> Result<(), TchError> {
     }
     let tensors = pointers(tensors);
     // SAFETY: as many live tensors as are counted.
-    checked(unsafe { flatnce_zero(tensors.as_ptr(), tensors.len()) })
+    Ok(outcome(unsafe { flatnce_zero(tensors.as_ptr(), tensors.len()) })?)
 }
 
 /// Takes the gradients of parameters away: the next backward pass leaves its own tensors in their place, instead of
@@ -84,7 +96,7 @@ pub fn zero(tensors: &[Tensor]) -> Result<(), TchError> {
 pub fn drop_gradients<'a>(parameters: impl Iterator<Item = &'a Tensor>) -> Result<(), TchError> {
     let parameters: Vec<*const C_tensor> = parameters.map(Tensor::as_ptr).collect();
     // SAFETY: as many live tensors as are counted.
-    checked(unsafe { flatnce_drop_gradients(parameters.as_ptr(), parameters.len()) })
+    Ok(outcome(unsafe { flatnce_drop_gradients(parameters.as_ptr(), parameters.len()) })?)
 }
 
 /// Multiplies gradients with `inverse`, `[]` float32; where one of their numbers is not finite, `overflowed`, `[]`
@@ -97,60 +109,53 @@ pub fn unscale(gradients: &[Tensor], overflowed: &Tensor, inverse: &Tensor) -> R
     }
     let gradients = pointers(gradients);
     let _guard = tch::no_grad_guard();
+    let (overflowed, inverse) = (overflowed.as_ptr(), inverse.as_ptr());
     // SAFETY: as many live tensors as are counted, and two more.
-    checked(unsafe { flatnce_unscale(gradients.as_ptr(), gradients.len(), overflowed.as_ptr(), inverse.as_ptr()) })
+    Ok(outcome(unsafe { flatnce_unscale(gradients.as_ptr(), gradients.len(), overflowed, inverse) })?)
 }
 
-/// Takes a step of every parameter, outside of autograd; gradients stay as they are. Waits for nothing.
+/// Takes a step of every parameter, outside of autograd; gradients stay as they are. `lr` is `[]`; where `left_out`, `[]`
+/// float32, is not 0, nothing changes. Both are on the parameters' device, and nothing waits for it.
 ///
-/// Errors: libtorch's message; lists of different lengths, or another number of them than the algorithm has.
-pub fn step(stepped: Stepped, algorithm: Algorithm) -> Result<(), TchError> {
-    let Stepped { values, gradients, state, lr, left_out } = stepped;
-    let kinds = match algorithm {
-        Algorithm::Sgd { momentum, .. } => usize::from(momentum != 0.0),
-        Algorithm::Lars { .. } => 1,
-        Algorithm::Adam { .. } => 3,
-    };
-    let count = values.len();
-    if gradients.len() != count || state.len() != kinds || state.iter().any(|list| list.len() != count) {
-        let lengths: Vec<usize> = state.iter().map(|list| list.len()).collect();
-        let counts = format!("{count} values, {} gradients, state {lengths:?}", gradients.len());
-        return Err(TchError::Torch(format!("{algorithm:?} does not go with {counts}")));
+/// Errors: libtorch's message; a parameter with other state than the algorithm's.
+pub fn step(
+    algorithm: Algorithm,
+    parameters: &[Stepped],
+    lr: &Tensor,
+    left_out: Option<&Tensor>,
+) -> Result<(), TchError> {
+    let kinds = algorithm.state().len();
+    if let Some(other) = parameters.iter().find(|parameter| parameter.state.len() != kinds) {
+        return Err(TchError::Torch(format!("{algorithm:?} does not go with {} state tensors", other.state.len())));
     }
-    if count == 0 {
+    if parameters.is_empty() {
         return Ok(());
     }
-    let (values, gradients) = (pointers(values), pointers(gradients));
-    let lists: Vec<Vec<*const C_tensor>> = state.iter().map(|list| pointers(list)).collect();
-    let list = |number: usize| lists.get(number).map_or(std::ptr::null(), |list| list.as_ptr());
+    let column =
+        |of: &dyn Fn(&Stepped) -> *const C_tensor| -> Vec<*const C_tensor> { parameters.iter().map(of).collect() };
+    let (values, gradients) = (column(&|one| one.value.as_ptr()), column(&|one| one.gradient.as_ptr()));
+    let state = [0, 1, 2].map(|kind| column(&|one| one.state.get(kind).map_or(std::ptr::null(), Tensor::as_ptr)));
     let raw = RawStepped {
         values: values.as_ptr(),
         gradients: gradients.as_ptr(),
-        state: [list(0), list(1), list(2)],
-        count,
+        state: [0, 1, 2].map(|kind| state[kind].as_ptr()),
+        count: parameters.len(),
         lr: lr.as_ptr(),
         left_out: left_out.map_or(std::ptr::null(), Tensor::as_ptr),
     };
     let _guard = tch::no_grad_guard();
     // SAFETY: lists of as many live tensors as are counted, as many lists as the algorithm reads; all outlive the call.
-    checked(unsafe {
+    Ok(outcome(unsafe {
         match algorithm {
             Algorithm::Sgd { decay, momentum } => flatnce_sgd_step(&raw, decay, momentum),
-            Algorithm::Lars { decay, momentum, eeta } => {
-                flatnce_lars_step(&raw, decay, momentum, u8::from(eeta.is_some()), eeta.unwrap_or(0.0))
-            }
+            Algorithm::Lars { decay, momentum, eeta } => flatnce_lars_step(&raw, decay, momentum, eeta.unwrap_or(0.0)),
             Algorithm::Adam { decay, betas: (first, second), epsilon } => {
                 flatnce_adam_step(&raw, decay, first, second, epsilon)
             }
         }
-    })
+    })?)
 }
 
 fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
     tensors.iter().map(Tensor::as_ptr).collect()
-}
-
-/// As tch's own errors are, so that [`super::caught`] knows them.
-fn checked(message: *mut c_char) -> Result<(), TchError> {
-    outcome(message).map_err(|error| TchError::Torch(error.to_string()))
 }

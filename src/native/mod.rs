@@ -12,6 +12,7 @@ pub use caught::{caught, is_out_of_memory};
 pub use driver::{Driver, Gpu, driver};
 
 use std::ffi::{CStr, c_char, c_int};
+use tch::TchError;
 use thiserror::Error;
 
 /// What libtorch said instead of doing it.
@@ -19,8 +20,22 @@ use thiserror::Error;
 #[error("{0}")]
 pub struct NativeError(String);
 
+impl From<NativeError> for String {
+    fn from(error: NativeError) -> String {
+        error.0
+    }
+}
+
+/// As tch's own errors are, so that [`caught`] knows them.
+impl From<NativeError> for TchError {
+    fn from(error: NativeError) -> TchError {
+        TchError::Torch(error.0)
+    }
+}
+
 /// Settings of the whole process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
 pub struct Settings {
     /// float32 matrix products of CUDA may be rounded to TF32, 10 bits behind the point instead of 23.
     pub tf32_matmul: bool,
@@ -47,19 +62,9 @@ pub struct CudaMemory {
     pub total: u64,
 }
 
-/// [`Settings`] as C++ has them.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-struct RawSettings {
-    tf32_matmul: u8,
-    tf32_convolution: u8,
-    cudnn_benchmark: u8,
-    deterministic: u8,
-}
-
 unsafe extern "C" {
-    fn flatnce_apply(wanted: *const RawSettings) -> *mut c_char;
-    fn flatnce_settings(now: *mut RawSettings) -> *mut c_char;
+    fn flatnce_apply(wanted: *const Settings) -> *mut c_char;
+    fn flatnce_settings(now: *mut Settings) -> *mut c_char;
     fn flatnce_build(text: *mut *mut c_char) -> *mut c_char;
     fn flatnce_cuda_forget_peak(device: c_int) -> *mut c_char;
     fn flatnce_cuda_memory(device: c_int, memory: *mut CudaMemory) -> *mut c_char;
@@ -69,29 +74,18 @@ unsafe extern "C" {
 ///
 /// Errors: libtorch's message.
 pub fn apply(settings: Settings) -> Result<(), NativeError> {
-    let raw = RawSettings {
-        tf32_matmul: settings.tf32_matmul.into(),
-        tf32_convolution: settings.tf32_convolution.into(),
-        cudnn_benchmark: settings.cudnn_benchmark.into(),
-        deterministic: settings.deterministic.into(),
-    };
-    // SAFETY: `raw` outlives the call.
-    outcome(unsafe { flatnce_apply(&raw) })
+    // SAFETY: `settings` outlives the call and has the layout that C++ reads.
+    outcome(unsafe { flatnce_apply(&settings) })
 }
 
 /// What is set now.
 ///
 /// Errors: libtorch's message.
 pub fn settings() -> Result<Settings, NativeError> {
-    let mut raw = RawSettings::default();
-    // SAFETY: `raw` outlives the call and has the layout that C++ writes.
-    outcome(unsafe { flatnce_settings(&mut raw) })?;
-    Ok(Settings {
-        tf32_matmul: raw.tf32_matmul != 0,
-        tf32_convolution: raw.tf32_convolution != 0,
-        cudnn_benchmark: raw.cudnn_benchmark != 0,
-        deterministic: raw.deterministic != 0,
-    })
+    let mut settings = Settings::default();
+    // SAFETY: `settings` outlives the call and has the layout that C++ writes.
+    outcome(unsafe { flatnce_settings(&mut settings) })?;
+    Ok(settings)
 }
 
 /// libtorch's description of its own build: compilers, libraries, options. It asks itself about CUDA for it and

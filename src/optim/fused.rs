@@ -11,6 +11,7 @@
 mod together;
 
 use crate::memory;
+use crate::native::lists::Algorithm;
 use std::ops::Range;
 use std::sync::Mutex;
 use tch::{Device, Kind, Tensor};
@@ -25,6 +26,17 @@ pub(super) struct Rule {
     pub rate: f64,
     pub step: f64,
     pub eeta: Option<f64>,
+}
+
+impl Rule {
+    /// An algorithm with a momentum buffer as a rule; Adam is none.
+    pub fn of(algorithm: Algorithm, lr: f64) -> Option<Rule> {
+        match algorithm {
+            Algorithm::Sgd { decay, momentum } => Some(Rule { decay, momentum, rate: 1.0, step: lr, eeta: None }),
+            Algorithm::Lars { decay, momentum, eeta } => Some(Rule { decay, momentum, rate: lr, step: 1.0, eeta }),
+            Algorithm::Adam { .. } => None,
+        }
+    }
 }
 
 /// One parameter: value, gradient, momentum buffer, all of one layout in memory.

@@ -2,30 +2,25 @@
 //! expose none. They know parameters and the learning rate of the step, not
 //! epochs.
 
-mod adam;
+mod first_order;
 mod fused;
-mod lars;
 mod lbfgs;
-mod momentum;
 mod rate;
 mod scaler;
 mod schedule;
-mod sgd;
 mod update;
 
-pub use adam::Adam;
-pub use lars::Lars;
 pub use lbfgs::Lbfgs;
 pub use rate::Rate;
 pub use scaler::Scaler;
 pub use schedule::{Schedule, scaled_lr};
-pub use sgd::Sgd;
 pub use update::Update;
 
-use crate::config::{OptimizerConfig, OptimizerName};
+use crate::config::OptimizerConfig;
 use crate::native::lists;
 use crate::state::Parameter;
-use anyhow::{Result, bail};
+use anyhow::Result;
+use first_order::FirstOrder;
 use tch::{Kind, Tensor};
 
 /// One state tensor of one parameter: (parameter's index in PyTorch's order, PyTorch's name of the entry, tensor).
@@ -51,12 +46,7 @@ pub trait Optimizer {
 ///
 /// Errors: LBFGS, which needs the whole data in one step and so serves the linear evaluation only.
 pub fn build(config: &OptimizerConfig, parameters: Vec<Parameter>) -> Result<Box<dyn Optimizer>> {
-    Ok(match config.name {
-        OptimizerName::Lars => Box::new(Lars::new(config, parameters)),
-        OptimizerName::Sgd => Box::new(Sgd::new(config, parameters)),
-        OptimizerName::Adam => Box::new(Adam::new(config, parameters)),
-        OptimizerName::Lbfgs => bail!("LBFGS works for linear evaluation only; use lars, sgd or adam here"),
-    })
+    Ok(Box::new(FirstOrder::new(config, parameters)?))
 }
 
 /// Makes the parameters ready for a backward pass. In main memory gradients become 0 and keep their place; on a device
@@ -79,40 +69,4 @@ pub fn gradient_norm(parameters: &[Parameter]) -> Tensor {
         return Tensor::zeros([], (Kind::Float, tch::Device::Cpu));
     }
     Tensor::stack(&norms, 0).norm()
-}
-
-/// Reads one saved tensor per parameter into `slots`.
-fn load_slots(
-    slots: &mut [Option<Tensor>],
-    parameters: &[Parameter],
-    name: &str,
-    get: &dyn Fn(usize, &str) -> Option<Tensor>,
-) -> Result<()> {
-    let mut loaded = Vec::with_capacity(slots.len());
-    for (index, parameter) in parameters.iter().enumerate() {
-        let entry = get(index, name);
-        if let Some(tensor) = &entry
-            && tensor.size() != parameter.tensor.size()
-        {
-            bail!(
-                "the optimiser's {name} of {} is {:?} in the file, {:?} in the model",
-                parameter.name,
-                tensor.size(),
-                parameter.tensor.size()
-            );
-        }
-        // Memory in the parameter's own layout, so that updates walk both in the same order.
-        loaded.push(entry.map(|tensor| {
-            let mut own = parameter.tensor.detach().zeros_like();
-            own.copy_(&tensor);
-            own
-        }));
-    }
-    slots.iter_mut().zip(loaded).for_each(|(slot, entry)| *slot = entry);
-    Ok(())
-}
-
-/// The state entries that one list of per-parameter tensors makes.
-fn slot_entries(slots: &[Option<Tensor>], name: &'static str) -> Vec<StateEntry> {
-    slots.iter().enumerate().filter_map(|(i, slot)| slot.as_ref().map(|t| (i, name, t.shallow_clone()))).collect()
 }

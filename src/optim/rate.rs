@@ -36,10 +36,11 @@ impl Rate {
         self.number
     }
 
-    /// `[]` float32 on `device`; where the rate does not lie there, a copy.
+    /// `[]` on `device`; where the rate does not lie there, a copy.
     pub(super) fn tensor(&self, device: Device) -> Tensor {
         match &self.there {
             Some(there) if there.device() == device => there.shallow_clone(),
+            _ if device == Device::Cpu => Tensor::from(self.number),
             _ => Tensor::from(self.number as f32).to_device(device),
         }
     }

@@ -5,6 +5,7 @@
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Number, Value};
 use std::path::Path;
+use std::str::Chars;
 
 /// Levels that are read at most: a damaged file must not exhaust the stack.
 const DEEPEST: usize = 32;
@@ -74,17 +75,12 @@ impl Reader<'_> {
     fn mapping(&mut self, indent: usize, depth: usize) -> Result<Value> {
         let mut fields = Map::new();
         while let Some(line) = self.lines.get(self.at).copied().filter(|line| line.indent == indent) {
-            let context = || format!("line {}", line.number);
             let (key, rest) = split_key(line.content).with_context(|| format!("line {}: no key", line.number))?;
-            let key = match scalar(key).with_context(context)? {
-                Value::String(key) => key,
-                other => other.to_string(),
-            };
             self.at += 1;
             let value = if rest.is_empty() {
                 self.below(indent, depth, line.number)?
             } else {
-                scalar(rest).with_context(context)?
+                scalar(rest).with_context(|| format!("line {}", line.number))?
             };
             if fields.insert(key, value).is_some() {
                 bail!("line {}: a second value for one key", line.number);
@@ -126,41 +122,27 @@ impl Reader<'_> {
 }
 
 /// `key: value` or `key:`; `None` for a plain value.
-fn split_key(content: &str) -> Option<(&str, &str)> {
-    let end = match content.chars().next()? {
-        quote @ ('"' | '\'') => 1 + closing(&content[1..], quote)? + 1,
+fn split_key(content: &str) -> Option<(String, &str)> {
+    let (key, rest) = match content.chars().next()? {
+        '"' | '\'' => quoted(content).ok()?,
         '[' | '{' => return None,
-        _ => content.find(": ").or_else(|| content.ends_with(':').then(|| content.len() - 1))?,
-    };
-    let rest = content[end..].strip_prefix(':')?;
-    (rest.is_empty() || rest.starts_with(' ')).then(|| (&content[..end], rest.trim_start()))
-}
-
-/// The place of the quote that ends a string.
-fn closing(text: &str, quote: char) -> Option<usize> {
-    let mut escaped = false;
-    for (at, c) in text.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quote == '"' => escaped = true,
-            c if c == quote => return Some(at),
-            _ => {}
+        _ => {
+            let end = content.find(": ").or_else(|| content.ends_with(':').then(|| content.len() - 1))?;
+            (content[..end].to_owned(), &content[end..])
         }
-    }
-    None
+    };
+    let rest = rest.strip_prefix(':')?;
+    (rest.is_empty() || rest.starts_with(' ')).then(|| (key, rest.trim_start()))
 }
 
+/// A value that stands on one line.
 fn scalar(text: &str) -> Result<Value> {
-    if let Some(inner) = text.strip_prefix('[') {
-        let inner = inner.strip_suffix(']').context("a list without its end")?;
-        return pieces(inner).into_iter().map(scalar).collect::<Result<_>>().map(Value::Array);
+    if let Some(items) = text.strip_prefix('[') {
+        return list_on_a_line(items);
     }
-    if text.starts_with('"') {
-        return string(text).map(Value::String);
-    }
-    if let Some(inner) = text.strip_prefix('\'') {
-        let end = closing(inner, '\'').filter(|end| end + 1 == inner.len()).context("a string without its end")?;
-        return Ok(Value::String(inner[..end].to_owned()));
+    if text.starts_with(['"', '\'']) {
+        let (string, rest) = quoted(text)?;
+        return if rest.is_empty() { Ok(Value::String(string)) } else { bail!("{rest:?} behind a string") };
     }
     Ok(match text {
         "null" | "~" => Value::Null,
@@ -172,6 +154,26 @@ fn scalar(text: &str) -> Result<Value> {
     })
 }
 
+/// The entries of a list behind its bracket.
+fn list_on_a_line(mut rest: &str) -> Result<Value> {
+    let mut items = Vec::new();
+    loop {
+        rest = rest.trim_start();
+        let length = match rest.starts_with(['"', '\'']) {
+            true => rest.len() - quoted(rest)?.1.len(),
+            false => rest.find([',', ']']).context("a list without its end")?,
+        };
+        let (item, behind) = rest.split_at(length);
+        if !item.trim_end().is_empty() {
+            items.push(scalar(item.trim_end())?);
+        }
+        rest = match behind.trim_start() {
+            "]" => return Ok(Value::Array(items)),
+            behind => behind.strip_prefix(',').context("a list without its end")?,
+        };
+    }
+}
+
 fn number(text: &str) -> Option<Number> {
     if !text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) {
         return None;
@@ -180,58 +182,33 @@ fn number(text: &str) -> Option<Number> {
     whole.ok().or_else(|| Number::from_f64(text.parse().ok()?))
 }
 
-/// The entries of a list on one line, split at the commas outside strings.
-fn pieces(inner: &str) -> Vec<&str> {
-    let (mut found, mut start, mut at) = (Vec::new(), 0, 0);
-    while let Some(c) = inner[at..].chars().next() {
-        at += match c {
-            '"' | '\'' => closing(&inner[at + 1..], c).map_or(1, |end| end + 2),
-            ',' => {
-                found.push(inner[start..at].trim());
-                start = at + 1;
-                1
-            }
-            c => c.len_utf8(),
-        };
+/// The string in quotes at the start of a text, and what follows. In double quotes YAML's escapes are understood.
+fn quoted(text: &str) -> Result<(String, &str)> {
+    let (mut string, mut chars) = (String::new(), text.chars());
+    let quote = chars.next();
+    loop {
+        let c = chars.next().context("a string without its end")?;
+        string.push(match c {
+            _ if Some(c) == quote => return Ok((string, chars.as_str())),
+            '\\' if quote == Some('"') => match chars.next() {
+                Some(c @ ('"' | '\\' | '/')) => c,
+                Some('n') => '\n',
+                Some('t') => '\t',
+                Some('x') => character(&mut chars, 2)?,
+                Some('u') => character(&mut chars, 4)?,
+                Some('U') => character(&mut chars, 8)?,
+                other => bail!("the escape \\{} is not understood", other.unwrap_or(' ')),
+            },
+            c => c,
+        });
     }
-    found.push(inner[start..].trim());
-    found.retain(|piece| !piece.is_empty());
-    found
 }
 
-/// A string in double quotes with YAML's escapes.
-fn string(text: &str) -> Result<String> {
-    let inner = &text[1..];
-    let end = closing(inner, '"').filter(|end| end + 1 == inner.len()).context("a string without its end")?;
-    let (mut out, mut chars) = (String::new(), inner[..end].chars());
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            out.push(c);
-            continue;
-        }
-        let digits = match chars.next() {
-            Some(c @ ('"' | '\\' | '/')) => {
-                out.push(c);
-                continue;
-            }
-            Some('n') => {
-                out.push('\n');
-                continue;
-            }
-            Some('t') => {
-                out.push('\t');
-                continue;
-            }
-            Some('x') => 2,
-            Some('u') => 4,
-            Some('U') => 8,
-            other => bail!("the escape \\{} is not understood", other.unwrap_or(' ')),
-        };
-        let hex: String = chars.by_ref().take(digits).collect();
-        let code = u32::from_str_radix(&hex, 16).ok().filter(|_| hex.len() == digits).and_then(char::from_u32);
-        out.push(code.with_context(|| format!("\\...{hex} is no character"))?);
-    }
-    Ok(out)
+/// The character of a code of so many hexadecimal digits.
+fn character(chars: &mut Chars, digits: usize) -> Result<char> {
+    let hex: String = chars.take(digits).collect();
+    let code = u32::from_str_radix(&hex, 16).ok().filter(|_| hex.len() == digits).and_then(char::from_u32);
+    code.with_context(|| format!("\\...{hex} is no character"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use super::error::Error;
 use super::limits::{Budget, Limits};
-use super::pickle::{MAGIC_LEGACY, Unpickled, unfold, unpickle};
+use super::pickle::{self, MAGIC_LEGACY, Unpickled, unfold, unpickle};
 use super::tensor::Storage;
 use super::value::Value;
 use std::collections::HashMap;
@@ -25,17 +25,19 @@ pub(super) fn starts_like_legacy(head: &[u8]) -> bool {
 pub(super) fn read_legacy(file: &[u8], limits: &Limits, budget: &mut Budget) -> Result<Value, Error> {
     budget.allow_pickle((file.len() as u64).min(limits.pickle_bytes));
     let mut reader = Reader { file, at: 0, limits };
-    let magic = reader.plain_pickle("magic number", budget)?;
-    let version = reader.plain_pickle("version", budget)?;
+    let magic = reader.plain("magic number", budget)?;
+    let version = reader.plain("version", budget)?;
     if magic != Value::BigInt(MAGIC_LEGACY.to_vec()) || version != Value::Int(PROTOCOL_VERSION) {
         return Err(Error::damaged("the magic number or the version is wrong").at(0));
     }
-    reader.plain_pickle("machine", budget)?;
-    let unpickled = reader.pickle("structure", budget)?;
-    let keys = reader.plain_pickle("list of storages", budget)?;
+    reader.plain("machine", budget)?;
+    let in_structure = |error: Error| error.in_record("structure");
+    let unpickled = unpickle(reader.pickled(), limits, budget).map_err(in_structure)?;
+    reader.at += unpickled.length;
+    let keys = reader.plain("list of storages", budget)?;
     let keys = keys.as_list().ok_or_else(|| Error::damaged("the list of storages is no list"))?;
     let storages = reader.storages(&unpickled, keys, budget)?;
-    unfold(&unpickled, &storages, limits, budget).map_err(|error| error.in_record("structure"))
+    unfold(&unpickled, &storages, limits, budget).map_err(in_structure)
 }
 
 struct Reader<'a> {
@@ -45,21 +47,18 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn pickle(&mut self, name: &str, budget: &mut Budget) -> Result<Unpickled<'a>, Error> {
+    /// What is left of the file, as far as a pickle may reach.
+    fn pickled(&self) -> &'a [u8] {
         let rest = &self.file[self.at..];
-        let longest = usize::try_from(self.limits.pickle_bytes).unwrap_or(usize::MAX).min(rest.len());
-        let unpickled = unpickle(&rest[..longest], self.limits, budget).map_err(|error| error.in_record(name))?;
-        self.at += unpickled.length;
-        Ok(unpickled)
+        &rest[..usize::try_from(self.limits.pickle_bytes).unwrap_or(usize::MAX).min(rest.len())]
     }
 
     /// A pickle without tensors.
-    fn plain_pickle(&mut self, name: &str, budget: &mut Budget) -> Result<Value, Error> {
-        let unpickled = self.pickle(name, budget)?;
-        if !unpickled.storages.is_empty() {
-            return Err(Error::damaged("a tensor where none belongs").in_record(name));
-        }
-        unfold(&unpickled, &[], self.limits, budget).map_err(|error| error.in_record(name))
+    fn plain(&mut self, name: &str, budget: &mut Budget) -> Result<Value, Error> {
+        let plain = pickle::plain(self.pickled(), self.limits, budget);
+        let (value, length) = plain.map_err(|error| error.in_record(name))?;
+        self.at += length;
+        Ok(value)
     }
 
     /// The storages that `unpickled` needs, in its order; they fill the rest of the file in the order of `keys`.

@@ -29,11 +29,11 @@ mod write;
 mod zip;
 
 pub use dtype::DType;
-pub use error::{Error, Place};
+pub use error::Error;
 pub use limits::Limits;
 pub use tensor::{Storage, TensorData};
 pub use value::{Dict, Inert, Value};
-pub use write::{write, written_size};
+pub use write::write;
 
 use limits::Budget;
 use std::fs::File;
@@ -48,13 +48,8 @@ const HEAD_BYTES: u64 = 512;
 /// # Errors
 /// Whatever is wrong with the file, with its name, the record, the byte, and what to do next.
 pub fn read(path: &Path) -> Result<Value, Error> {
-    read_with(path, &Limits::default())
-}
-
-/// Reads a checkpoint within `limits`. See [`read`].
-pub fn read_with(path: &Path, limits: &Limits) -> Result<Value, Error> {
     let opened = File::open(path).map_err(|source| Error::io("open", source));
-    opened.and_then(|mut file| read_from(&mut file, limits)).map_err(|error| error.in_file(path))
+    opened.and_then(|mut file| read_from(&mut file, &Limits::default())).map_err(|error| error.in_file(path))
 }
 
 /// Checks every record of a file against its checksum, whatever it holds, in little memory.
@@ -90,6 +85,17 @@ pub fn read_from<R: Read + Seek>(source: &mut R, limits: &Limits) -> Result<Valu
     } else {
         Err(foreign(&head))
     }
+}
+
+/// Reads a pickle of plain data (no tensors), of any protocol up to 5, as data sets of Python's come in. Bytes after its
+/// end are left alone.
+///
+/// # Errors
+/// As [`read`]; the memory that it may cost is a multiple of its length.
+pub fn read_pickle(pickle: &[u8]) -> Result<Value, Error> {
+    let limits = Limits { growth: 4, ..Limits::default() };
+    let mut budget = Budget::new(&limits, pickle.len() as u64);
+    pickle::plain(pickle, &limits, &mut budget).map(|(value, _)| value)
 }
 
 /// Names the kinds of file that are met in place of a checkpoint.

@@ -65,16 +65,6 @@ impl TensorData {
         tensor
     }
 
-    /// From values in row-major order; the length of `values` must be the product of `shape`.
-    pub fn from_f32(shape: impl Into<Vec<usize>>, values: &[f32]) -> TensorData {
-        TensorData::new(DType::F32, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
-    }
-
-    /// From values in row-major order; the length of `values` must be the product of `shape`.
-    pub fn from_i64(shape: impl Into<Vec<usize>>, values: &[i64]) -> TensorData {
-        TensorData::new(DType::I64, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect())
-    }
-
     pub fn dtype(&self) -> DType {
         self.dtype
     }
@@ -104,18 +94,6 @@ impl TensorData {
     /// Where the tensor starts in its storage.
     pub fn first_byte(&self) -> usize {
         self.first_byte
-    }
-
-    /// The values of an `F32` tensor in row-major order; `None` for another type.
-    pub fn to_f32(&self) -> Option<Vec<f32>> {
-        let (chunks, _) = self.bytes().as_chunks::<4>();
-        (self.dtype == DType::F32).then(|| chunks.iter().map(|c| f32::from_le_bytes(*c)).collect())
-    }
-
-    /// The values of an `I64` tensor in row-major order; `None` for another type.
-    pub fn to_i64(&self) -> Option<Vec<i64>> {
-        let (chunks, _) = self.bytes().as_chunks::<8>();
-        (self.dtype == DType::I64).then(|| chunks.iter().map(|c| i64::from_le_bytes(*c)).collect())
     }
 }
 

@@ -69,10 +69,6 @@ impl Value {
         }
     }
 
-    pub fn as_bool(&self) -> Option<bool> {
-        if let Value::Bool(value) = self { Some(*value) } else { None }
-    }
-
     pub fn as_str(&self) -> Option<&str> {
         if let Value::Str(value) = self { Some(value) } else { None }
     }
@@ -143,11 +139,6 @@ impl Dict {
 
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.entries.iter().find(|entry| entry.0.as_str() == Some(key)).map(|entry| &entry.1)
-    }
-
-    /// The entry of an integer key: optimiser state is kept by parameter index.
-    pub fn get_int(&self, key: i64) -> Option<&Value> {
-        self.entries.iter().find(|entry| entry.0 == Value::Int(key)).map(|entry| &entry.1)
     }
 
     /// Keys and values in order.

@@ -6,13 +6,11 @@
 use super::error::Error;
 use super::pickle::encode;
 use super::value::Value;
-use super::zip::{Record, total_size, write_records};
+use super::zip::{Record, write_records};
 use std::io::Write;
 
 /// Records are named `ARCHIVE/...`; PyTorch takes the name of the file without its last extension.
 const LONGEST_NAME: usize = 255;
-/// Two numbers of 20 digits.
-const IDENTIFIER_BYTES: usize = 40;
 
 /// Writes `value` to `out` and returns the length of the archive in bytes.
 ///
@@ -21,7 +19,7 @@ const IDENTIFIER_BYTES: usize = 40;
 /// flushed; making the file durable is the caller's part.
 ///
 /// # Errors
-/// [`Error::Unwritable`] before anything is written; [`Error::Io`] with the record and the byte reached.
+/// A value that PyTorch would refuse, before anything is written; a failed write with the record and the byte reached.
 pub fn write(out: &mut impl Write, archive_name: &str, value: &Value) -> Result<u64, Error> {
     let encoded = encode(value)?;
     let records = records(archive_name, &encoded.pickle, &encoded.storages)?;
@@ -29,19 +27,8 @@ pub fn write(out: &mut impl Write, archive_name: &str, value: &Value) -> Result<
         let names = records.iter().flat_map(|record| record.name.bytes());
         let checksums = checksums.iter().flat_map(|checksum| checksum.to_le_bytes());
         let identifier = format!("{:020}{:020}", fnv1a(names), fnv1a(checksums));
-        (identifier_name(archive_name), identifier.into_bytes())
+        (format!("{archive_name}/.data/serialization_id"), identifier.into_bytes())
     })
-}
-
-/// The length that [`write()`] gives, in bytes, without writing: to tell beforehand whether the disk has room.
-///
-/// # Errors
-/// As [`write()`], without [`Error::Io`].
-pub fn written_size(archive_name: &str, value: &Value) -> Result<u64, Error> {
-    let encoded = encode(value)?;
-    let mut records = records(archive_name, &encoded.pickle, &encoded.storages)?;
-    records.push(Record { name: identifier_name(archive_name), contents: &[0; IDENTIFIER_BYTES] });
-    Ok(total_size(&records))
 }
 
 /// All records but the identifier, in PyTorch's order.
@@ -59,10 +46,6 @@ fn records<'a>(archive: &str, pickle: &'a [u8], storages: &[&'a [u8]]) -> Result
     records.extend(storages.iter().enumerate().map(|(key, bytes)| record(&format!("data/{key}"), *bytes)));
     records.push(record("version", b"3\n"));
     Ok(records)
-}
-
-fn identifier_name(archive: &str) -> String {
-    format!("{archive}/.data/serialization_id")
 }
 
 /// Fowler, Noll and Vo's hash 1a, 64 bits: tells files apart, protects nothing.

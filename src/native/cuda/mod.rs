@@ -9,8 +9,9 @@ mod open;
 
 pub use graph::{Graph, own_stream};
 
+use super::driver::Library;
 use super::{NativeError, outcome};
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char};
 use std::sync::OnceLock;
 
 /// The part as build.rs has made it, or why there is none.
@@ -22,14 +23,7 @@ const INSIDE: Result<&[u8], &str> =
 
 /// The CUDA part, open for as long as the process runs.
 #[derive(Debug)]
-pub struct Part {
-    handle: *mut c_void,
-}
-
-// SAFETY: the handle is only given to dlsym, which any thread may call.
-unsafe impl Send for Part {}
-// SAFETY: as above.
-unsafe impl Sync for Part {}
+pub struct Part(Library);
 
 /// Versions of what the part runs on, as NVIDIA numbers them: CUDA's are 1000 major + 10 minor; 0 where there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,10 +62,9 @@ impl Part {
     fn open(bytes: &[u8]) -> Result<Part, String> {
         let handle = open::shared_object("flatnce_cuda_part", bytes)
             .map_err(|error| format!("the CUDA part cannot be loaded: {error}"))?;
-        let part = Part { handle };
+        let part = Part(Library::of("the CUDA part", handle));
         // SAFETY: the type is that of part.cpp.
-        let libtorch = unsafe { part.function::<unsafe extern "C" fn() -> *const c_char>(c"flatnce_part_libtorch") };
-        let libtorch = libtorch.map_err(|error| error.to_string())?;
+        let libtorch = unsafe { part.function::<unsafe extern "C" fn() -> *const c_char>(c"flatnce_part_libtorch") }?;
         // SAFETY: it answers with a constant string.
         let libtorch = unsafe { CStr::from_ptr(libtorch()) }.to_string_lossy();
         match super::version() {
@@ -83,21 +76,15 @@ impl Part {
         }
     }
 
-    /// The address of one of the part's functions.
+    /// One of the part's functions.
     ///
     /// Errors: the part has none of that name.
     ///
     /// # Safety
     /// `F` is a function pointer (`unsafe extern "C" fn(...) -> ...`) of the signature that the C++ gives to `name`.
     pub unsafe fn function<F: Copy>(&self, name: &CStr) -> Result<F, NativeError> {
-        const { assert!(size_of::<F>() == size_of::<*mut c_void>(), "F is a function pointer") };
-        // SAFETY: the handle is open and the name a C string.
-        let address = unsafe { libc::dlsym(self.handle, name.as_ptr()) };
-        if address.is_null() {
-            return Err(NativeError(format!("the CUDA part has no function {}", name.to_string_lossy())));
-        }
-        // SAFETY: a function's address, of the type that the caller vouches for.
-        Ok(unsafe { std::mem::transmute_copy(&address) })
+        // SAFETY: the caller's promise.
+        unsafe { self.0.function(name) }
     }
 
     /// What the part runs on. Starts no GPU.

@@ -98,7 +98,7 @@ pub(super) fn lookup(module: &str, name: &str) -> Result<Global, Error> {
             return Err(unsupported_type(&format!("torch.{name}")));
         }
         _ if INERT.iter().any(|row| row.0 == module && row.1.contains(&name)) => Global::Inert,
-        _ => return Err(Error::refused(format!("{module}.{name}"))),
+        _ => return Err(Error::refused(&format!("{module}.{name}"))),
     })
 }
 

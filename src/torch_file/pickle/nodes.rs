@@ -20,13 +20,11 @@ pub(super) enum Item {
 /// A value that others may refer to.
 #[derive(Debug)]
 pub(super) enum Node<'a> {
-    Text(&'a str),
+    Text(Cow<'a, str>),
     Bytes(Cow<'a, [u8]>),
     /// Beyond 64 bits.
     Long(Cow<'a, [u8]>),
-    List(Vec<Item>),
-    Tuple(Vec<Item>),
-    Set(Vec<Item>),
+    Items(Kind, Vec<Item>),
     Dict(DictNode),
     Global {
         global: Global,
@@ -47,6 +45,14 @@ pub(super) enum Node<'a> {
         arguments: u32,
         state: Item,
     },
+}
+
+/// What holds items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    List,
+    Tuple,
+    Set,
 }
 
 #[derive(Debug, Default)]

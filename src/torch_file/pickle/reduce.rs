@@ -4,9 +4,9 @@ use super::super::error::Error;
 use super::super::strided::{MAX_DIMENSIONS, View};
 use super::super::value::Value;
 use super::globals::Global;
-use super::nodes::{DictNode, Item, Node, TensorNode};
+use super::machine::Machine;
+use super::nodes::{DictNode, Item, Kind, Node, TensorNode};
 use super::number::numpy_number;
-use super::stack::Machine;
 use std::borrow::Cow;
 
 /// No function on the list takes more arguments.
@@ -56,32 +56,27 @@ impl<'a> Machine<'a, '_> {
                 self.budget.take(entries.len() as u64 * size_of::<(Item, Item)>() as u64)?;
                 self.add(Node::Dict(DictNode { entries, ..DictNode::default() }))
             }
-            (Global::Set, []) => self.add(Node::Set(Vec::new())),
-            (Global::Set, [items]) => {
-                let items = self.items(*items)?;
-                self.add(Node::Set(items))
-            }
-            (Global::List, []) => self.add(Node::List(Vec::new())),
             // A deque has its maximal length as second argument.
-            (Global::List, [items] | [items, _]) => {
-                let items = self.items(*items)?;
-                self.add(Node::List(items))
-            }
-            (Global::Tuple, []) => self.add(Node::Tuple(Vec::new())),
-            (Global::Tuple, [items]) => {
-                let items = self.items(*items)?;
-                self.add(Node::Tuple(items))
+            (Global::Set | Global::List | Global::Tuple, [] | [_]) | (Global::List, [_, _]) => {
+                let items = args.first().map_or(Ok(Vec::new()), |&items| self.items(items))?;
+                let kind = match global {
+                    Global::Set => Kind::Set,
+                    Global::List => Kind::List,
+                    _ => Kind::Tuple,
+                };
+                self.add(Node::Items(kind, items))
             }
             (Global::Bytes, []) => self.add(Node::Bytes(Cow::Borrowed(&[]))),
             (Global::Bytes, [bytes]) if matches!(self.node(*bytes), Some(Node::Bytes(_))) => Ok(*bytes),
             (Global::Encode | Global::Bytes, [text, encoding])
                 if matches!(self.text(*encoding), Some("latin1" | "latin-1")) =>
             {
-                let text =
-                    self.text(*text).ok_or_else(|| Error::damaged("bytes are made from something that is no text"))?;
-                self.budget.take(text.len() as u64)?;
+                let Some(Node::Text(text)) = self.node(*text) else {
+                    return Err(Error::damaged("bytes are made from something that is no text"));
+                };
                 let bytes = text.chars().map(|letter| u8::try_from(u32::from(letter))).collect::<Result<Vec<u8>, _>>();
                 let bytes = bytes.map_err(|_| Error::damaged("bytes are made from letters beyond Latin-1"))?;
+                self.budget.take(bytes.len() as u64)?;
                 self.add(Node::Bytes(Cow::Owned(bytes)))
             }
             (Global::NumpyScalar, [dtype, bytes]) => match self.numpy_scalar(*dtype, *bytes) {
@@ -92,7 +87,7 @@ impl<'a> Machine<'a, '_> {
                 _ => self.object(function, arguments),
             },
             (Global::Reconstructor, [class, _base, state]) => {
-                let none = self.add(Node::Tuple(Vec::new()))?;
+                let none = self.add(Node::Items(Kind::Tuple, Vec::new()))?;
                 let object = self.new_object(*class, none)?;
                 if let (Item::Node(index), false) = (object, matches!(state, Item::None))
                     && let Some(Node::Object { state: old, .. }) = self.nodes.get_mut(index as usize)
@@ -155,11 +150,11 @@ impl<'a> Machine<'a, '_> {
             return None;
         };
         let Some(Node::Global { name: "dtype", .. }) = self.nodes.get(*class as usize) else { return None };
-        let Some(Node::Tuple(arguments)) = self.nodes.get(*arguments as usize) else { return None };
+        let Some(Node::Items(Kind::Tuple, arguments)) = self.nodes.get(*arguments as usize) else { return None };
         let code = self.text(*arguments.first()?)?;
         // State: (version, byte order, ...).
         let order = match self.node(*state) {
-            Some(Node::Tuple(state)) => self.text(*state.get(1)?)?,
+            Some(Node::Items(Kind::Tuple, state)) => self.text(*state.get(1)?)?,
             _ => "=",
         };
         numpy_number(code, order, bytes)
@@ -184,7 +179,7 @@ impl<'a> Machine<'a, '_> {
     /// The members of a tuple of arguments.
     pub(super) fn arguments(&self, item: Item) -> Result<Vec<Item>, Error> {
         match self.node(item) {
-            Some(Node::Tuple(items)) if items.len() <= MAX_ARGUMENTS => Ok(items.clone()),
+            Some(Node::Items(Kind::Tuple, items)) if items.len() <= MAX_ARGUMENTS => Ok(items.clone()),
             _ => Err(Error::damaged("a call without a list of arguments, or with too many")),
         }
     }
@@ -192,7 +187,7 @@ impl<'a> Machine<'a, '_> {
     /// A copy of the members of a list, tuple or set.
     fn items(&mut self, item: Item) -> Result<Vec<Item>, Error> {
         let items = match self.node(item) {
-            Some(Node::List(items) | Node::Tuple(items) | Node::Set(items)) => items,
+            Some(Node::Items(_, items)) => items,
             _ => return Err(Error::damaged("a collection is made from something that is none")),
         };
         let bytes = items.len() as u64 * size_of::<Item>() as u64;
@@ -204,7 +199,7 @@ impl<'a> Machine<'a, '_> {
     /// Sizes or strides.
     fn counts(&self, item: Item) -> Result<Vec<u64>, Error> {
         match self.node(item) {
-            Some(Node::Tuple(items)) if items.len() <= MAX_DIMENSIONS => {
+            Some(Node::Items(Kind::Tuple, items)) if items.len() <= MAX_DIMENSIONS => {
                 items.iter().map(|&item| count(item)).collect()
             }
             _ => Err(Error::damaged("a tensor without sizes or strides")),

@@ -2,9 +2,9 @@
 
 use super::super::error::Error;
 use super::globals::Global;
+use super::machine::Machine;
 use super::nodes::{Item, Node, StorageClaim};
 use super::reduce::count;
-use super::stack::Machine;
 
 impl<'a> Machine<'a, '_> {
     /// A storage from its persistent identifier:

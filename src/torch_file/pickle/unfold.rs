@@ -5,7 +5,7 @@ use super::super::limits::{Budget, Limits};
 use super::super::tensor::{Storage, TensorData};
 use super::super::value::{Dict, Inert, Value};
 use super::machine::Unpickled;
-use super::nodes::{Item, Node};
+use super::nodes::{Item, Kind, Node};
 use std::collections::{HashMap, HashSet};
 
 /// The value of a pickle. `storages` answers, in order, to [`Unpickled::storages`].
@@ -55,7 +55,7 @@ impl<'a> Unfold<'a, '_> {
         Ok(match &self.unpickled.nodes[index as usize] {
             Node::Text(text) => {
                 self.budget.take(text.len() as u64)?;
-                Value::Str((*text).to_owned())
+                Value::Str(text.clone().into_owned())
             }
             Node::Bytes(bytes) => {
                 self.budget.take(bytes.len() as u64)?;
@@ -65,9 +65,14 @@ impl<'a> Unfold<'a, '_> {
                 self.budget.take(bytes.len() as u64)?;
                 Value::BigInt(bytes.to_vec())
             }
-            Node::List(items) => Value::List(self.values(items, depth)?),
-            Node::Tuple(items) => Value::Tuple(self.values(items, depth)?),
-            Node::Set(items) => Value::Set(self.values(items, depth)?),
+            Node::Items(kind, items) => {
+                let items = self.values(items, depth)?;
+                match kind {
+                    Kind::List => Value::List(items),
+                    Kind::Tuple => Value::Tuple(items),
+                    Kind::Set => Value::Set(items),
+                }
+            }
             Node::Dict(node) => {
                 let mut dict = Dict::from_unique(self.entries(&node.entries, depth)?);
                 dict.ordered = node.ordered;
@@ -90,7 +95,7 @@ impl<'a> Unfold<'a, '_> {
                 Value::Inert(Box::new(Inert { class: self.name(index)?, arguments: Vec::new(), state: Value::None }))
             }
             Node::Object { class, arguments, state } => {
-                let Node::Tuple(items) = &self.unpickled.nodes[*arguments as usize] else {
+                let Node::Items(Kind::Tuple, items) = &self.unpickled.nodes[*arguments as usize] else {
                     return Err(Error::damaged("an object without arguments"));
                 };
                 let class = self.name(*class)?;
@@ -117,7 +122,7 @@ impl<'a> Unfold<'a, '_> {
             self.budget.take(size_of::<(Key, Value)>() as u64)?;
             let name = match key {
                 Item::Int(value) => Some(Key::Int(value)),
-                Item::Node(index) => match self.unpickled.nodes[index as usize] {
+                Item::Node(index) => match &self.unpickled.nodes[index as usize] {
                     Node::Text(text) => Some(Key::Text(text)),
                     _ => None,
                 },

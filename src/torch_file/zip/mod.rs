@@ -10,7 +10,7 @@ mod writer;
 
 pub(super) use directory::{Entry, read_directory};
 pub(super) use reader::{read_record, verify_record};
-pub(super) use writer::{Record, total_size, write_records};
+pub(super) use writer::{Record, write_records};
 
 /// Signatures of the structures, as little-endian words.
 const LOCAL_HEADER: u32 = 0x0403_4b50;

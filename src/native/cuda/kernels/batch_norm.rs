@@ -65,7 +65,7 @@ pub fn batch_norm(norm: BatchNorm) -> Result<Option<Tensor>, TchError> {
             &mut out,
         )
     };
-    outcome(message).map_err(|error| TchError::Torch(error.to_string()))?;
+    outcome(message)?;
     // SAFETY: a tensor of C++'s `new`, which is now this one's.
     Ok((!out.is_null()).then(|| unsafe { Tensor::from_ptr(out) }))
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// Its names by CUDA's major version, the one that libtorch is built with first.
 const NAMES: [&CStr; 2] = [c"libnvrtc.so.13", c"libnvrtc.so.12"];
+/// What errors call it.
+const LIBRARY: &str = "NVRTC (libnvrtc.so)";
 /// A product and a sum stay two roundings, as on the CPU.
 const OPTIONS: [&CStr; 3] = [c"--std=c++17", c"--fmad=false", c"--ptxas-options=-v"];
 
@@ -48,7 +50,7 @@ impl Compiler {
     pub fn open() -> Result<Compiler, String> {
         let directories = cuda_directories();
         // SAFETY: NVRTC's initialisers only set up its own tables.
-        let plain = NAMES.iter().find_map(|name| unsafe { Library::named(name) });
+        let plain = NAMES.iter().find_map(|name| unsafe { Library::named(LIBRARY, name) });
         let found = plain.or_else(|| directories.iter().find_map(|directory| library_in(directory)));
         let Some(library) = found else {
             let looked: Vec<String> = directories.iter().map(|directory| directory.display().to_string()).collect();
@@ -71,17 +73,18 @@ impl Compiler {
     fn of(library: &Library) -> Result<Compiler, String> {
         // SAFETY: the types are those of nvrtc.h, the same since CUDA 11.
         let compiler = unsafe {
-            let version_of: unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int = get(library, c"nvrtcVersion")?;
+            let version_of: unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int =
+                library.function(c"nvrtcVersion")?;
             let mut version = (0, 0);
             version_of(&mut version.0, &mut version.1);
             Compiler {
                 version,
-                create: get(library, c"nvrtcCreateProgram")?,
-                compile: get(library, c"nvrtcCompileProgram")?,
-                destroy: get(library, c"nvrtcDestroyProgram")?,
-                log: (get(library, c"nvrtcGetProgramLogSize")?, get(library, c"nvrtcGetProgramLog")?),
-                cubin: (get(library, c"nvrtcGetCUBINSize")?, get(library, c"nvrtcGetCUBIN")?),
-                error_text: get(library, c"nvrtcGetErrorString")?,
+                create: library.function(c"nvrtcCreateProgram")?,
+                compile: library.function(c"nvrtcCompileProgram")?,
+                destroy: library.function(c"nvrtcDestroyProgram")?,
+                log: (library.function(c"nvrtcGetProgramLogSize")?, library.function(c"nvrtcGetProgramLog")?),
+                cubin: (library.function(c"nvrtcGetCUBINSize")?, library.function(c"nvrtcGetCUBIN")?),
+                error_text: library.function(c"nvrtcGetErrorString")?,
             }
         };
         compiler.open_builtins();
@@ -95,7 +98,7 @@ impl Compiler {
         let file = directory.join(format!("libnvrtc-builtins.so.{}.{}", self.version.0, self.version.1));
         if let Ok(name) = CString::new(file.into_os_string().into_encoded_bytes()) {
             // SAFETY: a table of functions without initialisers.
-            let _ = unsafe { Library::named(&name) };
+            let _ = unsafe { Library::named(LIBRARY, &name) };
         }
     }
 
@@ -173,19 +176,12 @@ impl Compiler {
     }
 }
 
-/// # Safety
-/// `F` is the type of the function.
-unsafe fn get<F: Copy>(library: &Library, name: &CStr) -> Result<F, String> {
-    // SAFETY: the caller's promise.
-    unsafe { library.function(name) }.ok_or_else(|| format!("libnvrtc has no {}", name.to_string_lossy()))
-}
-
 fn library_in(directory: &Path) -> Option<Library> {
     NAMES.iter().find_map(|name| {
         let file = directory.join(name.to_str().ok()?);
         let file = CString::new(file.into_os_string().into_encoded_bytes()).ok()?;
         // SAFETY: NVRTC's initialisers only set up its own tables.
-        unsafe { Library::named(&file) }
+        unsafe { Library::named(LIBRARY, &file) }
     })
 }
 

@@ -34,7 +34,7 @@ pub fn render_views(
     let mut out = std::ptr::null_mut();
     // SAFETY: live tensors or null where that may be; `out` outlives the call.
     let message = unsafe { flatnce_render_views(images.as_ptr(), rows, descriptions.as_ptr(), side, &mut out) };
-    outcome(message).map_err(|error| TchError::Torch(error.to_string()))?;
+    outcome(message)?;
     // SAFETY: without a message a tensor of C++'s `new`, which is now this one's.
     Ok(unsafe { Tensor::from_ptr(out) })
 }
