@@ -131,13 +131,13 @@ choice! {
 }
 
 choice! {
-    /// Where the run computes, as asked for.
-    DeviceKind { Auto = "auto", Cpu = "cpu", Cuda = "cuda" }
+    /// Arithmetic of the encoder; the loss and BatchNorm's statistics are float32 always.
+    Precision { Fp32 = "fp32", Bf16 = "bf16", Fp16 = "fp16" }
 }
 
 choice! {
-    /// Arithmetic of the encoder; the loss and BatchNorm's statistics are float32 always.
-    Precision { Fp32 = "fp32", Bf16 = "bf16", Fp16 = "fp16" }
+    /// The arithmetic as asked for: [`Precision`], or `auto`, which leaves it to the program.
+    PrecisionAsked { Auto = "auto", Fp32 = "fp32", Bf16 = "bf16", Fp16 = "fp16" }
 }
 
 choice! {

@@ -210,7 +210,7 @@ fn differences(out: &mut String, page: &Page) {
             for (path, values) in different {
                 let _ = write!(out, "<tr><th>{}</th>", escape(path));
                 for value in values {
-                    let _ = write!(out, "<td>{}</td>", escape(value.as_deref().unwrap_or("")));
+                    let _ = write!(out, "<td>{}</td>", escape(value));
                 }
                 out.push_str("</tr>\n");
             }
