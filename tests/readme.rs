@@ -10,7 +10,8 @@ fn root() -> &'static Path {
 }
 
 /// README.md and the pages that it leads to.
-const PAGES: [&str; 5] = ["README.md", "results/README.md", "datasets/README.md", "scripts/README.md", "tests/README.md"];
+const PAGES: [&str; 5] =
+    ["README.md", "results/README.md", "datasets/README.md", "scripts/README.md", "tests/README.md"];
 
 fn page(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
