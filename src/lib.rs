@@ -134,11 +134,9 @@ fn use_resolved(tool: &Tool) -> anyhow::Result<()> {
     let place = distributed::placement(&|name| std::env::var(name).ok())?;
     let console = console_of(place.as_ref(), || Console::new(Verbosity::Normal, LogFormat::Text));
     let hello = distributed::hello(&serde_json::json!({ "embed": format!("{:?}", embed.source) }));
-    let device = cli::resolve::own_device(embed.device, place.as_ref());
-    let gpu = place.is_some() && matches!(device::resolve(device)?.0, tch::Device::Cuda(_));
-    let embed = tools::Embed { device, ..tools::Embed::clone(embed) };
+    let gpu = place.is_some() && matches!(device::resolve(embed.device)?.0, tch::Device::Cuda(_));
     distributed::together(place.as_ref(), &hello, gpu, timeout, |group| {
-        tools::embed(&embed, &console, &Ranks::from(group))
+        tools::embed(embed, &console, &Ranks::from(group))
     })
 }
 

@@ -1,10 +1,9 @@
 //! From what was typed to what is meant: every default, every check that looks
 //! at more than one flag, the device and the precision.
 
-pub use super::machine::own_device;
 pub use super::resume::{Origin, ReadSaved, Saved, read_saved};
 
-use super::machine::workers;
+use super::machine::{own_device, workers};
 use super::{Typed, evaluate, flags, pretrain, resume};
 use crate::config::{CheckpointPolicy, Config, CudaSettings, DataOnDevice, Engine, Job, Precision, Start, TrainMode};
 use crate::device;

@@ -71,7 +71,15 @@ pub fn continued(
         let config = pretrain::from_flags(&typed, precision, device)?;
         return Ok((config, Start::Resume(saved.path)));
     };
-    let asked = pretrain::from_flags(&with_own_settings(typed, &config), precision, device)?;
+    // What follows from these two flags follows from the run's, where they were not typed.
+    let mut filled = typed.clone();
+    if !typed.has("batch_size") {
+        filled.args.optimisation.batch_size = config.batch_size;
+    }
+    if !typed.has("engine") && !typed.args.augmentation.faster_version {
+        filled.args.augmentation.engine = Some(config.engine);
+    }
+    let asked = pretrain::from_flags(&filled, precision, device)?;
     let (mut run, asked) = (serde_json::to_value(&config)?, serde_json::to_value(&asked)?);
     let mut contradictions = Vec::new();
     for flag in table().filter(|flag| typed.has(flag.id)) {
@@ -141,26 +149,6 @@ fn adopt(run: &mut Value, asked: &Value, path: &str) {
             run[head] = asked[head].clone();
         }
     }
-}
-
-/// The flags, with those of the run's settings from which others follow where the user typed none.
-fn with_own_settings(typed: &Typed, run: &Pretrain) -> Typed {
-    let mut filled = typed.clone();
-    let args = &mut filled.args;
-    if !typed.has("batch_size") {
-        args.optimisation.batch_size = run.batch_size;
-    }
-    if !typed.has("grad_cache") {
-        args.optimisation.grad_cache = run.grad_cache;
-    }
-    if !typed.has("dataset_name") {
-        args.data.dataset_name = run.data.dataset;
-    }
-    if !typed.has("engine") && !args.augmentation.faster_version {
-        // Its default depends on the device, and the run keeps the one that it began with.
-        args.augmentation.engine = Some(run.engine);
-    }
-    filled
 }
 
 /// The flags, with the two settings that upstream's checkpoints hold where the user typed none.

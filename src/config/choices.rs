@@ -142,7 +142,9 @@ choice! {
 
 choice! {
     /// What stands before every name in a checkpoint's `model_state_dict`.
+    #[derive(Default)]
     KeyPrefix {
+        #[default]
         None = "none",
         /// As `torch.nn.DataParallel` writes: upstream's own scripts need it.
         Module = "module.",
@@ -171,8 +173,10 @@ choice! {
 
 choice! {
     /// What becomes of image files that cannot be read.
+    #[derive(Default)]
     BadImages {
-        /// The first one met is an error.
+        /// The first one met is an error, as it was in older versions.
+        #[default]
         Fail = "fail",
         /// All files are read once before the run, and the broken ones left out.
         Skip = "skip",
