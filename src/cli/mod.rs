@@ -7,7 +7,8 @@
 //! a heading of the help: the flags, their rows in the table of who reads them ([`flags`]), and their meaning. A name is
 //! written once, in kebab-case; [`command`] adds the underscore spelling of upstream's scripts. A default that follows
 //! from other flags is an `Option` and described in the flag's text. The first paragraph of a text is what `-h` shows,
-//! which leaves out the rarer flags. A subcommand is a tool ([`ToolArgs`], [`resolve_tool`]); without one, the flags
+//! which leaves out the rarer flags. A new flag touches its group here, the configuration, and whoever reads it there.
+//! A subcommand is a tool ([`ToolArgs`], [`resolve_tool`]); without one, the flags
 //! describe a run.
 
 mod augmentation;
