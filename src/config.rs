@@ -5,21 +5,21 @@
 //! Knows neither clap nor tch. Units are in the names.
 
 mod choices;
+mod compare;
 mod jobs;
 mod parts;
-mod tools;
 
 pub use choices::{
-    BadImages, ClassifierAugment, CudaGraph, DataOnDevice, DatasetName, Depth, DeviceChoice, DeviceKind, EarlyStopOn,
-    EmbedFormat, Engine, ExportFormat, HeadMode, KeyPrefix, LearningRateScaling, LogFormat, Objective, OptimizerName,
-    Part, Precision, ReportFormat, ScheduleName, Stem, TrainMode, TransferMode,
+    BadImages, ClassifierAugment, CudaGraph, DataOnDevice, DatasetName, Depth, DeviceChoice, EarlyStopOn, EmbedFormat,
+    Engine, ExportFormat, HeadMode, KeyPrefix, LearningRateScaling, LogFormat, Objective, OptimizerName, Part,
+    Precision, PrecisionAsked, ReportFormat, ScheduleName, Stem, TrainMode, TransferMode,
 };
-pub use jobs::{CheckpointChoice, EncoderSource, Evaluate, KnnConfig, OnlineKnn, Pretrain};
+pub use compare::{Setting, differences, side_by_side};
+pub use jobs::{CheckpointChoice, EncoderSource, Evaluate, KnnConfig, OnlineKnn, Pretrain, StatedEncoder};
 pub use parts::{
     Augmentation, CheckpointPolicy, DataConfig, EvalTransform, Filter, HeadConfig, ModelConfig, Normalisation,
     Numerics, OptimizerConfig, ScheduleConfig,
 };
-pub use tools::{Doctor, Embed, Export, Inspect, Preview, Report, Tool};
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -44,11 +44,14 @@ pub enum Job {
 }
 
 /// How much the program says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Talk {
+pub enum Verbosity {
+    /// Errors and the final result.
     Quiet,
+    #[default]
     Normal,
+    /// Details too.
     Verbose,
 }
 
@@ -90,7 +93,7 @@ pub struct Config {
     /// Where evaluations keep features for the next one; `None` = nowhere.
     #[serde(default)]
     pub feature_cache: Option<PathBuf>,
-    pub talk: Talk,
+    pub talk: Verbosity,
     pub log_format: LogFormat,
     /// Resolve and print everything, train nothing.
     pub dry_run: bool,

@@ -4,7 +4,7 @@
 //! Floors; a module uses only floors below its own (`tests/layers.rs`):
 //! `tools`, F3 `train`, F2 `loader`, F1 `data` `augment` `model` `loss` `optim` `monitor`
 //! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `config` `device` `distributed`
-//! `durable` `memory` `native` `pixels` `rng` `vectorise`. `cli` sits on top of all.
+//! `durable` `memory` `native` `pixels` `rng` `values` `vectorise`. `cli` sits on top of all.
 
 #[macro_use]
 mod vectorise;
@@ -32,14 +32,16 @@ pub mod state;
 pub mod tools;
 pub mod torch_file;
 pub mod train;
+pub mod values;
 
-use config::{Config, Job, LogFormat, Talk, Tool};
+use config::{Config, Job, LogFormat};
 use distributed::Placement;
 use report::{Console, Verbosity};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use tools::Tool;
 use train::ranks::Ranks;
 
 /// How a run ended, when it did not fail.
@@ -70,12 +72,7 @@ fn libtorch_failed(error: native::NativeError) -> anyhow::Error {
 
 fn run_resolved(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
     let (config, place) = (&resolved.config, resolved.placement.as_ref());
-    let verbosity = match config.talk {
-        Talk::Quiet => Verbosity::Quiet,
-        Talk::Normal => Verbosity::Normal,
-        Talk::Verbose => Verbosity::Verbose,
-    };
-    let console = console_of(place, || Console::new(verbosity, config.log_format));
+    let console = console_of(place, || Console::new(config.talk, config.log_format));
     let timeout = Duration::from_secs(config.distributed_timeout_seconds.into());
     if let Some(count) = config.nproc.filter(|_| !config.dry_run) {
         return start(count, timeout);
@@ -124,11 +121,11 @@ fn run_resolved(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
 /// Does what a subcommand asks for.
 ///
 /// Errors: whatever stops it, with its causes.
-pub fn use_tool(tool: &config::Tool) -> anyhow::Result<()> {
+pub fn use_tool(tool: &Tool) -> anyhow::Result<()> {
     native::caught(|| use_resolved(tool)).unwrap_or_else(|error| Err(libtorch_failed(error)))
 }
 
-fn use_resolved(tool: &config::Tool) -> anyhow::Result<()> {
+fn use_resolved(tool: &Tool) -> anyhow::Result<()> {
     let Tool::Embed(embed) = tool else { return tools::run(tool, &Console::new(Verbosity::Normal, LogFormat::Text)) };
     let timeout = Duration::from_secs(embed.distributed_timeout_seconds.into());
     if let Some(count) = embed.nproc {
@@ -137,11 +134,9 @@ fn use_resolved(tool: &config::Tool) -> anyhow::Result<()> {
     let place = distributed::placement(&|name| std::env::var(name).ok())?;
     let console = console_of(place.as_ref(), || Console::new(Verbosity::Normal, LogFormat::Text));
     let hello = distributed::hello(&serde_json::json!({ "embed": format!("{:?}", embed.source) }));
-    let device = cli::resolve::own_device(embed.device, place.as_ref());
-    let gpu = place.is_some() && matches!(device::resolve(device)?.0, tch::Device::Cuda(_));
-    let embed = config::Embed { device, ..embed.clone() };
+    let gpu = place.is_some() && matches!(device::resolve(embed.device)?.0, tch::Device::Cuda(_));
     distributed::together(place.as_ref(), &hello, gpu, timeout, |group| {
-        tools::embed(&embed, &console, &Ranks::from(group))
+        tools::embed(embed, &console, &Ranks::from(group))
     })
 }
 

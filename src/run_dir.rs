@@ -3,11 +3,9 @@
 //! evaluation, as upstream's README has it, and the names of checkpoints in there.
 
 mod config_file;
-mod config_text;
 mod retention;
 
-pub use config_file::{to_yaml, write_config};
-pub use config_text::{from_yaml, read_config};
+pub use config_file::{read_config, to_yaml, write_config};
 pub use retention::superseded;
 
 use crate::config::{DatasetName, Objective, TransferMode};

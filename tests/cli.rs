@@ -167,6 +167,125 @@ fn switches_read_every_spelling() {
     assert!(refused("--faster_version=maybe").contains("true or false"));
 }
 
+/// As argparse has it; lists too, and the flags of tools.
+#[test]
+fn of_a_flag_given_twice_the_last_one_counts() {
+    let args =
+        typed("--batch_size 64 --lr=1 --batch-size=128 --lr 2 --quiet --quiet=false --reg-weight 1,2 --reg-weight 3")
+            .args;
+    assert_eq!((args.optimisation.batch_size, args.optimisation.lr, args.output.quiet), (128, Some(2.0), false));
+    assert_eq!(args.evaluation.reg_weight, [3.0]);
+    let tool = typed("report a b --format csv --format json --out x --out y").args.tool;
+    let Some(cli::ToolArgs::Report(report)) = tool else { panic!("{tool:?}") };
+    assert_eq!((report.directories.len(), report.format, report.out), (2, ReportFormat::Json, Some("y".into())));
+    assert!(refused("--resume x --log-dir y --log-dir z").contains("cannot be used with"));
+}
+
+// The modes of main.py, and what each reads.
+
+/// The line that chooses a mode, and what main.py's code for it reads, each with a value that is not the default. Flags
+/// with a comma between them go together.
+const MODES_OF_MAIN_PY: [(&str, &str); 6] = [
+    (
+        "--dataset_name=cifar10",
+        "data=/x dataset_name=cifar100 clr=simclr faster_version=True workers=3 batch_size=64 epochs=7 lr=0.5 \
+         optimizer=adam weight_decay=0.1 momentum=0.5 use_scheduler=False scheduler=constant warmup_epochs=3 model=res18 \
+         proj_head_mode=linear num_proj_layers=3 proj_out_dim=64 n_views=2 save_every_n_epochs=5 temperature=0.5 \
+         disable_cuda fp16_precision device=cpu save_dir=s log_dir=d,train_from=f from_pretrained=f seed=7",
+    ),
+    (
+        "--train_mode=eval --dataset_name=cifar10 --checkpoint_dir=d",
+        "data=/x workers=3 dataset_name=cifar100 model=res18 clr=simclr batch_size=64 epochs=7 save_every_n_epochs=5 \
+         checkpoint_dir=e save_dir=s fc_epochs=7 fc_batch_size=64 fc_lr=0.5 fc_optimizer=adam fc_weight_decay=0.1 \
+         fc_momentum=0.5 fc_scheduler=constant fc_log_dir=l,fc_train_from=c fc_save_every_n_epochs=3 fp16_precision \
+         disable_cuda device=cpu",
+    ),
+    (
+        "--train_mode=transfer --checkpoint_dir=d",
+        "data=/x workers=3 transfer_dataset_name=voc transfer_from_epoch=50 dataset_name=cifar10 model=res18 clr=simclr \
+         batch_size=64 checkpoint_dir=e save_dir=s fc_epochs=7 fc_lr=0.5 fc_optimizer=adam fc_weight_decay=0.1 \
+         fc_momentum=0.5 fc_scheduler=constant fc_log_dir=l,fc_train_from=c fc_save_every_n_epochs=3 fp16_precision \
+         disable_cuda device=cpu",
+    ),
+    (
+        "--train_mode=transfer --transfer_mode=finetune --checkpoint_dir=d",
+        "data=/x workers=3 transfer_dataset_name=voc transfer_from_epoch=50 model=res18 checkpoint_dir=e save_dir=s \
+         fc_epochs=7 fc_batch_size=64 fc_lr=0.5 fc_optimizer=adam fc_weight_decay=0.1 fc_momentum=0.5 device=cpu",
+    ),
+    (
+        "--train_mode=semi --checkpoint_dir=d",
+        "data=/x workers=3 semi_ratio=0.01 transfer_dataset_name=cifar10 transfer_from_epoch=50 model=res18 \
+         checkpoint_dir=e save_dir=s fc_epochs=7 fc_batch_size=64 fc_lr=0.5 fc_optimizer=adam fc_weight_decay=0.1 \
+         fc_momentum=0.5 device=cpu",
+    ),
+    (
+        "--train_mode=supervised",
+        "data=/x workers=3 transfer_dataset_name=cifar10 model=res18 save_dir=s fc_epochs=7 fc_batch_size=64 fc_lr=0.5 \
+         fc_optimizer=adam fc_weight_decay=0.1 fc_momentum=0.5 fc_scheduler=constant device=cpu",
+    ),
+];
+
+#[test]
+fn what_a_mode_of_the_python_program_reads_has_an_effect_here() {
+    let by_pytorch = |_: &Origin, _: &mut dyn FnMut(String)| {
+        Ok(Saved { path: "d/f".into(), config: None, model_name: None, batch_size: None })
+    };
+    let resolve = |line: &str| {
+        let resolved = cli::resolve(&typed(line), &by_pytorch).unwrap_or_else(|error| panic!("{line}: {error:#}"));
+        assert!(
+            !resolved.warnings.iter().any(|warning| warning.contains("no effect")),
+            "{line}: {:?}",
+            resolved.warnings
+        );
+        Config { command: Vec::new(), ..resolved.config }
+    };
+    let mut read = 0;
+    for (mode, flags) in MODES_OF_MAIN_PY {
+        let before = resolve(mode);
+        for flag in flags.split_whitespace() {
+            let after = resolve(&format!("{mode} --{}", flag.replace(',', " --")));
+            // Of the number of views there is one value.
+            assert!(after != before || flag.starts_with("n_views"), "{mode} --{flag} changes nothing");
+            read += 1;
+        }
+    }
+    assert!(read > 100, "{read} flags");
+}
+
+#[test]
+fn the_flags_of_the_python_programs_modes_mean_what_they_meant() {
+    let run = evaluate("--train_mode=supervised --dataset_name=imagenet --transfer_dataset_name=cifar10");
+    assert_eq!((run.data.dataset, run.data.image_size_px), (DatasetName::Cifar10, 32));
+    let EncoderSource::Scratch(model) = run.source else { panic!("{:?}", run.source) };
+    assert_eq!((model.stem, run.stated), (Stem::Small, StatedEncoder::default()));
+
+    let semi = "--train_mode=semi --checkpoint_dir=d --dataset_name=stl10";
+    assert_eq!(evaluate(semi).data.dataset, DatasetName::Stl10);
+    let run = evaluate(&format!("{semi} --transfer_dataset_name=cifar10"));
+    assert_eq!((run.data.dataset, run.stated.dataset), (DatasetName::Cifar10, Some(DatasetName::Stl10)));
+
+    // main_eval counts through the checkpoints, and its command says what the encoder is.
+    let eval = "--train_mode=eval --checkpoint_dir=d --clr=simclr --batch_size=64 --model=res18";
+    let run = evaluate(&format!("{eval} --epochs=100 --save_every_n_epochs=20"));
+    let which = CheckpointChoice::Every { epochs: 20, until: 100 };
+    assert_eq!(run.source, EncoderSource::Directory { directory: "d".into(), which });
+    let taken: Vec<u32> = (0..200).filter(|&number| which.takes(number)).collect();
+    assert_eq!(taken, [20, 40, 60, 80, 100]);
+    let (objective, depth) = (Some(Objective::SimClr), Some(Depth::Res18));
+    assert_eq!(run.stated, StatedEncoder { dataset: None, objective, depth, batch_size: Some(64) });
+    let EncoderSource::Directory { which, .. } = evaluate(eval).source else { panic!("a directory") };
+    assert_eq!(which, CheckpointChoice::Last);
+
+    // Its linear transfer takes batches of the size of pre-training's.
+    let transfer = "--train_mode=transfer --checkpoint_dir=d --batch_size=64";
+    let run = evaluate(transfer);
+    assert_eq!((run.batch_size, run.stated.batch_size), (64, None));
+    let run = evaluate(&format!("{transfer} --fc_batch_size=32"));
+    assert_eq!((run.batch_size, run.stated.batch_size), (32, Some(64)));
+    let run = evaluate(&format!("{transfer} --transfer_mode=finetune"));
+    assert_eq!((run.batch_size, run.stated.batch_size), (4096, Some(64)));
+}
+
 // The commands of the paper's README.
 
 #[test]
@@ -233,6 +352,7 @@ fn pretraining_commands_of_the_paper() {
         save_every_n_epochs: 2,
         checkpoints: CheckpointPolicy::default(),
         online_knn: Some(OnlineKnn { every_epochs: 10, knn: KnnConfig { neighbours: 200, temperature: 0.1 } }),
+        workers: None,
     };
     assert_eq!(*run, expected);
     assert_eq!(resolved.config.start, Start::Fresh);
@@ -276,6 +396,7 @@ fn evaluation_commands_of_the_paper() {
     let run = evaluate(&line("linear_eval"));
     let expected = Evaluate {
         source: EncoderSource::Directory { directory: directory.clone(), which: CheckpointChoice::Last },
+        stated: StatedEncoder::default(),
         mode: TransferMode::LinearEval,
         data: DataConfig {
             dataset: DatasetName::Imagenet,
@@ -410,7 +531,7 @@ fn the_other_flags_of_pretraining_arrive() {
 
     let resolved = resolve("--workers 3 --save-dir out --from-pretrained a.pth --verbose --dry-run").unwrap().config;
     assert_eq!((resolved.workers, resolved.save_dir.as_path()), (3, Path::new("out")));
-    assert_eq!((resolved.talk, resolved.dry_run), (Talk::Verbose, true));
+    assert_eq!((resolved.talk, resolved.dry_run), (Verbosity::Verbose, true));
     assert_eq!(resolved.start, Start::Pretrained("a.pth".into()));
     assert!(resolve("").unwrap().config.workers >= 1);
 }
@@ -464,8 +585,16 @@ fn every_kind_of_evaluation_resolves() {
 #[test]
 fn flags_without_effect_are_named() {
     let warnings = |line: &str| resolve(line).unwrap().warnings;
-    let [warning] = &warnings("--train-mode eval --checkpoint x --model res18 --epochs 4")[..] else { panic!("one") };
-    assert_eq!(warning, "no effect with --train-mode eval: --epochs, --model");
+    let [warning] = &warnings("--train-mode eval --checkpoint x --lr 1 --stem small")[..] else { panic!("one") };
+    assert_eq!(warning, "no effect with --train-mode eval: --stem, --lr");
+    assert_eq!(
+        warnings("--train-mode eval --checkpoint x --epochs 4"),
+        ["no effect where --transfer-from-epoch or --checkpoint names the checkpoint: --epochs"]
+    );
+    assert_eq!(
+        warnings("--train-mode supervised --dataset-name cifar10 --transfer-dataset-name stl10"),
+        ["no effect where --transfer-dataset-name names the images: --dataset-name"]
+    );
     let [warning] = &warnings("--fc-lr 3")[..] else { panic!("one") };
     assert!(warning.ends_with("ssl: --fc-lr"));
     assert!(warnings("--train-mode supervised --model res18").is_empty());
@@ -603,10 +732,10 @@ const BEGAN: &str =
 fn a_continued_run_keeps_its_own_settings() {
     let began = pretrain(BEGAN);
     // Bare, and with the line that began it.
-    for line in ["", BEGAN, "--lr 0.6", "--quiet --workers 1"] {
+    for (line, workers) in [("", None), (BEGAN, None), ("--lr 0.6", None), ("--quiet --workers 1", Some(1))] {
         let resolved = resumed(BEGAN, line).unwrap_or_else(|error| panic!("{line}: {error}"));
         assert_eq!(resolved.config.start, Start::Resume("run/checkpoint_0003.pth.tar".into()));
-        assert_eq!(resolved.config.job, Job::Pretrain(Box::new(began.clone())), "{line}");
+        assert_eq!(resolved.config.job, Job::Pretrain(Box::new(Pretrain { workers, ..began.clone() })), "{line}");
         assert!(resolved.precision_note.contains("fp32"), "as the run began, whatever this machine would choose");
         assert!(resolved.warnings.is_empty());
     }
@@ -625,6 +754,26 @@ fn what_may_change_in_a_continued_run() {
     assert_eq!(resolved.config.job, Job::Pretrain(Box::new(expected)));
     let [warning] = &resolved.warnings[..] else { panic!("{:?}", resolved.warnings) };
     assert!(warning.contains("fp32") && warning.contains("bf16"));
+}
+
+/// What the run was given holds on another machine too; what it was not given is that machine's number of cores.
+#[test]
+fn a_continued_run_keeps_its_number_of_workers() {
+    let cores = resolve("").unwrap().config.workers;
+    let workers = |began: &str, line: &str| resumed(&format!("{BEGAN} {began}"), line).unwrap().config.workers;
+    assert_eq!((workers("--workers 3", ""), workers("--workers 3", "--workers 5"), workers("", "")), (3, 5, cores));
+}
+
+#[test]
+fn the_online_evaluation_of_a_continued_run_changes_in_what_was_typed() {
+    let online = |began: &str, line: &str| match resumed(&format!("{BEGAN} {began}"), line).unwrap().config.job {
+        Job::Pretrain(run) => run.online_knn,
+        Job::Evaluate(_) => panic!("pre-training"),
+    };
+    let knn = KnnConfig { neighbours: 7, temperature: 0.1 };
+    assert_eq!(online("--knn-neighbours 7", "--knn-every 3"), Some(OnlineKnn { every_epochs: 3, knn }));
+    assert_eq!(online("--knn-neighbours 7", "--knn-every 0"), None);
+    assert_eq!(online("--knn-every 0", "--knn-every 4 --knn-neighbours 7"), Some(OnlineKnn { every_epochs: 4, knn }));
 }
 
 #[test]
@@ -651,6 +800,17 @@ fn contradictions_with_the_run_are_listed_with_both_values() {
         assert!(message.contains(part), "{part}\n{message}");
     }
     assert_eq!(message.matches("the run has").count(), 13, "{message}");
+    let message = resumed(BEGAN, "--lars-exclude none --train-images 100 --ess-target .5").unwrap_err().to_string();
+    for part in ["--lars-exclude none: the run has bn,bias", "--train-images 100: the run has all", "the run has none"]
+    {
+        assert!(message.contains(part), "{part}\n{message}");
+    }
+    let changed = resumed(BEGAN, "--deterministic --allow-tf32 --fp16-precision").unwrap().warnings.join("\n");
+    for part in
+        ["--allow-tf32 true: the run began with false", "on a GPU its numbers will differ", "--fp16-precision fp16"]
+    {
+        assert!(changed.contains(part), "{part}\n{changed}");
+    }
     let message = resumed(BEGAN, "--learning-rate-scaling linear").unwrap_err().to_string();
     assert!(message.contains("--learning-rate-scaling linear (lr 0.075): the run has lr 0.6"), "{message}");
 }

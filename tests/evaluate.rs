@@ -40,6 +40,7 @@ fn model() -> ModelConfig {
 fn settings() -> Evaluate {
     Evaluate {
         source: EncoderSource::Scratch(model()),
+        stated: StatedEncoder::default(),
         mode: TransferMode::LinearEval,
         data: DataConfig {
             dataset: DatasetName::FashionMnistMini,
@@ -86,7 +87,7 @@ fn config(run: &Evaluate, save_dir: &Path) -> Config {
         nproc: None,
         distributed_timeout_seconds: 600,
         feature_cache: None,
-        talk: Talk::Quiet,
+        talk: Verbosity::Quiet,
         log_format: LogFormat::Text,
         dry_run: false,
         command: vec!["flatnce".into(), "--train-mode".into(), "eval".into()],

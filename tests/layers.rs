@@ -22,6 +22,7 @@ const FLOORS: &[&[&str]] = &[
         "durable",
         "memory",
         "native",
+        "values",
         "vectorise",
     ],
 ];
@@ -34,6 +35,8 @@ const NEIGHBOURS: &Neighbours = &[
     ("device", "config", "which devices and precisions can be asked for is configuration"),
     ("device", "native", "what a device is told goes through libtorch's C++ interface"),
     ("device", "memory", "the main memory is the memory of the CPU as a device"),
+    ("values", "config", "a value is read as what configuration has: its closed sets, devices, checkpoints"),
+    ("distributed", "config", "ranks compare their settings as every comparison of configurations does"),
     ("distributed", "native", "NCCL is in the part of the program that uses CUDA"),
     ("checkpoint", "run_dir", "the names of checkpoint files are the directory's business: which is the newest"),
 ];

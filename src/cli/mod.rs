@@ -3,24 +3,83 @@
 //! [`Config`](crate::config::Config), with every default filled in and every
 //! cross-check done). [`dry_run`] prints the result instead of running it.
 //!
-//! A flag's name is written once, in kebab-case; [`command`] adds the
-//! underscore spelling of upstream's scripts to every flag. A subcommand is a tool
-//! ([`ToolArgs`], [`resolve_tool`]); without one, the flags describe a run.
+//! The flags are every one of upstream's `main.py` under its own name, and ours. They stand in groups, each a file and
+//! a heading of the help: the flags, their rows in the table of who reads them ([`flags`]), and their meaning. A name is
+//! written once, in kebab-case; [`command`] adds the underscore spelling of upstream's scripts. A default that follows
+//! from other flags is an `Option` and described in the flag's text. The first paragraph of a text is what `-h` shows,
+//! which leaves out the rarer flags. A new flag touches its group here, the configuration, and whoever reads it there.
+//! A subcommand is a tool ([`ToolArgs`], [`resolve_tool`]); without one, the flags
+//! describe a run.
 
-mod args;
+mod augmentation;
+mod data;
 pub mod dry_run;
+mod evaluate;
+pub mod flags;
+mod machine;
+mod output;
+mod pretrain;
 pub mod resolve;
+mod results;
+mod resume;
 mod tool;
-mod values;
 
-pub use args::*;
+pub use augmentation::AugmentationArgs;
+pub use data::DataArgs;
+pub use evaluate::EvaluationArgs;
+pub use machine::{MachineArgs, TrainingMachineArgs};
+pub use output::OutputArgs;
+pub use pretrain::{ObjectiveArgs, OptimisationArgs};
 pub use resolve::{Resolved, resolve};
-pub use tool::resolve_tool;
-pub use values::{LarsExclude, PrecisionAsked};
+pub use results::ResultsArgs;
+pub use tool::{ToolArgs, resolve_tool};
 
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches};
 use std::ffi::OsString;
+
+const EXAMPLES: &str = "\
+Examples:
+  Pre-train on the images inside the program, then judge the encoder:
+    flatnce --dataset-name fashion_mnist_mini --model res10 --batch-size 64
+    flatnce --dataset-name fashion_mnist_mini --train-mode eval \\
+            --checkpoint-dir results/fashion_mnist_mini/64_FlatCLR/DATE
+  See what a command would do, without doing it:
+    flatnce --dataset-name cifar10 --dry-run
+  Continue a run:
+    flatnce --resume results/cifar10/512_FlatCLR/DATE
+
+Switches read --flag, --flag true and --flag=False alike; underscores in the
+names of flags work as well as dashes.";
+
+/// Contrastive pre-training of image encoders with FlatNCE or InfoNCE (SimCLR),
+/// and the evaluation of what they learned.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "flatnce", version, max_term_width = 100, after_long_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, subcommand_help_heading = "Tools", subcommand_value_name = "TOOL")]
+#[command(after_help = "Every flag, with units and examples: --help")]
+pub struct Args {
+    #[command(subcommand)]
+    pub tool: Option<ToolArgs>,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub objective: ObjectiveArgs,
+    #[command(flatten)]
+    pub optimisation: OptimisationArgs,
+    #[command(flatten)]
+    pub augmentation: AugmentationArgs,
+    #[command(flatten)]
+    pub evaluation: EvaluationArgs,
+    #[command(flatten)]
+    pub results: ResultsArgs,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    #[command(flatten)]
+    pub training_machine: TrainingMachineArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
 
 /// What the user typed: the values, which of them were typed rather than defaults, and the words themselves.
 #[derive(Clone, Debug)]
@@ -45,17 +104,20 @@ pub fn flag_name(id: &str) -> String {
     format!("--{}", id.replace('_', "-"))
 }
 
-/// The whole command line, with the underscore spelling of every flag that has a dash.
+/// The whole command line, with what holds for every flag of it.
 pub fn command() -> clap::Command {
     let names: Vec<String> = Args::command().get_subcommands().map(|tool| tool.get_name().to_owned()).collect();
-    names.iter().fold(with_underscores(Args::command()), |all, name| all.mut_subcommand(name, with_underscores))
+    names.iter().fold(rules(Args::command()), |all, name| all.mut_subcommand(name, rules))
 }
 
-fn with_underscores(command: clap::Command) -> clap::Command {
-    command.mut_args(|arg| {
+/// Of a flag given twice the last one counts, as argparse has it; names with dashes are read with underscores too.
+fn rules(command: clap::Command) -> clap::Command {
+    command.args_override_self(true).mut_args(|arg| {
         let underscores = arg.get_long().filter(|long| long.contains('-')).map(|long| long.replace('-', "_"));
         // A negative number is a wrong value of its flag, not an unknown flag.
         let arg = if arg.get_action().takes_values() { arg.allow_negative_numbers(true) } else { arg };
+        let switch = arg.get_value_names().is_some_and(|names| names == ["BOOL"]);
+        let arg = if switch { arg.num_args(0..=1).default_missing_value("true") } else { arg };
         match underscores {
             Some(alias) => arg.alias(alias),
             None => arg,

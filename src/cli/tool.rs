@@ -1,78 +1,95 @@
-//! From a subcommand as typed to what it means.
+//! The subcommands. A tool's own flags are a structure of the tool, which takes it as it was typed; what it shares with
+//! runs is resolved as there.
 
-use super::args::ToolArgs;
-use super::args::{DoctorArgs, EmbedArgs, ExportArgs, InspectArgs, PreviewArgs, ReportArgs};
-use super::resolve::pretrain::{augmentation, data_config, engine, numerics};
-use super::resolve::{device_choice, own_device, own_processes, placement, precision_asked, workers};
-use crate::config::{Doctor, Embed, EncoderSource, Export, Inspect, Preview, Report, Tool};
+use super::machine::{own_device, workers};
+use super::{AugmentationArgs, DataArgs, MachineArgs};
+use crate::config::{CheckpointChoice, EncoderSource};
+use crate::tools::{Doctor, Embed, Export, FeatureFiles, Inspect, Preview, Report, Sheet, Tool};
+use crate::values::checkpoint_choice;
 use anyhow::Result;
+use std::path::PathBuf;
 use tch::Device;
+
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum ToolArgs {
+    /// Write the encoder of a checkpoint for another program
+    Export(Export),
+    /// Say what is inside a checkpoint, and whether it is whole
+    Inspect(Inspect),
+    /// Draw images and their two views, as training sees them
+    Preview(Box<PreviewArgs>),
+    /// Write the features of a data set
+    Embed(EmbedArgs),
+    /// Say whether this machine is fit for training, and what mends it
+    Doctor(Doctor),
+    /// Gather runs and their evaluations into one table
+    Report(Report),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct PreviewArgs {
+    #[command(flatten)]
+    pub sheet: Sheet,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub augmentation: AugmentationArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("encoder").required(true).args(["checkpoint", "checkpoint_dir"]))]
+pub struct EmbedArgs {
+    /// Checkpoint of the encoder
+    #[arg(long, value_name = "FILE", help_heading = "Features")]
+    pub checkpoint: Option<PathBuf>,
+    /// Directory of the run that trained the encoder
+    #[arg(long, value_name = "DIR", help_heading = "Features")]
+    pub checkpoint_dir: Option<PathBuf>,
+    /// Which checkpoint of --checkpoint-dir: its number, or last
+    #[arg(long, value_name = "N|last", default_value = "last", value_parser = checkpoint_choice, help_heading = "Features")]
+    pub transfer_from_epoch: CheckpointChoice,
+    #[command(flatten)]
+    pub files: FeatureFiles,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
 
 /// Resolves a subcommand.
 ///
 /// Errors: flags that contradict each other, a device that this machine does not have.
 pub fn resolve_tool(args: &ToolArgs) -> Result<Tool> {
-    match args {
-        ToolArgs::Doctor(args) => doctor(args).map(Tool::Doctor),
-        ToolArgs::Export(args) => export(args).map(Tool::Export),
-        ToolArgs::Inspect(args) => inspect(args).map(Tool::Inspect),
-        ToolArgs::Embed(args) => embed(args).map(Tool::Embed),
-        ToolArgs::Preview(args) => preview(args).map(Tool::Preview),
-        ToolArgs::Report(args) => report(args).map(Tool::Report),
-    }
-}
-
-fn doctor(args: &DoctorArgs) -> Result<Doctor> {
-    let DoctorArgs { device, bench, json } = *args;
-    Ok(Doctor { device, bench, json })
-}
-
-fn export(args: &ExportArgs) -> Result<Export> {
-    let (format, replace) = (args.format, args.force);
-    Ok(Export { checkpoint: args.checkpoint.clone(), format, out: args.out.clone(), replace })
-}
-
-fn inspect(args: &InspectArgs) -> Result<Inspect> {
-    Ok(Inspect { file: args.file.clone(), json: args.json })
-}
-
-fn embed(args: &EmbedArgs) -> Result<Embed> {
-    let source = match (&args.checkpoint, &args.checkpoint_dir) {
-        (Some(file), _) => EncoderSource::File(file.clone()),
-        (None, directory) => EncoderSource::Directory {
-            directory: directory.clone().unwrap_or_default(),
-            which: args.transfer_from_epoch,
-        },
-    };
-    let place = placement(&args.machine)?;
-    Ok(Embed {
-        source,
-        data: data_config(&args.data, args.data.dataset_name),
-        part: args.part,
-        projected: args.projected,
-        format: args.format,
-        out: args.out.clone(),
-        replace: args.force,
-        nproc: own_processes(&args.machine, place.as_ref()),
-        distributed_timeout_seconds: args.machine.distributed_timeout,
-        device: own_device(device_choice(&args.machine)?, place.as_ref()),
-        precision: precision_asked(&args.machine)?,
-        numerics: numerics(&args.machine),
-        workers: workers(&args.machine, place.as_ref()),
+    Ok(match args.clone() {
+        ToolArgs::Doctor(doctor) => Tool::Doctor(doctor),
+        ToolArgs::Export(export) => Tool::Export(export),
+        ToolArgs::Inspect(inspect) => Tool::Inspect(inspect),
+        ToolArgs::Report(report) => Tool::Report(report),
+        ToolArgs::Embed(args) => Tool::Embed(Box::new(embed(args)?)),
+        ToolArgs::Preview(args) => Tool::Preview(Box::new(preview(*args)?)),
     })
 }
 
-fn report(args: &ReportArgs) -> Result<Report> {
-    let ReportArgs { directories, format, out, plot, html, pictures } = args.clone();
-    Ok(Report { directories, format, out, plot, html, pictures })
+fn embed(args: EmbedArgs) -> Result<Embed> {
+    let EmbedArgs { checkpoint, checkpoint_dir, transfer_from_epoch: which, files, data, machine } = args;
+    let directory = checkpoint_dir.unwrap_or_default();
+    let place = machine.placement()?;
+    Ok(Embed {
+        source: checkpoint.map_or(EncoderSource::Directory { directory, which }, EncoderSource::File),
+        data: data.config(data.dataset_name),
+        files,
+        nproc: machine.own_processes(place.as_ref()),
+        distributed_timeout_seconds: machine.distributed_timeout,
+        device: own_device(machine.device_choice()?, place.as_ref()),
+        precision: machine.precision_asked()?,
+        numerics: machine.numerics(),
+        workers: workers(machine.workers, place.as_ref()),
+    })
 }
 
-fn preview(args: &PreviewArgs) -> Result<Preview> {
-    let data = data_config(&args.data, args.data.dataset_name);
-    let augmentation = augmentation(&args.augmentation, &data)?;
-    let PreviewArgs { seed, epoch, images, out, parameters, .. } = args;
-    let (seed, epoch, images, parameters) = (*seed, *epoch, *images, *parameters);
-    let engine = engine(&args.augmentation, args.data.dataset_name, Device::Cpu);
-    let views = args.views.clone().map(|file| (file, args.batches));
-    Ok(Preview { data, augmentation, engine, seed, epoch, images, out: out.clone(), parameters, views })
+fn preview(args: PreviewArgs) -> Result<Preview> {
+    let PreviewArgs { sheet, data, augmentation } = args;
+    let engine = augmentation.engine(data.dataset_name, Device::Cpu);
+    let data = data.config(data.dataset_name);
+    Ok(Preview { sheet, augmentation: augmentation.recipe(&data)?, data, engine })
 }

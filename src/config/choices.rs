@@ -131,18 +131,20 @@ choice! {
 }
 
 choice! {
-    /// Where the run computes, as asked for.
-    DeviceKind { Auto = "auto", Cpu = "cpu", Cuda = "cuda" }
-}
-
-choice! {
     /// Arithmetic of the encoder; the loss and BatchNorm's statistics are float32 always.
     Precision { Fp32 = "fp32", Bf16 = "bf16", Fp16 = "fp16" }
 }
 
 choice! {
+    /// The arithmetic as asked for: [`Precision`], or `auto`, which leaves it to the program.
+    PrecisionAsked { Auto = "auto", Fp32 = "fp32", Bf16 = "bf16", Fp16 = "fp16" }
+}
+
+choice! {
     /// What stands before every name in a checkpoint's `model_state_dict`.
+    #[derive(Default)]
     KeyPrefix {
+        #[default]
         None = "none",
         /// As `torch.nn.DataParallel` writes: upstream's own scripts need it.
         Module = "module.",
@@ -171,8 +173,10 @@ choice! {
 
 choice! {
     /// What becomes of image files that cannot be read.
+    #[derive(Default)]
     BadImages {
-        /// The first one met is an error.
+        /// The first one met is an error, as it was in older versions.
+        #[default]
         Fail = "fail",
         /// All files are read once before the run, and the broken ones left out.
         Skip = "skip",

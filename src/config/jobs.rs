@@ -1,6 +1,6 @@
 //! The two jobs: a pre-training run, an evaluation.
 
-use super::choices::{ClassifierAugment, EarlyStopOn, Engine, Objective, Precision, TransferMode};
+use super::choices::{ClassifierAugment, DatasetName, Depth, EarlyStopOn, Engine, Objective, Precision, TransferMode};
 use super::parts::{
     Augmentation, CheckpointPolicy, DataConfig, ModelConfig, Numerics, OptimizerConfig, ScheduleConfig,
 };
@@ -43,6 +43,9 @@ pub struct Pretrain {
     /// `None` = not.
     #[serde(default)]
     pub online_knn: Option<OnlineKnn>,
+    /// Threads that load and augment, where so many were asked for; `None` = as the machine has cores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<u32>,
 }
 
 /// What runs of older versions did.
@@ -63,8 +66,23 @@ pub enum CheckpointChoice {
     Last,
     /// `checkpoint_{epoch:04}.pth.tar`.
     Epoch(u32),
-    /// Every one, oldest first: accuracy over epochs, as upstream's `main_eval`.
+    /// Every one, oldest first: accuracy over epochs.
     All,
+    /// Every so many epochs and the last of them, as upstream's `main_eval` counts.
+    Every { epochs: u32, until: u32 },
+}
+
+impl CheckpointChoice {
+    /// Whether the checkpoint of this number is among them.
+    pub fn takes(self, number: u32) -> bool {
+        match self {
+            CheckpointChoice::Epoch(wanted) => number == wanted,
+            CheckpointChoice::Every { epochs, until } => {
+                number == until || (number > 0 && number < until && number.is_multiple_of(epochs))
+            }
+            CheckpointChoice::Last | CheckpointChoice::All => true,
+        }
+    }
 }
 
 /// Where the encoder of an evaluation comes from.
@@ -94,10 +112,22 @@ pub struct OnlineKnn {
     pub knn: KnnConfig,
 }
 
+/// What the command says of a checkpoint's encoder. The checkpoint must agree, and need not say it itself then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatedEncoder {
+    pub dataset: Option<DatasetName>,
+    pub objective: Option<Objective>,
+    pub depth: Option<Depth>,
+    /// Of the pre-training.
+    pub batch_size: Option<u32>,
+}
+
 /// One evaluation: a classifier on frozen features, or the whole network trained with labels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluate {
     pub source: EncoderSource,
+    #[serde(default)]
+    pub stated: StatedEncoder,
     pub mode: TransferMode,
     /// The labelled data.
     pub data: DataConfig,

@@ -15,13 +15,8 @@ pub struct DataConfig {
     /// Train on so many images only, chosen at random once and for all; `None` = all.
     #[serde(default)]
     pub train_images: Option<u32>,
-    #[serde(default = "fail_on_bad_images")]
+    #[serde(default)]
     pub bad_images: BadImages,
-}
-
-/// What runs of older versions did.
-fn fail_on_bad_images() -> BadImages {
-    BadImages::Fail
 }
 
 /// The distribution of the views (reference: the paper's recipe per data set).
@@ -149,7 +144,7 @@ pub struct ScheduleConfig {
 }
 
 /// Which checkpoints of a run are written beside those of whole epochs, which stay, and how they spell names.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointPolicy {
     /// Within epochs too, after so many steps; `None` = not.
     pub every_n_steps: Option<u32>,
@@ -158,12 +153,6 @@ pub struct CheckpointPolicy {
     /// Those of every so many epochs stay for good.
     pub keep_every: Option<u32>,
     pub prefix: KeyPrefix,
-}
-
-impl Default for CheckpointPolicy {
-    fn default() -> Self {
-        CheckpointPolicy { every_n_steps: None, keep_last: None, keep_every: None, prefix: KeyPrefix::None }
-    }
 }
 
 /// What a GPU may do to float32 and to the order of sums.

@@ -1,10 +1,10 @@
 //! How the ranks find each other: the store, what each says of itself, and one
 //! verdict for all.
 
-use super::agreement::differences;
 use super::engine::{Reached, Store};
 use super::sockets;
 use super::surroundings::Placement;
+use crate::config::differences;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 use std::io::ErrorKind;
@@ -123,10 +123,10 @@ pub fn hello(settings: &Value) -> Value {
     if let Some(fields) = settings.as_object_mut() {
         fields.retain(|name, _| !OWN.contains(&name.as_str()));
     }
-    // Every machine may keep its data elsewhere.
-    for job in ["pretrain", "evaluate"] {
-        if let Some(data) = settings.pointer_mut(&format!("/job/{job}/data")).and_then(Value::as_object_mut) {
-            data.remove("root");
+    // Every machine may keep its data elsewhere, and have another number of cores.
+    for (place, name) in [("pretrain/data", "root"), ("evaluate/data", "root"), ("pretrain", "workers")] {
+        if let Some(fields) = settings.pointer_mut(&format!("/job/{place}")).and_then(Value::as_object_mut) {
+            fields.remove(name);
         }
     }
     json!({ "version": env!("CARGO_PKG_VERSION"), "settings": settings })
@@ -183,7 +183,9 @@ fn judge(store: &Store, world_size: usize, ours: &Value, key: &dyn Fn(usize) -> 
             );
         };
         let theirs = serde_json::from_slice(&theirs).unwrap_or(Value::Null);
-        let differing = differences(ours, &theirs);
+        let differing = differences(ours, &theirs).into_iter();
+        let differing: Vec<String> =
+            differing.map(|(path, ours, theirs)| format!("{path} {theirs} instead of {ours}")).collect();
         if !differing.is_empty() {
             return format!(
                 "rank {rank} was started differently from rank 0: {}; start every rank with the same program and the \

@@ -5,7 +5,6 @@
 //! ([`placement`]: torchrun, Slurm, or our own [`nproc`]), meets them in a
 //! key-value store and joins their [`Group`].
 
-mod agreement;
 mod buckets;
 mod engine;
 mod group;
@@ -16,7 +15,6 @@ mod sockets;
 mod spawn;
 mod surroundings;
 
-pub use agreement::differences;
 pub use buckets::{BUCKET_BYTES, reduce_gradients};
 pub use group::{Group, PeerFault, together};
 pub use meeting::hello;

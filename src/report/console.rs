@@ -8,23 +8,13 @@
 use super::format::plain;
 use super::progress::{Progress, Waiting};
 use crate::config::LogFormat;
+pub use crate::config::Verbosity;
 use ::console::Term;
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex};
-
-/// How much is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verbosity {
-    /// Errors and the final result.
-    Quiet,
-    #[default]
-    Normal,
-    /// Details too.
-    Verbose,
-}
 
 /// A handle on the terminal; clones share it.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 //! PyYAML's `safe_load` turns into the same values.
 
 use crate::durable;
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Number, Value};
 use std::io::Write;
 use std::path::Path;
@@ -18,6 +18,23 @@ pub fn write_config(directory: &Path, config: &Value, command: &[String]) -> Res
         write!(file, "# Every setting of this run, resolved. The same run again:\n# {command}\n{settings}")?;
         Ok(())
     })
+}
+
+/// Reads `directory/config.yml`, as [`write_config`] or a person left it.
+///
+/// # Errors
+/// The file cannot be read, or is no mapping in YAML; with the line.
+pub fn read_config(directory: &Path) -> Result<Value> {
+    let path = directory.join("config.yml");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    from_yaml(&text).with_context(|| format!("{} is damaged", path.display()))
+}
+
+fn from_yaml(text: &str) -> Result<Value> {
+    // Through the library's own type, which refuses a key that is there twice.
+    let value = serde_json::to_value(serde_yaml_ng::from_str::<serde_yaml_ng::Value>(text)?)?;
+    ensure!(value.is_object(), "it holds no settings");
+    Ok(value)
 }
 
 /// Block-style YAML of any JSON value.
@@ -179,6 +196,43 @@ mod tests {
              model:\n  mean: [0.5, 0.5, 0.5]\n  head:\n    layers: 2\n  none: {}\n\
              runs:\n  - a: 1\n    b: []\n  - \"no\"\n"
         );
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let config = json!({
+            "job": { "pretrain": { "lr": 1e-6, "epochs": 4, "huge": 1e300, "negative": -3, "t": 0.07 } },
+            "device": "cuda:0", "resume": null, "yes": true, "odd key: x": "a: b, \"c\" \\ # d",
+            "control": "tab\t line\n bell\u{7} high \u{1f600} é",
+            "mean": [0.5, 0.25], "words": ["a, b", "12", "null", "it's"], "none": {}, "empty": [],
+            "long": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10],
+            "command": ["x", "--lr", "1e-3", "a: b", "", "-", "- x", "[", "{}", "k:", "o'k", "f", "g"],
+            "runs": [{ "a": 1, "b": [], "c": { "d": [[1, 2], [3]] } }, "no", { "e": {} }],
+        });
+        assert_eq!(from_yaml(&to_yaml(&config)).unwrap(), config);
+        assert_eq!(
+            from_yaml("# by a person\n\na: 'b'\nseed: 18446744073709551615").unwrap(),
+            json!({"a": "b", "seed": u64::MAX})
+        );
+    }
+
+    #[test]
+    fn damage_is_an_error_with_its_line() {
+        for (text, expected) in [
+            ("", "no settings"),
+            ("a: 1\nb", "line 2"),
+            ("a: 1\n   b: 2\n", "line 2"),
+            ("a: \"torn\n", "line"),
+            ("a: [1, 2\n", "line"),
+            ("a: 1\na: 2\n", "duplicate"),
+            ("a: *x\n", "line 1"),
+            ("a: \"\\q\"\n", "line 1"),
+        ] {
+            let error = format!("{:#}", from_yaml(text).unwrap_err());
+            assert!(error.contains(expected), "{text:?}: {error}");
+        }
+        let deep: String = (0..1000).map(|level| format!("{}a:\n", " ".repeat(level))).collect();
+        assert!(from_yaml(&deep).is_err());
     }
 
     #[test]

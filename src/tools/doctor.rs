@@ -6,9 +6,9 @@ mod cpu;
 mod cuda_part;
 mod gpu;
 
-use crate::config::{DeviceChoice, Doctor};
+use crate::config::DeviceChoice;
 use crate::report::Console;
-use crate::{device, memory, native};
+use crate::{device, memory, native, values};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::json;
@@ -19,6 +19,22 @@ const LIBTORCH: &str = "2.11.0";
 
 /// Less free memory than this ends no training.
 const LEAST_FREE_BYTES: u64 = 1 << 30;
+
+/// Whether this machine is fit, and what mends it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Doctor {
+    /// Device that is to work: auto, cpu, cuda or cuda:N
+    ///
+    /// With auto a GPU is wanted only where there is one.
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = values::device)]
+    pub device: DeviceChoice,
+    /// Measure products of matrices, copies and training steps too
+    #[arg(long)]
+    pub bench: bool,
+    /// JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// How a thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -8,7 +8,9 @@
 mod array_file;
 
 use crate::augment::EvalTransform;
-use crate::config::{CheckpointChoice, Embed, EmbedFormat, EncoderSource};
+use crate::config::{
+    CheckpointChoice, DataConfig, DeviceChoice, EmbedFormat, EncoderSource, Numerics, Part, Precision,
+};
 use crate::data::Split;
 use crate::device;
 use crate::durable;
@@ -18,6 +20,7 @@ use crate::train::encoder_source::{self, Source};
 use crate::train::features::{Extractor, trunk_hash};
 use crate::train::ranks::Ranks;
 use crate::train::readable;
+use crate::values::one_of;
 use anyhow::{Context, Result, bail};
 use array_file::Array;
 use serde_json::json;
@@ -25,6 +28,42 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Device, Kind};
+
+/// Which features are written, and as what.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FeatureFiles {
+    /// Which images
+    #[arg(long, value_name = "PART", default_value = "test", value_parser = one_of!(Part), help_heading = "Features")]
+    pub part: Part,
+    /// features.npy and labels.npy, or one embed.safetensors
+    #[arg(long, value_name = "NAME", default_value = "npy", value_parser = one_of!(EmbedFormat), help_heading = "Features")]
+    pub format: EmbedFormat,
+    /// Directory that the files go to, with names.txt and embed.json
+    #[arg(long, value_name = "DIR", help_heading = "Features")]
+    pub out: PathBuf,
+    /// What the projection head gives, not what the trunk gives
+    #[arg(long, help_heading = "Features")]
+    pub projected: bool,
+    /// Replace files that are there already
+    #[arg(long, help_heading = "Features")]
+    pub force: bool,
+}
+
+/// Write an encoder's features of a data set.
+#[derive(Clone, Debug)]
+pub struct Embed {
+    pub source: EncoderSource,
+    pub data: DataConfig,
+    pub files: FeatureFiles,
+    pub device: DeviceChoice,
+    /// `None`: the fastest that is safe.
+    pub precision: Option<Precision>,
+    pub numerics: Numerics,
+    pub workers: u32,
+    /// Processes to start on this machine, where this program is to start them itself.
+    pub nproc: Option<u32>,
+    pub distributed_timeout_seconds: u32,
+}
 
 /// Writes the files into a directory.
 ///
@@ -48,7 +87,7 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
         console.warn(&text);
     }
     let (encoder, width) = encoder(embed, &source, device)?;
-    let readable = readable::load(&embed.data, embed.part, console)?;
+    let readable = readable::load(&embed.data, embed.files.part, console)?;
     let split = Arc::new(readable.split);
     console.note(&split.describe());
 
@@ -58,21 +97,21 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
     if !ranks.writes() {
         return extractor.each_batch(&split, transform, 0, |_| Ok(()));
     }
-    std::fs::create_dir_all(&embed.out)
-        .with_context(|| format!("cannot create {}; choose another --out", embed.out.display()))?;
+    std::fs::create_dir_all(&embed.files.out)
+        .with_context(|| format!("cannot create {}; choose another --out", embed.files.out.display()))?;
 
     let about = json!({
         "program": format!("flatnce {}", env!("CARGO_PKG_VERSION")),
         "checkpoint": source.name(),
         "checkpoint_epoch": source.epoch,
         "trunk_hash": trunk_hash(&encoder)?,
-        "features": if embed.projected { "projection head" } else { "trunk" },
+        "features": if embed.files.projected { "projection head" } else { "trunk" },
         "model": source.model.depth.name(),
         "stem": source.model.stem.name(),
         "normalize_mean": source.model.normalisation.mean,
         "normalize_std": source.model.normalisation.std,
         "dataset": embed.data.dataset.name(),
-        "part": embed.part.name(),
+        "part": embed.files.part.name(),
         "images": split.len(),
         "dimensions": width,
         "classes": split.classes,
@@ -83,16 +122,16 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
     let features = Array { name: "features", rows: split.len(), columns: Some(width) };
     let rows = |out: &mut dyn Write| write_features(embed, &extractor, &split, transform, out);
     let mut written = vec!["names.txt", "embed.json"];
-    match embed.format {
+    match embed.files.format {
         EmbedFormat::Npy => {
-            durable::replace(&embed.out.join("features.npy"), |out| {
+            durable::replace(&embed.files.out.join("features.npy"), |out| {
                 array_file::npy_header(out, "<f4", &features)?;
                 rows(out)
             })?;
             written.insert(0, "features.npy");
             if let Some(labels) = &split.labels {
                 let array = Array { name: "labels", rows: labels.len(), columns: None };
-                durable::replace(&embed.out.join("labels.npy"), |out| {
+                durable::replace(&embed.files.out.join("labels.npy"), |out| {
                     array_file::npy_header(out, "<i8", &array)?;
                     write_labels(labels, out)
                 })?;
@@ -101,7 +140,7 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
         }
         EmbedFormat::Safetensors => {
             let labels = split.labels.as_ref();
-            durable::replace(&embed.out.join("embed.safetensors"), |out| {
+            durable::replace(&embed.files.out.join("embed.safetensors"), |out| {
                 array_file::safetensors_header(out, &features, labels.map(Vec::len), &about)?;
                 rows(out)?;
                 labels.map_or(Ok(()), |labels| write_labels(labels, out))
@@ -109,26 +148,26 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
             written.insert(0, "embed.safetensors");
         }
     }
-    durable::replace(&embed.out.join("names.txt"), |out| write_names(&split, out))?;
+    durable::replace(&embed.files.out.join("names.txt"), |out| write_names(&split, out))?;
     // Last: where it is, everything is.
     let text = serde_json::to_string_pretty(&about)?;
-    durable::replace(&embed.out.join("embed.json"), |out| Ok(writeln!(out, "{text}")?))?;
+    durable::replace(&embed.files.out.join("embed.json"), |out| Ok(writeln!(out, "{text}")?))?;
     console.result(&format!(
         "{} features of {width} numbers: {} in {}",
         split.len(),
         written.join(", "),
-        embed.out.display()
+        embed.files.out.display()
     ));
     Ok(())
 }
 
 fn refuse_to_overwrite(embed: &Embed) -> Result<()> {
     let there: Option<PathBuf> = ["embed.json", "features.npy", "embed.safetensors"]
-        .map(|name| embed.out.join(name))
+        .map(|name| embed.files.out.join(name))
         .into_iter()
         .find(|path| path.exists());
     match there {
-        Some(path) if !embed.replace => {
+        Some(path) if !embed.files.force => {
             bail!("{} is there already; choose another --out, or --force to replace it", path.display())
         }
         _ => Ok(()),
@@ -137,7 +176,7 @@ fn refuse_to_overwrite(embed: &Embed) -> Result<()> {
 
 /// The network, and the width of what it gives.
 fn encoder(embed: &Embed, source: &Source, device: Device) -> Result<(Encoder, usize)> {
-    if !embed.projected {
+    if !embed.files.projected {
         // The head is not used; the smallest will do.
         let encoder = source.build(HeadKind::Classifier(1), device, 0)?;
         return Ok((encoder, feature_dim(source.model.depth) as usize));
@@ -165,7 +204,7 @@ fn write_features(
 ) -> Result<()> {
     let mut bytes = Vec::new();
     extractor.each_batch(split, transform, 0, |hidden| {
-        let features = if embed.projected {
+        let features = if embed.files.projected {
             extractor.encoder.head(hidden, Pass::eval(extractor.compute))
         } else {
             hidden.shallow_clone()

@@ -6,18 +6,41 @@
 //! in the notes of a safetensors file.
 
 use crate::checkpoint::{self, Notes};
-use crate::config::{Depth, Export, ExportFormat, ModelConfig, Normalisation, Stem};
+use crate::config::{Depth, ExportFormat, ModelConfig, Normalisation, Stem};
 use crate::model::{HEAD_PREFIX, NORMALISATION_PREFIX};
 use crate::report::Console;
 use crate::state::StateDict;
 use crate::train::encoder_source::{Origin, Source};
+use crate::values::one_of;
 use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+
+/// The encoder of a checkpoint, for another program.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Export {
+    /// Checkpoint whose encoder is written
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: PathBuf,
+    /// For whom: the container, and the lines of Python that are printed
+    ///
+    /// All hold the trunk without head under the names that torchvision and
+    /// timm share: safetensors, or a state dict of torch.save. It loads
+    /// strictly; the printed lines show how.
+    #[arg(long, value_name = "NAME", default_value = "safetensors", value_parser = one_of!(ExportFormat))]
+    pub format: ExportFormat,
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Replace a file that is there already
+    #[arg(long)]
+    pub force: bool,
+}
 
 /// Writes the file and prints the lines of Python that load it.
 ///
 /// Errors: a checkpoint that cannot be read, a file that is there already, a disk that is full.
 pub fn run(export: &Export, console: &Console) -> Result<()> {
-    if export.out.exists() && !export.replace {
+    if export.out.exists() && !export.force {
         bail!("{} is there already; choose another --out, or --force to replace it", export.out.display());
     }
     let source = Origin::File(export.checkpoint.clone()).open(&mut |text| console.warn(&text))?;

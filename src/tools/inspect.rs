@@ -5,13 +5,23 @@
 //! printed.
 
 use crate::checkpoint::{self, Weights, WeightsFile};
-use crate::config::Inspect;
 use crate::report::{Console, Table};
 use crate::torch_file::{self, DType, TensorData, Value};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Map, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// What is inside a checkpoint.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Inspect {
+    /// Checkpoint to look into
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
 
 /// A tensor of the file.
 #[derive(Debug, Serialize)]

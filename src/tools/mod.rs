@@ -7,10 +7,27 @@ mod inspect;
 mod preview;
 mod report;
 
-use crate::config::{Embed, Tool};
 use crate::report::Console;
 use crate::train::ranks::Ranks;
 use anyhow::Result;
+
+pub use doctor::Doctor;
+pub use embed::{Embed, FeatureFiles};
+pub use export::Export;
+pub use inspect::Inspect;
+pub use preview::{Preview, Sheet};
+pub use report::Report;
+
+/// A subcommand, and what it is to do.
+#[derive(Clone, Debug)]
+pub enum Tool {
+    Doctor(Doctor),
+    Export(Export),
+    Inspect(Inspect),
+    Embed(Box<Embed>),
+    Preview(Box<Preview>),
+    Report(Report),
+}
 
 /// Does what a subcommand asks for.
 ///

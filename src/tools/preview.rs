@@ -3,7 +3,7 @@
 
 use crate::augment::{OPS, draw};
 use crate::checkpoint::{Notes, write_safetensors};
-use crate::config::{DataOnDevice, Engine, Preview};
+use crate::config::{Augmentation, DataConfig, DataOnDevice, Engine};
 use crate::data::{Part, Split};
 use crate::loader::{Loader, Order, Rendering};
 use crate::pixels::{RgbImage, RgbRef};
@@ -11,9 +11,10 @@ use crate::report::{Console, Table, contact_sheet, enlarged, save_png, short};
 use crate::rng::{Purpose, Stream};
 use crate::state::StateDict;
 use crate::train::readable;
+use crate::values::count;
 use anyhow::{Context, Result, bail};
 use image::imageops::{self, FilterType};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Device, Tensor};
 
@@ -23,24 +24,64 @@ const TILE_PX: usize = 96;
 /// Width that the sheet is to stay near.
 const SHEET_PX: usize = 1400;
 
+/// Which views are drawn, and where to.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Sheet {
+    /// Picture to write
+    #[arg(long, value_name = "FILE.png", default_value = "views.png", help_heading = "Preview")]
+    pub out: PathBuf,
+    /// Images on the sheet, the first ones of the epoch
+    #[arg(long, value_name = "N", default_value = "16", help_heading = "Preview", value_parser = count::<1>)]
+    pub images: u32,
+    /// Epoch whose views are shown, counted from 0
+    #[arg(long, value_name = "N", default_value = "0", help_heading = "Preview", value_parser = count::<0>)]
+    pub epoch: u32,
+    /// Seed of the run whose views are shown
+    #[arg(long, value_name = "N", default_value = "42", help_heading = "Preview")]
+    pub seed: u64,
+    /// Print what was drawn for each view
+    #[arg(long, help_heading = "Preview")]
+    pub parameters: bool,
+    /// Also write batches of views, for training elsewhere on exactly these pixels
+    ///
+    /// A safetensors file with `views`, u8 [--batches, 2 x --images, side, side, 3]: the first views of a batch's images,
+    /// then their second views, as a run with --batch-size equal to --images sees them; and `samples`, i64 [--batches,
+    /// --images], the images' places in the data set.
+    #[arg(long, value_name = "FILE.safetensors", help_heading = "Preview")]
+    pub views: Option<PathBuf>,
+    /// Batches in --views, the first ones of the epoch
+    #[arg(long, value_name = "N", default_value = "1", help_heading = "Preview", value_parser = count::<1>)]
+    pub batches: u32,
+}
+
+/// Draw images and their views.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    pub sheet: Sheet,
+    pub data: DataConfig,
+    pub augmentation: Augmentation,
+    /// On the CPU, whichever it is.
+    pub engine: Engine,
+}
+
 /// Writes the sheet, and prints the drawn parameters if they are asked for.
 ///
 /// Errors: data that is missing or too small, a picture that cannot be written.
 pub fn run(preview: &Preview, console: &Console) -> Result<()> {
     let split = Arc::new(readable::load(&preview.data, Part::Unlabelled, console)?.split);
     console.note(&split.describe());
-    let (images, size) = (preview.images as usize, preview.data.image_size_px as usize);
+    let (images, size) = (preview.sheet.images as usize, preview.data.image_size_px as usize);
     if split.len() < images {
         bail!("{} has {} images; choose a smaller --images than {images}", split.name, split.len());
     }
     let rendering = Rendering::Views { recipe: preview.augmentation.clone(), size_px: size };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let loader = Loader::new(Arc::clone(&split), rendering, Order::Shuffled, images, preview.seed, workers)?;
+    let loader = Loader::new(Arc::clone(&split), rendering, Order::Shuffled, images, preview.sheet.seed, workers)?;
     let loader = match preview.engine {
         Engine::Cpu => loader,
         Engine::Tensor => loader.on_device(Device::Cpu, DataOnDevice::Auto)?,
     };
-    let epoch = u64::from(preview.epoch);
+    let epoch = u64::from(preview.sheet.epoch);
     let batch = loader.epoch(epoch, 0).next().context("the loader has no batch")??;
     let pixels = Vec::<u8>::try_from(batch.images.contiguous().view(-1))?;
     let view = |number: usize, sample: usize| {
@@ -54,18 +95,18 @@ pub fn run(preview: &Preview, console: &Console) -> Result<()> {
         let original = fitted(split.image(sample, &mut scratch)?, size.max(TILE_PX));
         groups.push(vec![original, enlarged(view(0, place), TILE_PX), enlarged(view(1, place), TILE_PX)]);
     }
-    save_png(&preview.out, contact_sheet(&groups, (SHEET_PX / (3 * size.max(TILE_PX))).max(1)).as_ref())?;
-    if let Some((file, batches)) = &preview.views {
-        export(file, &loader, epoch, *batches as usize, preview, console)?;
+    save_png(&preview.sheet.out, contact_sheet(&groups, (SHEET_PX / (3 * size.max(TILE_PX))).max(1)).as_ref())?;
+    if let Some(file) = &preview.sheet.views {
+        export(file, &loader, epoch, preview.sheet.batches as usize, preview, console)?;
     }
-    if preview.parameters {
+    if preview.sheet.parameters {
         console.result(&parameters(preview, &split, &batch.samples)?.to_string());
     }
     console.result(&format!(
         "{images} images, each with its two views in epoch {} at seed {}: {}",
-        preview.epoch,
-        preview.seed,
-        preview.out.display()
+        preview.sheet.epoch,
+        preview.sheet.seed,
+        preview.sheet.out.display()
     ));
     Ok(())
 }
@@ -80,7 +121,11 @@ fn export(
     console: &Console,
 ) -> Result<()> {
     if batches > loader.batches() {
-        bail!("an epoch has {} batches of {} images; choose a smaller --batches", loader.batches(), preview.images);
+        bail!(
+            "an epoch has {} batches of {} images; choose a smaller --batches",
+            loader.batches(),
+            preview.sheet.images
+        );
     }
     let (mut views, mut samples) = (Vec::with_capacity(batches), Vec::with_capacity(batches));
     for batch in loader.epoch(epoch, 0).take(batches) {
@@ -94,7 +139,7 @@ fn export(
     state.push("samples", Tensor::stack(&samples, 0));
     let mut notes = Notes::new();
     notes.insert("dataset".into(), preview.data.dataset.name().into());
-    notes.insert("seed".into(), preview.seed.to_string());
+    notes.insert("seed".into(), preview.sheet.seed.to_string());
     notes.insert("epoch".into(), epoch.to_string());
     notes.insert("engine".into(), preview.engine.name().into());
     notes.insert("augmentation".into(), serde_json::to_string(&preview.augmentation)?);
@@ -128,7 +173,8 @@ fn parameters(preview: &Preview, split: &Split, samples: &[usize]) -> Result<Tab
         let image = split.image(sample, &mut scratch)?;
         for view in 0..2u32 {
             // The stream that the loader draws from.
-            let mut stream = Stream::new(preview.seed, Purpose::View, u64::from(preview.epoch), sample as u64, view);
+            let mut stream =
+                Stream::new(preview.sheet.seed, Purpose::View, u64::from(preview.sheet.epoch), sample as u64, view);
             let drawn = draw(&preview.augmentation, &mut stream, image.width, image.height);
             let crop = drawn.crop;
             let jitter = drawn.jitter.map_or(String::new(), |j| {

@@ -5,12 +5,14 @@
 use super::architecture;
 use crate::checkpoint::{self, Checkpoint, Notes, Weights, WeightsFile};
 use crate::config::{
-    CheckpointChoice, DataConfig, DatasetName, EncoderSource, ModelConfig, Normalisation, Objective, Stem,
+    CheckpointChoice, DataConfig, DatasetName, EncoderSource, ModelConfig, Normalisation, Objective, StatedEncoder,
+    Stem,
 };
 use crate::model::{Encoder, HeadKind, NORMALISATION_PREFIX};
 use crate::run_dir::{CheckpointKind, CheckpointName, list_checkpoints};
 use crate::state::StateDict;
 use anyhow::{Context, Result, bail};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
 
@@ -59,16 +61,17 @@ pub fn origins(source: &EncoderSource) -> Result<Vec<Origin>> {
                 bail!("{} holds no checkpoint (checkpoint_NNNN.pth.tar)", directory.display());
             }
             let epochs: Vec<String> = found.iter().map(|(name, _)| name.epoch.to_string()).collect();
-            if let CheckpointChoice::Epoch(wanted) = which {
-                found.retain(|(name, _)| name.epoch == *wanted);
-                if found.is_empty() {
-                    bail!(
-                        "{} has no {}; it has the epochs {} (--transfer-from-epoch N, last or all)",
-                        directory.display(),
-                        CheckpointName::finished(*wanted),
-                        epochs.join(", ")
-                    );
-                }
+            found.retain(|(name, _)| which.takes(name.epoch));
+            if found.is_empty() {
+                let wanted = match which {
+                    CheckpointChoice::Epoch(wanted) => CheckpointName::finished(*wanted).to_string(),
+                    _ => "checkpoint of those that --epochs and --save-every-n-epochs count".to_owned(),
+                };
+                bail!(
+                    "{} has no {wanted}; it has the epochs {} (--transfer-from-epoch N, last or all)",
+                    directory.display(),
+                    epochs.join(", ")
+                );
             }
             Ok(found.into_iter().map(|(_, path)| Origin::File(path)).collect())
         }
@@ -173,6 +176,20 @@ impl Source {
         Ok(encoder)
     }
 
+    /// The encoder, with what the command says of it where the checkpoint does not.
+    ///
+    /// Errors: the two contradict each other.
+    pub fn as_stated(mut self, stated: &StatedEncoder) -> Result<Source> {
+        let dataset = self.data.as_ref().map(|data| data.dataset);
+        contradiction("--dataset-name", stated.dataset, dataset, &self)?;
+        contradiction("--clr", stated.objective, self.objective, &self)?;
+        contradiction("--model", stated.depth, Some(self.model.depth), &self)?;
+        contradiction("--batch-size", stated.batch_size, self.batch_size, &self)?;
+        self.objective = self.objective.or(stated.objective);
+        self.batch_size = self.batch_size.or(stated.batch_size);
+        Ok(self)
+    }
+
     /// The checkpoint's path, or that there is none.
     pub fn name(&self) -> String {
         self.path.as_ref().map_or("random weights".to_owned(), |path| path.display().to_string())
@@ -212,10 +229,58 @@ impl Source {
     }
 }
 
+fn contradiction<T: PartialEq + Display>(flag: &str, said: Option<T>, known: Option<T>, of: &Source) -> Result<()> {
+    match (said, known) {
+        (Some(said), Some(known)) if said != known => bail!(
+            "{flag} {said}: the encoder in {} was pre-trained with {known}; leave the flag out{}",
+            of.name(),
+            if flag == "--batch-size" { " (the batches of an evaluation: --fc-batch-size)" } else { "" }
+        ),
+        _ => Ok(()),
+    }
+}
+
 /// The objective that a directory of upstream's is named after: `512_FlatCLR`, `512_larsSimCLR`.
 fn objective_in(path: &Path) -> Option<Objective> {
     path.ancestors().skip(1).filter_map(|parent| parent.file_name()?.to_str()).find_map(|name| {
         let name = name.to_ascii_lowercase();
         Objective::ALL.iter().copied().find(|objective| name.contains(objective.name()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Depth, HeadConfig, HeadMode};
+
+    #[test]
+    fn what_the_command_says_of_an_encoder_is_checked_or_believed() {
+        let source = |objective| Source {
+            model: ModelConfig {
+                depth: Depth::Res18,
+                stem: Stem::Small,
+                normalisation: Normalisation::of(DatasetName::Cifar10),
+                head: HeadConfig { mode: HeadMode::None, layers: 0, out_dim: 0 },
+            },
+            state: None,
+            path: Some("run/checkpoint_0002.pth.tar".into()),
+            epoch: 2,
+            batch_size: Some(64),
+            objective,
+            data: None,
+            assumed: None,
+        };
+        let (flat, simclr) = (Some(Objective::FlatClr), Some(Objective::SimClr));
+        let stated =
+            StatedEncoder { dataset: None, objective: simclr, depth: Some(Depth::Res18), batch_size: Some(64) };
+        assert_eq!(source(None).as_stated(&stated).unwrap().objective, simclr);
+        assert_eq!(source(flat).as_stated(&StatedEncoder::default()).unwrap().objective, flat);
+        let said = |stated| source(flat).as_stated(&stated).unwrap_err().to_string();
+        let message = said(stated);
+        assert!(message.starts_with("--clr simclr: the encoder in run/checkpoint_0002"), "{message}");
+        let message = said(StatedEncoder { objective: None, depth: Some(Depth::Res50), ..stated });
+        assert!(message.contains("--model res50") && message.contains("with res18"), "{message}");
+        let message = said(StatedEncoder { objective: None, batch_size: Some(8), ..stated });
+        assert!(message.contains("--batch-size 8") && message.contains("--fc-batch-size"), "{message}");
+    }
 }

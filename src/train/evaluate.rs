@@ -100,7 +100,8 @@ pub fn run_on(
     }
     let (mut outcomes, mut parent) = (Vec::with_capacity(origins.len()), PathBuf::new());
     for origin in &origins {
-        let source = match origin.open(&mut |warning| console.warn(&warning)) {
+        let opened = origin.open(&mut |warning| console.warn(&warning));
+        let source = match opened.and_then(|source| source.as_stated(&evaluate.stated)) {
             Err(error) if several => {
                 console.warn(&format!("passed over: {error:#}"));
                 continue;

@@ -207,8 +207,7 @@ fn differences(out: &mut String, page: &Page) {
         } else {
             let head: Vec<&str> = std::iter::once("setting").chain(page.names.iter().map(String::as_str)).collect();
             let rows = different.iter().map(|(path, values)| {
-                let values = values.iter().map(|value| value.as_deref().unwrap_or_default());
-                std::iter::once(path.as_str()).chain(values).collect()
+                std::iter::once(path.as_str()).chain(values.iter().map(String::as_str)).collect()
             });
             table(out, &head, rows, "th");
         }

@@ -5,7 +5,7 @@ use super::feature_cache::FeatureCache;
 use super::outcome::{Outcome, Protocol};
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, Best, Chosen, EvaluationCheckpoint};
-use crate::config::{Config, EncoderSource, Evaluate, Objective, OptimizerName, TransferMode};
+use crate::config::{Config, DataConfig, EncoderSource, Evaluate, Objective, OptimizerName, TransferMode, differences};
 use crate::data::{self, BadImage, Part, Split};
 use crate::model::HeadKind;
 use crate::report::{Console, Log};
@@ -125,10 +125,18 @@ impl<'a> Trial<'a> {
         if source.path.is_some() && source.objective.is_none() {
             log.warn("nothing says with which objective the encoder was trained; the results lie under flatclr");
         }
-        for setting in resumed.iter().flat_map(|saved| differences(&saved.run, run)) {
-            log.warn(&format!(
-                "{setting} differs from the evaluation that is continued: another result than without a stop"
-            ));
+        if let Some(saved) = &resumed {
+            // What changes no result: where the data and the encoder lie, which is checked by itself, and what is saved.
+            let run = Evaluate { save_every_n_epochs: saved.run.save_every_n_epochs, ..run.clone() };
+            let Evaluate { source, stated, resume, .. } = saved.run.clone();
+            let data = DataConfig { root: saved.run.data.root.clone(), ..run.data.clone() };
+            let now = serde_json::to_value(Evaluate { source, stated, resume, data, ..run })?;
+            for (setting, before, now) in differences(&serde_json::to_value(&saved.run)?, &now) {
+                log.warn(&format!(
+                    "{setting} {now} differs from the evaluation that is continued, which began with {before}: another \
+                     result than without a stop"
+                ));
+            }
         }
         if let Some(saved) = resumed.as_mut().filter(|_| repeated) {
             log.note("LBFGS begins again and takes the same steps");
@@ -255,14 +263,6 @@ pub fn results_parent(config: &Config, run: &Evaluate, source: &Source) -> PathB
     }
     let named = parent(run.batch_size, run.epochs);
     config.save_dir.join(dataset.name()).join("scratch").join(named.file_name().unwrap_or_default())
-}
-
-/// The settings that two parts of one evaluation should share and do not.
-fn differences(before: &Evaluate, now: &Evaluate) -> Vec<String> {
-    let fields = |run: &Evaluate| serde_json::to_value(Evaluate { resume: None, ..run.clone() }).ok();
-    let (Some(before), Some(now)) = (fields(before), fields(now)) else { return Vec::new() };
-    let Some(fields) = before.as_object() else { return Vec::new() };
-    fields.iter().filter(|(name, value)| now.get(name) != Some(value)).map(|(name, _)| name.clone()).collect()
 }
 
 /// Keeps the best epoch.

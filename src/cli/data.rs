@@ -1,7 +1,9 @@
 //! Which images.
 
-use crate::cli::values::{between, one_of};
-use crate::config::{BadImages, DatasetName};
+use super::flags::{EVERY, Flag, Only, flag};
+use crate::config::{BadImages, DataConfig, DatasetName};
+use crate::data::protocol;
+use crate::values::{between, one_of};
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -32,4 +34,25 @@ pub struct DataArgs {
     /// gives up where they are more than 1%.
     #[arg(long, value_name = "RULE", default_value = "fail", value_parser = one_of!(BadImages), hide_short_help = true)]
     pub bad_images: BadImages,
+}
+
+pub const FLAGS: &[Flag] = &[
+    flag("data", EVERY).adopted("data.root"),
+    flag("dataset_name", EVERY).only(Only::NamedImages).identity("data.dataset"),
+    flag("image_size", EVERY).identity("data.image_size_px"),
+    flag("train_images", EVERY).identity("data.train_images"),
+    flag("bad_images", EVERY).identity("data.bad_images"),
+];
+
+impl DataArgs {
+    /// The images of a data set; `dataset_name` where an evaluation does not name others.
+    pub fn config(&self, dataset: DatasetName) -> DataConfig {
+        DataConfig {
+            dataset,
+            root: self.data.clone(),
+            image_size_px: self.image_size.unwrap_or_else(|| protocol(dataset).size_px),
+            train_images: self.train_images,
+            bad_images: self.bad_images,
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! Where results go and where a run begins.
 
-use crate::cli::values::{count, one_of};
+use super::flags::{EVERY, Flag, Only, PRETRAINING, flag};
 use crate::config::KeyPrefix;
+use crate::config::TrainMode::{Eval, Ssl};
+use crate::values::{count, one_of};
 use std::path::PathBuf;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -13,24 +15,20 @@ pub struct ResultsArgs {
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub save_dir: PathBuf,
     /// Epochs between two checkpoints
-    #[arg(long, value_name = "N", default_value = "2", hide_short_help = true)]
-    #[arg(value_parser = count::<1>)]
+    #[arg(long, value_name = "N", default_value = "2", hide_short_help = true, value_parser = count::<1>)]
     pub save_every_n_epochs: u32,
     /// Steps between two checkpoints within epochs; 0 is none
     ///
     /// They go when the epoch's own checkpoint is written.
-    #[arg(long, value_name = "N", default_value = "0", hide_short_help = true)]
-    #[arg(value_parser = count::<0>)]
+    #[arg(long, value_name = "N", default_value = "0", hide_short_help = true, value_parser = count::<0>)]
     pub save_every_n_steps: u32,
     /// Keep the newest N checkpoints of a run; 0 keeps all
     ///
     /// An older one goes when a newer one has been written and read back.
-    #[arg(long, value_name = "N", default_value = "0", hide_short_help = true)]
-    #[arg(value_parser = count::<0>)]
+    #[arg(long, value_name = "N", default_value = "0", hide_short_help = true, value_parser = count::<0>)]
     pub keep_last: u32,
     /// With --keep-last: keep those whose number is a multiple of K as well
-    #[arg(long, value_name = "K", default_value = "0", hide_short_help = true)]
-    #[arg(value_parser = count::<0>)]
+    #[arg(long, value_name = "K", default_value = "0", hide_short_help = true, value_parser = count::<0>)]
     pub keep_every: u32,
     /// What stands before the names of weights in checkpoints
     ///
@@ -58,3 +56,18 @@ pub struct ResultsArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "log_dir"])]
     pub from_pretrained: Option<PathBuf>,
 }
+
+const ADVICE: &str = ": an evaluation is continued with --fc-log-dir and --fc-train-from";
+
+pub const FLAGS: &[Flag] = &[
+    flag("save_dir", EVERY),
+    flag("save_every_n_epochs", &[Ssl, Eval]).only(Only::Sweep).adopted("save_every_n_epochs"),
+    flag("save_every_n_steps", PRETRAINING).adopted("checkpoints.every_n_steps"),
+    flag("keep_last", PRETRAINING).adopted("checkpoints.keep_last"),
+    flag("keep_every", PRETRAINING).adopted("checkpoints.keep_every"),
+    flag("checkpoint_prefix", PRETRAINING).adopted("checkpoints.prefix"),
+    flag("resume", PRETRAINING).refused(ADVICE),
+    flag("log_dir", PRETRAINING).refused(ADVICE),
+    flag("train_from", PRETRAINING).refused(ADVICE),
+    flag("from_pretrained", PRETRAINING).refused(": give the encoder with --checkpoint"),
+];

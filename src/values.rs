@@ -1,7 +1,7 @@
 //! How single values are read from the command line: closed sets, numbers with
 //! a range, switches. The errors are clap's, so each names its flag and value.
 
-use crate::config::{CheckpointChoice, DeviceChoice, Precision};
+use crate::config::{CheckpointChoice, DeviceChoice};
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsStr;
@@ -40,37 +40,13 @@ impl<T: Copy + PartialEq + Send + Sync + 'static> TypedValueParser for OneOf<T> 
 /// `one_of!(Depth)`: every value; `one_of!(OptimizerName: Lars, Sgd)`: these only.
 macro_rules! one_of {
     ($set:ident) => {
-        $crate::cli::values::OneOf { values: $set::ALL, name: $set::name, parse: $set::parse }
+        $crate::values::OneOf { values: $set::ALL, name: $set::name, parse: $set::parse }
     };
     ($set:ident: $($value:ident),+) => {
-        $crate::cli::values::OneOf { values: &[$($set::$value),+], name: $set::name, parse: $set::parse }
+        $crate::values::OneOf { values: &[$($set::$value),+], name: $set::name, parse: $set::parse }
     };
 }
-pub(super) use one_of;
-
-/// What `--precision` asks for; `None` leaves the choice to the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PrecisionAsked(pub Option<Precision>);
-
-impl PrecisionAsked {
-    pub const ALL: &'static [PrecisionAsked] = &[
-        PrecisionAsked(None),
-        PrecisionAsked(Some(Precision::Fp32)),
-        PrecisionAsked(Some(Precision::Bf16)),
-        PrecisionAsked(Some(Precision::Fp16)),
-    ];
-
-    pub fn name(self) -> &'static str {
-        self.0.map_or("auto", Precision::name)
-    }
-
-    pub fn parse(text: &str) -> Option<Self> {
-        match text.to_ascii_lowercase().as_str() {
-            "auto" => Some(PrecisionAsked(None)),
-            other => Precision::parse(other).map(|precision| PrecisionAsked(Some(precision))),
-        }
-    }
-}
+pub(crate) use one_of;
 
 /// The parameters that LARS leaves alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,172 @@
+//! A run that is continued: its own settings, read from its checkpoint, apply. What the [table of flags](super::flags)
+//! calls its identity must agree with them; what it calls adopted changes them from here on.
+
+use super::flags::{Resume, table};
+use super::{Typed, flag_name, pretrain};
+use crate::checkpoint;
+use crate::config::{Depth, Precision, Pretrain, Start};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::path::PathBuf;
+use tch::Device;
+
+/// Which checkpoint to continue from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The newest of a directory that verifies.
+    Newest(PathBuf),
+    File(PathBuf),
+}
+
+/// What a checkpoint says of its run.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// The checkpoint's file.
+    pub path: PathBuf,
+    /// `None` where PyTorch wrote it; the flags give the settings then.
+    pub config: Option<Pretrain>,
+    /// Upstream's two settings, for a file without `config`.
+    pub model_name: Option<String>,
+    pub batch_size: Option<u32>,
+}
+
+/// How a run to be continued is read: [`read_saved`], or a stand-in where there is no file.
+pub type ReadSaved<'a> = dyn Fn(&Origin, &mut dyn FnMut(String)) -> Result<Saved> + 'a;
+
+/// Reads and verifies the checkpoint; damaged ones that are passed over go to `warn`.
+pub fn read_saved(origin: &Origin, warn: &mut dyn FnMut(String)) -> Result<Saved> {
+    let (path, checkpoint) = match origin {
+        Origin::Newest(directory) => checkpoint::newest_good(directory, warn)?,
+        Origin::File(path) => (path.clone(), checkpoint::read(path)?),
+    };
+    let checkpoint::Checkpoint { config, model_name, batch_size, .. } = checkpoint;
+    Ok(Saved { path, config, model_name, batch_size })
+}
+
+/// The checkpoint that the flags name.
+pub fn origin(typed: &Typed) -> Result<Option<Origin>> {
+    let flags = &typed.args.results;
+    Ok(match (&flags.resume, &flags.log_dir, &flags.train_from) {
+        (Some(path), ..) if path.is_file() => {
+            bail!("--resume takes the directory of a run; for one file use --log-dir DIR --train-from FILE")
+        }
+        (Some(directory), ..) | (None, Some(directory), None) => Some(Origin::Newest(directory.clone())),
+        (None, Some(directory), Some(file)) => Some(Origin::File(directory.join(file))),
+        (None, None, _) => None,
+    })
+}
+
+/// The settings of the continued run.
+///
+/// Errors: a typed flag that contradicts the run; all of them at once, with both values.
+pub fn continued(
+    typed: &Typed,
+    saved: Saved,
+    precision: Precision,
+    device: Device,
+    warnings: &mut Vec<String>,
+) -> Result<(Pretrain, Start)> {
+    let Some(config) = saved.config else {
+        let typed = with_upstream_settings(typed, &saved)?;
+        let config = pretrain::from_flags(&typed, precision, device)?;
+        return Ok((config, Start::Resume(saved.path)));
+    };
+    // What follows from these two flags follows from the run's, where they were not typed.
+    let mut filled = typed.clone();
+    if !typed.has("batch_size") {
+        filled.args.optimisation.batch_size = config.batch_size;
+    }
+    if !typed.has("engine") && !typed.args.augmentation.faster_version {
+        filled.args.augmentation.engine = Some(config.engine);
+    }
+    let asked = pretrain::from_flags(&filled, precision, device)?;
+    let (mut run, asked) = (serde_json::to_value(&config)?, serde_json::to_value(&asked)?);
+    let mut contradictions = Vec::new();
+    for flag in table().filter(|flag| typed.has(flag.id)) {
+        let (Resume::Identity(path) | Resume::Adopted { path, .. }) = flag.resume else { continue };
+        let (wanted, has) = (shown(&asked, path), shown(&run, path));
+        let name = flag_name(flag.id);
+        match flag.resume {
+            _ if wanted == has => {}
+            _ if flag.id == "learning_rate_scaling" => {
+                if !typed.has("lr") {
+                    let rule = typed.args.optimisation.learning_rate_scaling;
+                    contradictions.push(format!("  {name} {rule} (lr {wanted}): the run has lr {has}"));
+                }
+            }
+            Resume::Adopted { .. } if flag.id == "epochs" && typed.args.optimisation.epochs < config.epochs => {
+                contradictions.push(format!("  {name} {wanted}: the run has {has}, and a run may only grow"));
+            }
+            Resume::Adopted { changes, .. } => {
+                adopt(&mut run, &asked, path);
+                warnings.extend(changes.map(|changes| {
+                    format!(
+                        "{name} {wanted}: the run began with {has}, and {changes} will differ from those of an \
+                         uninterrupted run"
+                    )
+                }));
+            }
+            _ => contradictions.push(format!("  {name} {wanted}: the run has {has}")),
+        }
+    }
+    if !contradictions.is_empty() {
+        bail!(
+            "the command contradicts the run that it continues ({}):\n{}\nleave these flags out, or start a new run",
+            saved.path.display(),
+            contradictions.join("\n")
+        );
+    }
+    Ok((serde_json::from_value(run)?, Start::Resume(saved.path)))
+}
+
+/// A setting as text, so that flag and run can be compared and shown. Two flags have no setting of their own.
+pub(super) fn shown(run: &Value, path: &str) -> String {
+    let at = |path: &str| path.split('.').try_fold(run, |value, key| value.get(key)).unwrap_or(&Value::Null);
+    match path {
+        "augmentation.blur" => (at("augmentation.blur_prob").as_f64() > Some(0.0)).to_string(),
+        "optimizer.lars_exclude" => {
+            let is = |part: &str| at(&format!("{path}_{part}")) == true;
+            let parts: Vec<&str> = ["bn", "bias"].into_iter().filter(|part| is(part)).collect();
+            if parts.is_empty() { "none".to_owned() } else { parts.join(",") }
+        }
+        _ => match at(path) {
+            Value::Null => if path == "data.train_images" { "all" } else { "none" }.to_owned(),
+            Value::String(text) => text.clone(),
+            Value::Number(number) if number.is_f64() => number.as_f64().unwrap_or(f64::NAN).to_string(),
+            other => other.to_string(),
+        },
+    }
+}
+
+/// Takes the setting at `path` over; with what is around it where one of the two has none there.
+fn adopt(run: &mut Value, asked: &Value, path: &str) {
+    match path.split_once('.') {
+        Some((head, rest)) if run[head].is_object() && asked[head].is_object() => {
+            adopt(&mut run[head], &asked[head], rest);
+        }
+        found => {
+            let head = found.map_or(path, |(head, _)| head);
+            run[head] = asked[head].clone();
+        }
+    }
+}
+
+/// The flags, with the two settings that upstream's checkpoints hold where the user typed none.
+fn with_upstream_settings(typed: &Typed, saved: &Saved) -> Result<Typed> {
+    let mut filled = typed.clone();
+    let name = saved.path.display();
+    if let Some(model) = &saved.model_name {
+        let depth = Depth::parse(model).with_context(|| format!("{name} holds the unknown model {model:?}"))?;
+        if typed.has("model") && typed.args.objective.model != depth {
+            bail!("--model {}: the checkpoint {name} has {depth}", typed.args.objective.model);
+        }
+        filled.args.objective.model = depth;
+    }
+    if let Some(batch_size) = saved.batch_size {
+        if typed.has("batch_size") && typed.args.optimisation.batch_size != batch_size {
+            bail!("--batch-size {}: the checkpoint {name} has {batch_size}", typed.args.optimisation.batch_size);
+        }
+        filled.args.optimisation.batch_size = batch_size;
+    }
+    Ok(filled)
+}
