@@ -5,12 +5,13 @@ use crate::checkpoint;
 use crate::config::{Config, Engine, Precision, Pretrain, Start};
 use crate::data::{Part, Split};
 use crate::loader::{Loader, Order, Rendering};
+use crate::loss::Loss;
 use crate::model::{Encoder, HeadKind};
 use crate::optim::{self, Optimizer, Rate, Scaler, Schedule};
 use crate::report::{Console, Plan, RunLog};
 use crate::run_dir::{self, CheckpointKind, CheckpointName};
+use crate::train::pretrain::memory_check::MemoryCheck;
 use crate::train::pretrain::online_knn::Judge;
-use crate::train::pretrain::out_of_memory::Room;
 use crate::train::pretrain::recorded::Recorder;
 use crate::train::pretrain::restore::{Counters, load_weights, restore};
 use crate::train::pretrain::saver::Saver;
@@ -28,6 +29,7 @@ use tch::{Device, Tensor};
 /// What training changes, as a run begins with it.
 struct State {
     encoder: Encoder,
+    loss: Box<dyn Loss>,
     optimizer: Box<dyn Optimizer>,
     scaler: Option<Scaler>,
     temperature: Temperature,
@@ -42,10 +44,15 @@ struct State {
 impl State {
     /// Drawn from the seed.
     fn fresh(pretrain: &Pretrain, encoder: Encoder) -> Result<State> {
-        let (device, statistics) = (encoder.device(), encoder.running_statistics());
+        let device = encoder.device();
+        let loss = pretrain.objective.loss(encoder.projected_width(), device);
+        // What a step changes besides the parameters.
+        let mut changed = encoder.running_statistics();
+        changed.extend(loss.state().iter().map(|(_, tensor)| tensor.shallow_clone()));
         Ok(State {
+            loss,
             optimizer: optim::build(&pretrain.optimizer, encoder.parameters())?,
-            scaler: (pretrain.precision == Precision::Fp16).then(|| Scaler::new(device, statistics)),
+            scaler: (pretrain.precision == Precision::Fp16).then(|| Scaler::new(device, changed)),
             temperature: Temperature::new(pretrain.temperature, pretrain.ess_target),
             at: Counters::default(),
             earlier_rows: None,
@@ -62,6 +69,7 @@ impl State {
         let saved = checkpoint::read(path)?;
         let refused = || format!("cannot continue from {}", path.display());
         self.at = restore(&saved, &self.encoder, self.optimizer.as_mut(), steps_per_epoch).with_context(refused)?;
+        self.loss.state().copy_from(&saved.loss).context("the state of its objective").with_context(refused)?;
         if let (Some(scaler), Some(state)) = (&mut self.scaler, saved.scaler) {
             scaler.restore(state).with_context(refused)?;
         }
@@ -85,17 +93,17 @@ impl Session {
         console: &Console,
         ranks: &Ranks,
     ) -> Result<Session> {
-        ranks.allow(pretrain)?;
+        ranks.check_settings(pretrain)?;
         let Readable { split, left_out } = readable::load(&pretrain.data, Part::Unlabelled, console)?;
         console.note(&split.describe());
         let loader = loader(config, pretrain, split, device, ranks)?;
         console.note(&loader.describe());
         let (steps_per_epoch, epochs) = (loader.batches() as u64, u64::from(pretrain.epochs));
 
-        let mut room = Room::before(pretrain, device);
+        let mut memory = MemoryCheck::before(pretrain, device);
         let encoder = Encoder::new(&pretrain.model, HeadKind::Projection, device, pretrain.seed);
         let parameters = encoder.parameters();
-        let short_of_memory = room.foresee(&parameters);
+        let short_of_memory = memory.foresee(&parameters);
         let mut state = State::fresh(pretrain, encoder)?;
         match &config.start {
             Start::Fresh => {}
@@ -103,9 +111,9 @@ impl Session {
             Start::Resume(path) => state.resume(path, steps_per_epoch)?,
         }
         // Nobody touches the directory before everybody has read the checkpoint.
-        ranks.same("images", loader.split().len() as u64)?;
-        ranks.same("steps trained", state.at.step)?;
-        ranks.same_state(&state.encoder)?;
+        ranks.check_equal("images", loader.split().len() as u64)?;
+        ranks.check_equal("steps trained", state.at.step)?;
+        ranks.broadcast_state(&state.encoder)?;
         let directory = match &state.resumed {
             Some(path) => path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
             None => ranks.directory(|| new_directory(config, pretrain))?,
@@ -141,6 +149,7 @@ impl Session {
         Ok(Session {
             pretrain: pretrain.clone(),
             encoder: state.encoder,
+            loss: state.loss,
             parameters,
             optimizer: state.optimizer,
             scaler: state.scaler,
@@ -165,7 +174,7 @@ impl Session {
             device,
             first_step: state.at.step,
             started: Instant::now(),
-            room,
+            memory,
         })
     }
 }

@@ -11,7 +11,7 @@ use tch::Device;
 
 /// What a step needs and what there was before the first.
 #[derive(Debug)]
-pub struct Room {
+pub struct MemoryCheck {
     /// Images of two views.
     batch: u64,
     /// Parts that it goes through the encoder in.
@@ -23,9 +23,9 @@ pub struct Room {
     place: String,
 }
 
-impl Room {
+impl MemoryCheck {
     /// Looks at the device as it is now: before the model is on it, and again nothing is asked.
-    pub fn before(run: &Pretrain, device: Device) -> Room {
+    pub fn before(run: &Pretrain, device: Device) -> MemoryCheck {
         let (batch, parts) = (u64::from(run.batch_size), u64::from(run.grad_cache));
         let size = StepSize {
             stem: run.model.stem,
@@ -35,7 +35,7 @@ impl Room {
             optimizer: run.optimizer.name,
         };
         let place = if let Device::Cuda(index) = device { format!("on cuda:{index}") } else { "in main memory".into() };
-        Room { batch, parts, size, needed: 0, free: device::free_memory(device), place }
+        MemoryCheck { batch, parts, size, needed: 0, free: device::free_memory(device), place }
     }
 
     /// Reckons with the model's parameters; the sentence is a warning, if one is due.
