@@ -7,6 +7,7 @@ mod early_stop;
 mod feature_cache;
 mod finetune;
 pub mod fit;
+mod hold_out;
 mod linear_eval;
 mod losses;
 pub mod outcome;

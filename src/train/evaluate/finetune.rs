@@ -215,14 +215,14 @@ impl Network {
     }
 
     fn checkpoint(&self, run: &Evaluate, epoch: u32, best: Best, chosen: Option<Chosen>) -> EvaluationCheckpoint {
-        let state = self.optimizer.state().into_iter().map(|(i, name, t)| (i, name.to_owned(), t.copy())).collect();
+        let lr = self.schedule.lr(self.step);
         EvaluationCheckpoint {
             run: run.clone(),
             epochs_done: epoch + 1,
             step: self.step,
-            state: self.encoder.state_dict().snapshot(),
+            state: self.encoder.state_dict(),
             scaler: self.scaler.as_ref().map(Scaler::state),
-            optimizer: SavedOptimizer { state, parameters: self.parameters.len(), lr: self.schedule.lr(self.step) },
+            optimizer: SavedOptimizer::of(self.optimizer.state(), self.parameters.len(), lr),
             best,
             chosen,
             reg_weight: 0.0,

@@ -114,15 +114,21 @@ impl Session {
         }
         if self.at.step == self.first_step {
             self.show_views(images)?;
-            if let Device::Cuda(index) = self.device {
-                // cuDNN has tried its algorithms, with memory that training never takes again.
-                native::forget_cuda_peak(index)?;
-            }
+            self.forget_peak()?;
         }
         self.at.step += 1;
         self.at.batch += 1;
         self.poll_save()?;
         Ok(self.at.batch == self.loader.batches() as u64)
+    }
+
+    /// After a process's first step on a GPU: cuDNN has tried its algorithms in it, with memory that training never takes
+    /// again.
+    pub fn forget_peak(&self) -> Result<()> {
+        match self.device {
+            Device::Cuda(index) => Ok(native::forget_cuda_peak(index)?),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the losses are to be looked at after this step.
