@@ -4,6 +4,7 @@
 mod architecture;
 pub mod encoder_source;
 pub mod evaluate;
+pub mod facts;
 pub mod features;
 pub mod pretrain;
 pub mod ranks;

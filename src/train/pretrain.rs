@@ -5,8 +5,11 @@
 //! pass, one optimiser step with the schedule's learning rate. Statistics stay
 //! on the device until an epoch ends (or the progress bar asks).
 
+mod facts;
 mod online_knn;
 mod out_of_memory;
+mod pace;
+mod plan;
 mod recorded;
 mod restore;
 mod saver;
@@ -18,12 +21,10 @@ mod tally;
 mod temperature;
 mod warnings;
 
-use super::ranks::Ranks;
-use crate::config::{Config, Pretrain};
 use crate::device;
 use crate::loader::Batch;
 use crate::model::Pass;
-use crate::native::{self, cuda};
+use crate::native;
 use crate::report::Console;
 use anyhow::{Result, bail};
 use restore::Counters;
@@ -34,6 +35,9 @@ use step::{Step, Taken};
 use tally::Tally;
 use tch::{Device, Kind, Tensor};
 
+pub use facts::tell;
+pub use plan::Plan;
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -42,28 +46,11 @@ pub enum Ended {
     Stopped,
 }
 
-/// Trains to the end, or until `stop` is set: then the state is saved after the step under way.
+/// Trains what is planned to the end, or until `stop` is set: then the state is saved after the step under way.
 ///
-/// Errors: unusable data, a checkpoint that does not fit or cannot be written, a loss that is not finite, too little
-/// memory.
-pub fn run(
-    config: &Config,
-    pretrain: &Pretrain,
-    device: Device,
-    console: &Console,
-    stop: &AtomicBool,
-    ranks: &Ranks,
-) -> Result<Ended> {
-    // Before the first tensor: what is recorded must not be on the device's default stream.
-    if let Device::Cuda(index) = device
-        && cuda::part().is_ok()
-        && let Err(error) = cuda::own_stream(index)
-    {
-        console.warn(&format!(
-            "work on cuda:{index} stays on its default stream, where no step can be recorded: {error:#}"
-        ));
-    }
-    let mut session = Session::open(config, pretrain, device, console, ranks)?;
+/// Errors: files that cannot be written, a loss that is not finite, too little memory.
+pub fn run(plan: Plan, console: &Console, stop: &AtomicBool) -> Result<Ended> {
+    let mut session = Session::begin(plan, console)?;
     let ended = native::caught(|| train(&mut session, stop))
         .unwrap_or_else(|error| Err(session.room.explain(error, &session.parameters, session.at.step + 1)));
     match ended {

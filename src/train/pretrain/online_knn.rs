@@ -55,6 +55,17 @@ impl Judge {
         Ok(Judge { settings, bank: part(Part::Train, BANK_IMAGES)?, test: part(Part::Test, TEST_IMAGES)?, transform })
     }
 
+    /// Images that pass through the trunk in each evaluation.
+    pub fn images(&self) -> usize {
+        self.bank.len() + self.test.len()
+    }
+
+    /// Evaluations after the epochs from `done` to `epochs`.
+    pub fn evaluations(&self, done: u64, epochs: u64) -> u64 {
+        let every = u64::from(self.settings.every_epochs);
+        epochs / every - done / every
+    }
+
     /// One line about the images.
     pub fn describe(&self) -> String {
         let every = match self.settings.every_epochs {

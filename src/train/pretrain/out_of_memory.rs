@@ -16,10 +16,10 @@ pub struct Room {
     batch: u64,
     /// Parts that it goes through the encoder in.
     parts: u64,
-    size: StepSize,
+    pub size: StepSize,
     needed: u64,
     /// `None` where the system does not tell.
-    free: Option<u64>,
+    pub free: Option<u64>,
     place: String,
 }
 
@@ -38,10 +38,15 @@ impl Room {
         Room { batch, parts, size, needed: 0, free: device::free_memory(device), place }
     }
 
+    /// Whether less is free than a step needs.
+    pub fn is_short(&self) -> bool {
+        self.free.is_some_and(|free| free < self.needed)
+    }
+
     /// Reckons with the model's parameters; the sentence is a warning, if one is due.
     pub fn foresee(&mut self, parameters: &[Parameter]) -> Option<String> {
         self.needed = footprint::estimate(parameters, self.size).needed();
-        let free = self.free.filter(|&free| free < self.needed)?;
+        let free = self.free.filter(|_| self.is_short())?;
         Some(format!(
             "a step will need about {}, and {} are free {}: it may run out of memory; {}",
             gib(self.needed),

@@ -71,6 +71,8 @@ pub struct Session {
     watch: Watch,
     judge: Option<Judge>,
     workers: usize,
+    /// Whether this process writes files: one of several does, and none in a rehearsal.
+    writes: bool,
     last_begun: Option<CheckpointName>,
     directory: PathBuf,
     /// Held for as long as the run lasts, by the rank that writes.
@@ -175,7 +177,7 @@ impl Session {
         let name = CheckpointName::finished(self.pretrain.epochs);
         self.begin_save(name, None)?;
         self.wait_for_save()?;
-        if self.ranks.writes() {
+        if self.writes {
             self.draw_curves();
         }
         let (took, path) = (self.started.elapsed(), self.directory.join(name.to_string()));

@@ -1,213 +1,137 @@
-//! How a run begins: afresh, from weights, or where a checkpoint left it.
+//! How a run begins: its plan gets a directory, a log and a clock.
 
 use super::Session;
-use crate::checkpoint;
-use crate::config::{Config, Engine, Precision, Pretrain, Start};
-use crate::data::{Part, Split};
-use crate::loader::{Loader, Order, Rendering};
-use crate::model::{Encoder, HeadKind};
-use crate::optim::{self, Optimizer, Rate, Scaler, Schedule};
-use crate::report::{Console, Plan, RunLog};
+use crate::config::{ScheduleConfig, ScheduleName};
+use crate::optim::{Rate, Schedule};
+use crate::report::{self, Console, RunLog, Verbosity};
 use crate::run_dir::{self, CheckpointKind, CheckpointName};
-use crate::train::pretrain::online_knn::Judge;
-use crate::train::pretrain::out_of_memory::Room;
+use crate::train::pretrain::plan::{Place, Plan};
 use crate::train::pretrain::recorded::Recorder;
-use crate::train::pretrain::restore::{Counters, load_weights, restore};
+use crate::train::pretrain::restore::Counters;
 use crate::train::pretrain::saver::Saver;
 use crate::train::pretrain::statistics::Statistics;
-use crate::train::pretrain::temperature::Temperature;
 use crate::train::pretrain::warnings::Watch;
-use crate::train::ranks::Ranks;
-use crate::train::readable::{self, Readable};
+use crate::train::readable;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
-use tch::{Device, Tensor};
-
-/// What training changes, as a run begins with it.
-struct State {
-    encoder: Encoder,
-    optimizer: Box<dyn Optimizer>,
-    scaler: Option<Scaler>,
-    temperature: Temperature,
-    at: Counters,
-    earlier_rows: Option<Tensor>,
-    /// The checkpoint that it was read from, where a run is continued.
-    resumed: Option<PathBuf>,
-    /// That checkpoint is this program's, not PyTorch's.
-    ours: bool,
-}
-
-impl State {
-    /// Drawn from the seed.
-    fn fresh(pretrain: &Pretrain, encoder: Encoder) -> Result<State> {
-        let (device, statistics) = (encoder.device(), encoder.running_statistics());
-        Ok(State {
-            optimizer: optim::build(&pretrain.optimizer, encoder.parameters())?,
-            scaler: (pretrain.precision == Precision::Fp16).then(|| Scaler::new(device, statistics)),
-            temperature: Temperature::new(pretrain.temperature, pretrain.ess_target),
-            at: Counters::default(),
-            earlier_rows: None,
-            resumed: None,
-            ours: false,
-            encoder,
-        })
-    }
-
-    /// Takes up what a checkpoint holds.
-    ///
-    /// Errors: a file that cannot be read or does not fit.
-    fn resume(&mut self, path: &Path, steps_per_epoch: u64) -> Result<()> {
-        let saved = checkpoint::read(path)?;
-        let refused = || format!("cannot continue from {}", path.display());
-        self.at = restore(&saved, &self.encoder, self.optimizer.as_mut(), steps_per_epoch).with_context(refused)?;
-        if let (Some(scaler), Some(state)) = (&mut self.scaler, saved.scaler) {
-            scaler.restore(state).with_context(refused)?;
-        }
-        if let Some(state) = &saved.temperature {
-            self.temperature.restore(state);
-        }
-        (self.earlier_rows, self.ours) = (saved.epoch_rows, saved.config.is_some());
-        self.resumed = Some(path.to_owned());
-        Ok(())
-    }
-}
 
 impl Session {
-    /// Loads the data, builds the network, and starts or continues a results directory.
+    /// Starts or continues the results directory of a run and its log.
     ///
-    /// Errors: data that is missing or too small, weights that do not fit, a directory that cannot be written.
-    pub fn open(
-        config: &Config,
-        pretrain: &Pretrain,
-        device: Device,
-        console: &Console,
-        ranks: &Ranks,
-    ) -> Result<Session> {
-        ranks.allow(pretrain)?;
-        let Readable { split, left_out } = readable::load(&pretrain.data, Part::Unlabelled, console)?;
-        console.note(&split.describe());
-        let loader = loader(config, pretrain, split, device, ranks)?;
-        console.note(&loader.describe());
-        let (steps_per_epoch, epochs) = (loader.batches() as u64, u64::from(pretrain.epochs));
-
-        let mut room = Room::before(pretrain, device);
-        let encoder = Encoder::new(&pretrain.model, HeadKind::Projection, device, pretrain.seed);
-        let parameters = encoder.parameters();
-        let short_of_memory = room.foresee(&parameters);
-        let mut state = State::fresh(pretrain, encoder)?;
-        match &config.start {
-            Start::Fresh => {}
-            Start::Pretrained(path) => console.note(&load_weights(&state.encoder, &pretrain.model, path)?),
-            Start::Resume(path) => state.resume(path, steps_per_epoch)?,
-        }
-        // Nobody touches the directory before everybody has read the checkpoint.
-        ranks.same("images", loader.split().len() as u64)?;
-        ranks.same("steps trained", state.at.step)?;
-        ranks.same_state(&state.encoder)?;
-        let directory = match &state.resumed {
-            Some(path) => path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
-            None => ranks.directory(|| new_directory(config, pretrain))?,
+    /// Errors: a directory that cannot be written.
+    pub fn begin(mut plan: Plan, console: &Console) -> Result<Session> {
+        let (config, ranks) = (plan.config.clone(), plan.ranks.clone());
+        let directory = match &plan.place {
+            Place::Here(directory, _) => directory.clone(),
+            Place::Below(parent) => ranks.directory(|| {
+                let directory = run_dir::create(parent, chrono::Local::now().naive_local())?;
+                run_dir::write_config(&directory, &serde_json::to_value(&config)?, &config.command)?;
+                Ok(directory)
+            })?,
         };
         ranks.remember_directory(&directory)?;
-        let claim = ranks.writes().then(|| run_dir::claim(&directory)).transpose()?;
         if ranks.writes() {
-            readable::write_names(&directory, &left_out)?;
+            if let Place::Below(_) = plan.place {
+                plan.place = Place::Here(directory.clone(), Some(run_dir::claim(&directory)?));
+            }
+            readable::write_names(&directory, &plan.left_out)?;
         }
-        let mut last_saved = state.resumed;
-        if last_saved.is_some() && ranks.writes() {
+        if plan.state.resumed.is_some() && ranks.writes() {
             run_dir::remove_half_written(&directory)?;
-            if state.ours && state.at.epoch < epochs {
-                last_saved = last_saved.map(|path| name_within_longer_run(path, state.at, console)).transpose()?;
+            if plan.state.ours && plan.state.at.epoch < u64::from(plan.pretrain.epochs) {
+                let resumed = plan.state.resumed.take();
+                plan.state.resumed =
+                    resumed.map(|path| name_within_longer_run(path, plan.state.at, console)).transpose()?;
             }
         }
-
-        let plan = Plan { first_epoch: state.at.epoch, epochs, steps_per_epoch };
         let mut log = match ranks.writes() {
-            true => RunLog::create(&directory, plan, console.clone())?,
-            false => RunLog::silent(plan, console.clone())?,
+            true => RunLog::create(&directory, plan.extent(), console.clone())?,
+            false => RunLog::silent(plan.extent(), console.clone())?,
         };
         log.detail(&format!("command: {}", config.command.join(" ")));
+        log.note(&plan.loader.split().describe());
+        log.note(&plan.loader.describe());
+        plan.state.taken.iter().for_each(|text| log.note(text));
         log.note(&format!("results go to {}", directory.display()));
-        ranks.describe(pretrain).iter().for_each(|text| log.note(text));
-        short_of_memory.iter().for_each(|warning| log.warn(warning));
-        let settings = run_dir::to_yaml(&serde_json::to_value(config)?);
-        let step = state.at.epoch * steps_per_epoch + state.at.batch;
-        log.events().text("configuration", step, &format!("```\n{settings}\n```"));
-        let judge = judge(pretrain, console, &mut log, ranks)?;
-        let recorder = Recorder::new(config.cuda.graph, pretrain, device, ranks.count());
+        ranks.describe(&plan.pretrain).iter().for_each(|text| log.note(text));
+        plan.judge.iter().for_each(|judge| log.note(&judge.describe()));
+        plan.warnings.iter().for_each(|warning| log.warn(warning));
+        let settings = run_dir::to_yaml(&serde_json::to_value(&config)?);
+        log.events().text("configuration", plan.state.at.step, &format!("```\n{settings}\n```"));
+        let mut session = Session::with(plan, log, &directory);
+        let Session { recorder, log, .. } = &mut session;
         recorder.describe().iter().for_each(|text| log.note(text));
-        Ok(Session {
-            pretrain: pretrain.clone(),
+        Ok(session)
+    }
+
+    /// For steps that are thrown away: no directory, nothing is written, nobody is judged, nothing is said.
+    ///
+    /// Errors: the system's null device cannot be opened.
+    pub fn rehearsal(mut plan: Plan) -> Result<Session> {
+        plan.judge = None;
+        let quiet = Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink());
+        let log = RunLog::silent(plan.extent(), quiet)?;
+        let mut session = Session::with(plan, log, Path::new(""));
+        session.writes = false;
+        // Weights that stay as they are do not diverge.
+        let still = ScheduleConfig { name: ScheduleName::Constant, warmup_epochs: 0 };
+        session.schedule = Schedule::new(still, 0.0, 1, 1);
+        Ok(session)
+    }
+
+    /// Begins a rehearsal of epochs without an end, with batches of `images` images in `parts`.
+    ///
+    /// Errors: the system's null device cannot be opened.
+    pub fn practise(&mut self, images: usize, parts: u32) -> Result<()> {
+        let run = &mut self.pretrain;
+        (run.batch_size, run.grad_cache, run.epochs) = (images as u32, parts, u32::MAX);
+        if self.loader.batch_size() != images {
+            self.recorder.begin_again();
+            self.loader = self.loader.in_batches_of(images);
+        }
+        self.at = Counters { epoch: 0, batch: 0, step: self.at.step };
+        self.earlier_rows = None;
+        let extent = report::Plan { first_epoch: 0, epochs: 1, steps_per_epoch: self.loader.batches() as u64 };
+        self.log = RunLog::silent(extent, self.log.console().clone())?;
+        Ok(())
+    }
+
+    fn with(plan: Plan, log: RunLog, directory: &Path) -> Session {
+        let report::Plan { epochs, steps_per_epoch, .. } = plan.extent();
+        let Plan { config, pretrain, device, ranks, loader, state, judge, room, place, .. } = plan;
+        let claim = if let Place::Here(_, claim) = place { claim } else { None };
+        Session {
             encoder: state.encoder,
-            parameters,
+            parameters: state.parameters,
             optimizer: state.optimizer,
             scaler: state.scaler,
             rate: Rate::on(device),
             statistics: Statistics::new(pretrain.precision, device),
-            recorder,
+            recorder: Recorder::new(config.cuda.graph, &pretrain, device, ranks.count()),
             schedule: Schedule::new(pretrain.schedule, pretrain.optimizer.lr, steps_per_epoch, epochs),
             loader,
-            ranks: ranks.clone(),
+            writes: ranks.writes(),
+            ranks,
             temperature: state.temperature,
             log,
             at: state.at,
-            last_saved,
+            last_saved: state.resumed,
             earlier_rows: state.earlier_rows,
-            saver: Saver::new(&directory, pretrain.checkpoints),
+            saver: Saver::new(directory, pretrain.checkpoints),
             watch: Watch::default(),
             judge,
             workers: config.workers as usize,
             last_begun: None,
-            directory,
+            directory: directory.to_owned(),
             _claim: claim,
             device,
             first_step: state.at.step,
             started: Instant::now(),
             room,
-        })
-    }
-}
-
-/// Batches of views for this rank, on the device.
-fn loader(config: &Config, pretrain: &Pretrain, split: Split, device: Device, ranks: &Ranks) -> Result<Loader> {
-    let rendering =
-        Rendering::Views { recipe: pretrain.augmentation.clone(), size_px: pretrain.data.image_size_px as usize };
-    let (batch, workers) = (pretrain.batch_size as usize, config.workers as usize);
-    let share = ranks.share_of_batch(pretrain.batch_size)?;
-    let loader = Loader::new(Arc::new(split), rendering, Order::Shuffled, batch, pretrain.seed, workers)?;
-    let loader = loader.with_share(share);
-    match pretrain.engine {
-        Engine::Cpu => Ok(loader.deliver_to(device)),
-        Engine::Tensor => loader.on_device(device, config.data_on_device),
-    }
-}
-
-/// A results directory of the paper's layout, with the configuration in it.
-fn new_directory(config: &Config, pretrain: &Pretrain) -> Result<PathBuf> {
-    let parent =
-        run_dir::pretrain_parent(&config.save_dir, pretrain.data.dataset, pretrain.batch_size, pretrain.objective);
-    let directory = run_dir::create(&parent, chrono::Local::now().naive_local())?;
-    run_dir::write_config(&directory, &serde_json::to_value(config)?, &config.command)?;
-    Ok(directory)
-}
-
-/// Who evaluates by nearest neighbours during training; of several ranks all of them or none, because they do it together.
-fn judge(pretrain: &Pretrain, console: &Console, log: &mut RunLog, ranks: &Ranks) -> Result<Option<Judge>> {
-    // A run that ends before the first evaluation needs no labels.
-    let asked = pretrain.online_knn.filter(|knn| knn.every_epochs <= pretrain.epochs);
-    let judge = asked.and_then(|knn| match Judge::new(knn, &pretrain.data, console) {
-        Ok(judge) => {
-            log.note(&judge.describe());
-            Some(judge)
+            pretrain,
         }
-        Err(error) => {
-            log.warn(&format!("no kNN evaluation during training: {error:#} (--knn-every 0 asks for none)"));
-            None
-        }
-    });
-    Ok(if ranks.any(asked.is_some() && judge.is_none())? { None } else { judge })
+    }
 }
 
 /// A complete run's last checkpoint carries the number of epochs, which is also the name of the epoch that comes next if

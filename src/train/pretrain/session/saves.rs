@@ -38,7 +38,7 @@ impl Session {
 
     pub(super) fn begin_save(&mut self, name: CheckpointName, tally: Option<&Tally>) -> Result<()> {
         self.own_statistics_agree()?;
-        if !self.ranks.writes() {
+        if !self.writes {
             self.last_begun = Some(name);
             return Ok(());
         }
