@@ -72,7 +72,7 @@ impl Plan {
                 facts.say("encoder", format!("{} epochs of {objective} on {}", source.epochs_done, data.dataset));
             }
         }
-        let (train, kept) = (&self.images.train, self.kept.len());
+        let train = &self.images.train;
         facts.say("training data", train.describe());
         facts.say("test data", self.images.test.describe());
         if run.label_ratio < 1.0 {
@@ -91,7 +91,7 @@ impl Plan {
         }
         facts.schedule(run.schedule, run.optimizer.lr, per_epoch as u64, epochs);
         let stop = early_stop::describe(run, train, self.held_out.as_deref());
-        facts.say("stop", stop.unwrap_or_default());
+        facts.say("stop", stop.unwrap_or_default().replace("; ", ";\n"));
         let (model, encoder) = (&source.model, &self.newest.encoder);
         let (width, weights) = (feature_dim(model.depth), weights(encoder));
         facts.say(

@@ -10,7 +10,7 @@ use super::tally::peak_memory_mib;
 use crate::config::{Depth, ModelConfig, Pretrain, Stem};
 use crate::model::{Encoder, HeadKind, footprint};
 use crate::native;
-use crate::report::{Console, Verbosity};
+use crate::report::Console;
 use crate::train::facts::{DAY, Facts, about, per_second};
 use anyhow::Result;
 use std::sync::Arc;
