@@ -38,15 +38,20 @@ impl Room {
         Room { batch, parts, size, needed: 0, free: device::free_memory(device), place }
     }
 
-    /// Whether less is free than a step needs.
-    pub fn is_short(&self) -> bool {
-        self.free.is_some_and(|free| free < self.needed)
+    /// Images of a batch that fits in its parts, as many as the run's at most; `None` where not even 2 images do.
+    pub fn fitting(&self, parameters: &[Parameter]) -> Option<u64> {
+        match self.free {
+            Some(free) if free < self.needed => {
+                Some(self.parts * footprint::largest_batch(parameters, self.size, free, true)?)
+            }
+            _ => Some(self.batch),
+        }
     }
 
     /// Reckons with the model's parameters; the sentence is a warning, if one is due.
     pub fn foresee(&mut self, parameters: &[Parameter]) -> Option<String> {
         self.needed = footprint::estimate(parameters, self.size).needed();
-        let free = self.free.filter(|_| self.is_short())?;
+        let free = self.free.filter(|&free| free < self.needed)?;
         Some(format!(
             "a step will need about {}, and {} are free {}: it may run out of memory; {}",
             gib(self.needed),

@@ -45,10 +45,10 @@ pub fn tell(facts: &mut Facts, plan: Plan, console: &Console) -> Result<()> {
     if steps_left == 0 {
         return Ok(());
     }
-    if plan.room.is_short() {
+    let Some(fitting) = plan.room.fitting(&plan.state.parameters) else {
         facts.say("time", "not measured: there may be too little memory for a step");
         return Ok(());
-    }
+    };
     let (device, resumes) = (plan.device, plan.state.resumed.is_some());
     let judged = plan.judge.as_ref().map_or(0, |judge| {
         judge.images() as u64 * judge.evaluations(plan.state.at.epoch, u64::from(plan.pretrain.epochs))
@@ -57,7 +57,7 @@ pub fn tell(facts: &mut Facts, plan: Plan, console: &Console) -> Result<()> {
     let run = plan.pretrain.clone();
     let (whole, parts) = (run.batch_size as usize, run.grad_cache);
     let mut session = Session::rehearsal(plan)?;
-    let pace = native::caught(|| measure(&mut session, whole, parts))
+    let pace = native::caught(|| measure(&mut session, whole, fitting as usize, parts))
         .unwrap_or_else(|error| Err(session.room.explain(error, &session.parameters, session.at.step + 1)))?;
     drop(waiting);
 
@@ -79,21 +79,24 @@ pub fn tell(facts: &mut Facts, plan: Plan, console: &Console) -> Result<()> {
     Ok(())
 }
 
-/// Times steps of the largest batch that a step of [`STEP_SECONDS`] has time for.
-fn measure(session: &mut Session, whole: usize, parts: u32) -> Result<Pace> {
+/// Times steps of the largest batch that a step of [`STEP_SECONDS`] has time for, of a batch of `whole` images of which
+/// `fitting` fit into memory.
+fn measure(session: &mut Session, whole: usize, fitting: usize, parts: u32) -> Result<Pace> {
     // Parts of about the size that they will have.
     let mut steps = |images: usize, seconds: f64| {
         let parts = ((parts as usize * images).div_ceil(whole) as u32).max(parts.min(2));
         steps(session, images, parts, seconds)
     };
-    let mut images = whole.min(FIRST_IMAGES);
-    while images < whole {
+    // Less than what just fits: the estimate is one.
+    let most = if fitting < whole { (fitting / 2).max(1) } else { whole };
+    let mut images = most.min(FIRST_IMAGES);
+    while images < most {
         let tried = steps(images, 0.0)?;
         let fits = (STEP_SECONDS * tried.images_per_second()) as usize;
         if fits <= images {
             break;
         }
-        images = fits.min(8 * images).min(whole);
+        images = fits.min(8 * images).min(most);
     }
     steps(images, TIMED_SECONDS)
 }
