@@ -60,6 +60,8 @@ pub struct Checkpoint {
     pub temperature: Option<Vec<f64>>,
     /// State of the gradient scaler of fp16.
     pub scaler: Option<ScalerState>,
+    /// What the objective keeps between steps; of most it is nothing.
+    pub loss: StateDict,
 }
 
 /// A checkpoint as it goes to disk: a copy of every number, so that training may go on while it is written.
@@ -97,6 +99,13 @@ impl Checkpoint {
             ours.insert("epoch_rows", from_tensor(rows)?);
         }
 
+        if !self.loss.is_empty() {
+            let mut loss = Dict::ordered();
+            for (name, tensor) in self.loss.iter() {
+                loss.insert(name, from_tensor(tensor)?);
+            }
+            ours.insert("loss", Value::Dict(loss));
+        }
         if let Some(state) = &self.temperature {
             ours.insert("temperature", Value::List(state.iter().copied().map(Value::Float).collect()));
         }
@@ -129,7 +138,7 @@ impl Checkpoint {
         let scheduled = root.get("scheduler").and_then(|s| s.get("last_epoch")).and_then(Value::as_int);
         // Upstream saves the number of epochs asked for as `epoch`; only its file name tells how far it came.
         let (mut config, mut epochs_done, mut batch_in_epoch) = (None, named_epoch.map_or(0, |epoch| epoch + 1), 0);
-        let (mut epoch_rows, mut temperature) = (None, None);
+        let (mut epoch_rows, mut temperature, mut loss) = (None, None, StateDict::new());
         let mut step = scheduled.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         if let Some(ours) = root.get("flatnce") {
             let count = |key: &str| {
@@ -147,6 +156,9 @@ impl Checkpoint {
             step = count("step")?;
             batch_in_epoch = count("batch_in_epoch")?;
             epoch_rows = ours.get("epoch_rows").and_then(Value::as_tensor).map(to_tensor).transpose()?;
+            if let Some(state) = ours.get("loss") {
+                loss = model_state(state).context("flatnce.loss cannot be understood")?;
+            }
             temperature = ours
                 .get("temperature")
                 .and_then(Value::as_list)
@@ -164,6 +176,7 @@ impl Checkpoint {
             epoch_rows,
             temperature,
             scaler: root.get("scaler").map(scaler::from_value).transpose()?.flatten(),
+            loss,
         })
     }
 }

@@ -4,15 +4,18 @@
 //!
 //! Knows neither clap nor tch. Units are in the names.
 
+#[macro_use]
 mod choices;
 mod jobs;
 mod parts;
 mod tools;
 
+/// Which objectives can be asked for is said where they are.
+pub use crate::loss::Objective;
 pub use choices::{
     BadImages, ClassifierAugment, CudaGraph, DataOnDevice, DatasetName, Depth, DeviceChoice, DeviceKind, EarlyStopOn,
-    EmbedFormat, EmbedPart, Engine, ExportFormat, HeadMode, KeyPrefix, LearningRateScaling, LogFormat, Objective,
-    OptimizerName, Precision, ReportFormat, ScheduleName, Stem, TrainMode, TransferMode,
+    EmbedFormat, EmbedPart, Engine, ExportFormat, HeadMode, KeyPrefix, LearningRateScaling, LogFormat, OptimizerName,
+    Precision, ReportFormat, ScheduleName, Stem, TrainMode, TransferMode,
 };
 pub use jobs::{CheckpointChoice, EncoderSource, Evaluate, KnnConfig, OnlineKnn, Pretrain};
 pub use parts::{

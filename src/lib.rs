@@ -12,6 +12,7 @@ mod vectorise;
 pub mod augment;
 pub mod checkpoint;
 pub mod cli;
+#[macro_use]
 pub mod config;
 pub mod data;
 pub mod device;

@@ -765,6 +765,7 @@ fn a_real_checkpoint_gives_its_run_back() {
         epoch_rows: None,
         temperature: None,
         scaler: None,
+        loss: StateDict::new(),
         batch_size: Some(64),
     };
     let path = directory.path().join("checkpoint_0001.pth.tar");

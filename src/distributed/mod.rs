@@ -11,7 +11,6 @@ mod engine;
 mod group;
 mod meeting;
 mod pulse;
-mod slurm;
 mod sockets;
 mod spawn;
 mod surroundings;

@@ -140,19 +140,7 @@ impl Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Depth, HeadConfig, HeadMode, ModelConfig, Normalisation};
-    use crate::model::{Encoder, HeadKind};
-    use tch::Device;
-
-    fn parameters() -> Vec<Parameter> {
-        let config = ModelConfig {
-            depth: Depth::Res10,
-            stem: Stem::Small,
-            normalisation: Normalisation { mean: [0.5; 3], std: [0.5; 3] },
-            head: HeadConfig { mode: HeadMode::None, layers: 2, out_dim: 8 },
-        };
-        Encoder::new(&config, HeadKind::Projection, Device::Cpu, 0).parameters()
-    }
+    use crate::model::Encoder;
 
     fn of(views: u64) -> StepSize {
         StepSize {
@@ -166,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_largest_batch_fits_and_the_next_does_not() {
-        let parameters = parameters();
+        let parameters = Encoder::small(8, 0).parameters();
         let free = 1 << 30;
         let batch = largest_batch(&parameters, of(1024), free, false).unwrap();
         assert!(estimate(&parameters, of(2 * batch)).needed() <= free);
@@ -178,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_did_not_fit_is_never_named() {
-        let parameters = parameters();
+        let parameters = Encoder::small(8, 0).parameters();
         // By the estimate 64 images fit easily.
         let batch = largest_batch(&parameters, of(128), 8 << 30, true).unwrap();
         assert!((32..64).contains(&batch), "{batch}");

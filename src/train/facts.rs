@@ -6,51 +6,16 @@ use crate::model::Encoder;
 use crate::model::footprint::Estimate;
 use crate::optim::Schedule;
 use crate::report::short;
-use tch::Device;
 
-/// The names, from top to bottom: what is done, on what, how, and last what it takes.
-const ROWS: [&str; 26] = [
-    "job",
-    "encoder",
-    "start",
-    "temperature",
-    "data",
-    "training data",
-    "test data",
-    "labels",
-    "batch",
-    "views",
-    "training images",
-    "model",
-    "steps",
-    "optimiser",
-    "learning rate",
-    "schedule",
-    "stop",
-    "L2 penalty",
-    "kNN",
-    "checkpoints",
-    "results",
-    "device",
-    "precision",
-    "workers",
-    "memory",
-    "time",
-];
-
-/// Lines under names of [`ROWS`].
+/// Lines under names, in the order in which they were said.
 #[derive(Debug, Default)]
 pub struct Facts {
     lines: Vec<(&'static str, String)>,
 }
 
 impl Facts {
-    /// A fact under its name, below what is there already; line breaks in it are kept.
-    ///
-    /// # Panics
-    /// The name is none of [`ROWS`]: a bug.
+    /// A fact under its name; line breaks in it are kept.
     pub fn say(&mut self, name: &'static str, fact: impl AsRef<str>) {
-        assert!(ROWS.contains(&name), "{name} is no row");
         self.lines.extend(fact.as_ref().lines().map(|line| (name, line.to_owned())));
     }
 
@@ -74,8 +39,9 @@ impl Facts {
         self.say("optimiser", text);
     }
 
-    /// The course of the learning rate.
-    pub fn schedule(&mut self, config: ScheduleConfig, peak: f64, steps_per_epoch: u64, epochs: u32) {
+    /// The course of the learning rate; `steps_per_epoch` where the data are there.
+    pub fn schedule(&mut self, config: ScheduleConfig, peak: f64, steps_per_epoch: Option<u64>, epochs: u32) {
+        let Some(steps_per_epoch) = steps_per_epoch else { return };
         if config.name != ScheduleName::Cosine {
             return self.say("schedule", format!("{}: {} throughout", config.name, short(peak)));
         }
@@ -96,9 +62,8 @@ impl Facts {
     }
 
     /// `free` bytes there are, where the system tells.
-    pub fn memory(&mut self, estimate: Estimate, free: Option<u64>, device: Device) {
+    pub fn memory(&mut self, estimate: Estimate, free: Option<u64>, place: &str) {
         let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
-        let place = if device == Device::Cpu { "in main memory" } else { "on the GPU" };
         let free = free.map_or(String::new(), |free| format!(", {} are free", gib(free)));
         let (total, model, activations) = (gib(estimate.total()), gib(estimate.model), gib(estimate.activations));
         self.say(
@@ -113,12 +78,12 @@ impl Facts {
 impl std::fmt::Display for Facts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let width = self.lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        for mut name in ROWS {
-            for (_, fact) in self.lines.iter().filter(|(own, _)| *own == name).collect::<Vec<_>>() {
-                writeln!(f, "{name:<width$}  {fact}")?;
-                // Facts of several lines carry their name once.
-                name = "";
-            }
+        let mut previous = "";
+        for (name, fact) in &self.lines {
+            // A fact of several lines carries its name once.
+            let shown = if *name == previous { "" } else { name };
+            writeln!(f, "{shown:<width$}  {fact}")?;
+            previous = name;
         }
         Ok(())
     }

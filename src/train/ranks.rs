@@ -7,10 +7,10 @@
 //! comes out as `[2B, ...]`, view-major, in the order of one process.
 
 use crate::checkpoint;
-use crate::config::{Job, Objective, Pretrain, Start, TransferMode};
+use crate::config::{Job, Pretrain, Start, TransferMode};
 use crate::distributed::{Group, Reduction, reduce_gradients};
 use crate::loader::Share;
-use crate::loss::{self, Anchors, Contrast};
+use crate::loss::{Anchors, Contrast, Loss, Pairs};
 use crate::model::{Encoder, Pass};
 use crate::report::Console;
 use crate::state::Parameter;
@@ -187,19 +187,20 @@ impl Ranks {
 
     /// The contrast of this rank's unit-length features `[2b, P]` with those of all ranks: the gradient is that of
     /// its own rows, `[2b, P]`, the statistics are those of the whole batch. Beside it the features of all, `[2B, P]`.
-    pub fn contrast(&self, unit: &Tensor, temperature: f64, objective: Objective) -> Result<(Contrast, Tensor)> {
-        let Some(group) = self.group() else {
-            return Ok((loss::contrast(unit, temperature, objective), unit.detach()));
-        };
-        let all = self.gather_views(unit)?; // [2B, P]
+    pub fn contrast(&self, loss: &mut dyn Loss, unit: &Tensor, temperature: f64) -> Result<(Contrast, Tensor)> {
+        let all = self.gather_views(unit)?.detach(); // [2B, P]
         let images = unit.size()[0] / 2;
         let first = self.rank() as i64 * images;
-        // This rank's anchors pull at the features of every rank, so what they say of others' rows has to get there.
-        let own = loss::contrast_of(&all, first..first + images, temperature, objective);
-        group.all_reduce(&[&own.gradient], Reduction::Sum)?;
-        let statistics = own.anchors.to_rows(); // [2b, 5]
-        let anchors = Anchors::from_rows(&self.gather_views(&statistics)?);
-        Ok((Contrast { gradient: self.own_views(&own.gradient), anchors }, all))
+        let own = Pairs { images: first..first + images, ..Pairs::new(&all, temperature) };
+        let Contrast { mut gradient, mut anchors } = loss.contrast(&own);
+        if let Some(group) = self.group() {
+            // This rank's anchors pull at the features of every rank, so what they say of others' rows has to get there.
+            group.all_reduce(&[&gradient], Reduction::Sum)?;
+            gradient = self.own_views(&gradient);
+            anchors = Anchors::from_rows(&self.gather_views(&anchors.to_rows())?);
+        }
+        loss.update(&all, &anchors);
+        Ok((Contrast { gradient, anchors }, all))
     }
 
     /// Replaces the gradients of this rank's rows by those of the whole batch.
@@ -213,7 +214,7 @@ impl Ranks {
     }
 
     /// Gives every rank rank 0's weights and buffers.
-    pub fn same_state(&self, encoder: &Encoder) -> Result<()> {
+    pub fn broadcast_state(&self, encoder: &Encoder) -> Result<()> {
         let Some(group) = self.group() else { return Ok(()) };
         let _guard = tch::no_grad_guard();
         let state = encoder.state_dict();
@@ -232,7 +233,7 @@ impl Ranks {
     /// Checks that a count is the same on all ranks.
     ///
     /// Errors: it is not, as when each read another file.
-    pub fn same(&self, what: &str, count: u64) -> Result<()> {
+    pub fn check_equal(&self, what: &str, count: u64) -> Result<()> {
         let Some(group) = self.group() else { return Ok(()) };
         // The largest of both signs: the least is the largest only where all agree.
         let ends = Tensor::from_slice(&[count as f64, -(count as f64)]);

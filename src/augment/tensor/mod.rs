@@ -31,7 +31,7 @@ mod weights;
 
 pub use plan::Plan;
 pub use planner::Planner;
-pub use resize::Products;
+pub use weights::Products;
 
 use crate::native::cuda::kernels;
 use blur::Blur;

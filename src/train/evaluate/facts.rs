@@ -3,7 +3,7 @@
 use super::early_stop;
 use super::plan::Plan;
 use crate::augment::EvalTransform;
-use crate::config::{Config, EncoderSource, Evaluate, TransferMode};
+use crate::config::{Config, Evaluate, TransferMode};
 use crate::data::grouped;
 use crate::device;
 use crate::model::{feature_dim, footprint};
@@ -16,10 +16,9 @@ use std::sync::Arc;
 use std::time::Instant;
 use tch::Device;
 
-/// Says what was asked for, makes the plan and says what it comes to, then makes a few features for the time.
-/// `processes` will share the making of features.
+/// Makes the plan and says what it is, then makes a few features for the time. `processes` will share that work.
 ///
-/// Errors: those of the evaluation until then.
+/// Errors: those of the evaluation until then; what follows from the configuration alone is said all the same.
 pub fn tell(
     facts: &mut Facts,
     config: &Config,
@@ -28,32 +27,31 @@ pub fn tell(
     processes: u32,
     console: &Console,
 ) -> Result<()> {
-    asked(facts, run);
-    let plan = Plan::make(config, run, device, console, &Ranks::alone())?;
-    plan.warnings(&plan.newest.source).iter().for_each(|warning| console.warn(warning));
-    plan.tell(facts);
-    plan.tell_time(facts, processes, console)
-}
-
-/// What follows from the configuration alone.
-fn asked(facts: &mut Facts, run: &Evaluate) {
+    let plan = Plan::make(config, run, device, console, &Ranks::alone());
     let linear = run.mode == TransferMode::LinearEval;
     let job =
         if linear { "train a linear classifier on the frozen trunk" } else { "train the whole network with labels" };
     facts.say("job", job);
-    facts.optimizer(&run.optimizer);
+    if let Ok(plan) = &plan {
+        plan.warnings(&plan.newest.source).iter().for_each(|warning| console.warn(warning));
+        plan.tell(facts);
+    }
     let drawn = match EvalTransform::training(run.data.dataset, run.data.image_size_px as usize, run.augment) {
         EvalTransform::Plain { .. } | EvalTransform::ResizeCenterCrop { .. } => "as the test images, nothing random",
         EvalTransform::RandomCropFlip { .. } => "random crops of 8 to 100% of the area, mirrored half of the time",
         EvalTransform::RandomShiftFlip { .. } => "moved by up to an eighth of the side, mirrored half of the time",
     };
     facts.say("training images", drawn);
+    facts.optimizer(&run.optimizer);
+    let steps_per_epoch = plan.as_ref().ok().map(|plan| plan.steps_per_epoch() as u64);
+    facts.schedule(run.schedule, run.optimizer.lr, steps_per_epoch, run.epochs);
     if linear {
         let weights: Vec<String> = run.reg_weights.iter().map(|&weight| short(weight)).collect();
         facts.say("L2 penalty", weights.join(", "));
         let knn = run.knn;
         facts.say("kNN", format!("{} neighbours, temperature {}", knn.neighbours, short(knn.temperature)));
     }
+    plan?.tell_costs(facts, processes, console)
 }
 
 impl Plan {
@@ -64,14 +62,18 @@ impl Plan {
         if self.several {
             facts.say("encoder", format!("and the {} before it", self.earlier.len()));
         }
-        match (&source.data, &run.source) {
-            (_, EncoderSource::Scratch(_)) => {}
-            (None, _) => facts.say("encoder", "weights without the settings of their run"),
-            (Some(data), _) => {
-                let objective = source.objective.map_or("an unknown objective", |objective| objective.name());
-                facts.say("encoder", format!("{} epochs of {objective} on {}", source.epochs_done, data.dataset));
-            }
+        if let Some(data) = &source.data {
+            let objective = source.objective.map_or("an unknown objective", |objective| objective.name());
+            facts.say("encoder", format!("{} epochs of {objective} on {}", source.epochs_done, data.dataset));
+        } else if source.path.is_some() {
+            facts.say("encoder", "weights without the settings of their run");
         }
+        let (model, weights) = (&source.model, weights(&self.newest.encoder));
+        let width = feature_dim(model.depth);
+        facts.say(
+            "model",
+            format!("{}, {} stem, features of width {width}, {weights} weights", model.depth, model.stem),
+        );
         let train = &self.images.train;
         facts.say("training data", train.describe());
         facts.say("test data", self.images.test.describe());
@@ -89,34 +91,27 @@ impl Plan {
             done if done >= epochs => facts.say("steps", "nothing is left to train"),
             done => facts.say("steps", format!("{} epochs are left", epochs - done)),
         }
-        facts.schedule(run.schedule, run.optimizer.lr, per_epoch as u64, epochs);
         let stop = early_stop::describe(run, train, self.held_out.as_deref());
         facts.say("stop", stop.unwrap_or_default().replace("; ", ";\n"));
-        let (model, encoder) = (&source.model, &self.newest.encoder);
-        let (width, weights) = (feature_dim(model.depth), weights(encoder));
-        facts.say(
-            "model",
-            format!("{}, {} stem, features of width {width}, {weights} weights", model.depth, model.stem),
-        );
-        if run.mode == TransferMode::Finetune {
-            let step = footprint::StepSize {
-                stem: model.stem,
-                image_size_px: size,
-                views: self.batch() as u64,
-                precision: run.precision,
-                optimizer: run.optimizer.name,
-            };
-            let estimate = footprint::estimate(&encoder.parameters(), step);
-            facts.memory(estimate, device::free_memory(self.device), self.device);
-        }
         let place = self.place(source);
         let place = if run.resume.is_some() { place } else { place.join("{dd-mm-YYYY-HH-MM-SS}") };
         facts.say("results", place.display().to_string());
     }
 
-    /// Makes features of a few training images and says how long all of the trunk's work will take at that speed.
-    fn tell_time(&self, facts: &mut Facts, processes: u32, console: &Console) -> Result<()> {
+    /// Memory and time; for the time, features of a few training images are made.
+    fn tell_costs(&self, facts: &mut Facts, processes: u32, console: &Console) -> Result<()> {
         let (run, encoder) = (&self.run, &self.newest.encoder);
+        if run.mode == TransferMode::Finetune {
+            let step = footprint::StepSize {
+                stem: self.newest.source.model.stem,
+                image_size_px: run.data.image_size_px,
+                views: self.batch() as u64,
+                precision: run.precision,
+                optimizer: run.optimizer.name,
+            };
+            let place = if self.device == Device::Cpu { "in main memory" } else { "on the GPU" };
+            facts.memory(footprint::estimate(&encoder.parameters(), step), device::free_memory(self.device), place);
+        }
         let quiet = Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink());
         let workers = self.config.workers as usize;
         let (compute, ranks) = (device::compute_kind(run.precision), Ranks::alone());

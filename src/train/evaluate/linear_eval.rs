@@ -60,7 +60,7 @@ pub fn evaluate(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
     let started = Instant::now();
     outcome.reg_weight = match trial.resumed {
         Some(saved) => saved.reg_weight,
-        None => penalty::choose(trial, &training)?,
+        None => penalty::choose(trial, &|epoch| training.at(epoch))?,
     };
     train(trial, &training, &test, &mut outcome)?;
     outcome.seconds_training = started.elapsed().as_secs_f64();
@@ -174,7 +174,7 @@ fn neighbours(run: &Evaluate, bank: &Features, test: &Features, classes: i64) ->
 }
 
 /// The training images' features, made once or anew in every epoch.
-pub enum TrainingFeatures<'a> {
+enum TrainingFeatures<'a> {
     Once(Features),
     EachEpoch {
         extractor: &'a Extractor<'a>,
@@ -212,7 +212,7 @@ impl<'a> TrainingFeatures<'a> {
     }
 
     /// Number of images.
-    pub fn images(&self) -> usize {
+    fn images(&self) -> usize {
         match self {
             TrainingFeatures::Once(features) => features.len(),
             TrainingFeatures::EachEpoch { split, .. } => split.len(),
@@ -220,7 +220,7 @@ impl<'a> TrainingFeatures<'a> {
     }
 
     /// The features to train on in an epoch.
-    pub fn at(&self, epoch: u64) -> Result<Features> {
+    fn at(&self, epoch: u64) -> Result<Features> {
         match self {
             TrainingFeatures::Once(features) => Ok(features.share()),
             TrainingFeatures::EachEpoch { extractor, split, transform, scaling } => {

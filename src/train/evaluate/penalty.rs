@@ -4,7 +4,6 @@
 
 use super::accuracy::accuracy_of;
 use super::fit::{Fit, batch_size};
-use super::linear_eval::TrainingFeatures;
 use super::trial::Trial;
 use crate::config::Evaluate;
 use crate::report::{Table, short};
@@ -38,7 +37,7 @@ pub fn split(labels: &[i64], seed: u64) -> (Vec<i64>, Vec<i64>) {
 /// The penalty to use, and a line about why.
 ///
 /// Errors: too few images to hold any out, a loss that is not finite.
-pub fn choose(trial: &mut Trial, training: &TrainingFeatures) -> Result<f64> {
+pub fn choose(trial: &mut Trial, features_at: &dyn Fn(u64) -> Result<Features>) -> Result<f64> {
     let run = trial.run;
     match run.reg_weights.as_slice() {
         [] => return Ok(0.0),
@@ -50,7 +49,7 @@ pub fn choose(trial: &mut Trial, training: &TrainingFeatures) -> Result<f64> {
     let mut bar = console.progress("choosing --reg-weight", u64::from(run.epochs), "epochs");
     let accuracies = held_out_accuracies(run, &labels, trial.images.classes() as i64, &mut |epoch| {
         bar.advance(u64::from(epoch > 0));
-        training.at(epoch)
+        features_at(epoch)
     })?;
     bar.finish();
     let mut table = Table::new(["reg-weight", "held-out top-1 (%)"]);

@@ -55,15 +55,10 @@ impl Judge {
         Ok(Judge { settings, bank: part(Part::Train, BANK_IMAGES)?, test: part(Part::Test, TEST_IMAGES)?, transform })
     }
 
-    /// Images that pass through the trunk in each evaluation.
-    pub fn images(&self) -> usize {
-        self.bank.len() + self.test.len()
-    }
-
-    /// Evaluations after the epochs from `done` to `epochs`.
-    pub fn evaluations(&self, done: u64, epochs: u64) -> u64 {
+    /// Images that pass through the trunk in the evaluations of a run of which so many epochs are done.
+    pub fn images_left(&self, done: u64, epochs: u64) -> u64 {
         let every = u64::from(self.settings.every_epochs);
-        epochs / every - done / every
+        (epochs / every).saturating_sub(done / every) * (self.bank.len() + self.test.len()) as u64
     }
 
     /// One line about the images.

@@ -4,7 +4,6 @@
 //! A step of the whole batch may take minutes, so the batch begins small and grows
 //! as far as a step takes [`STEP_SECONDS`].
 
-use super::plan::Plan;
 use super::session::Session;
 use super::tally::peak_memory_mib;
 use crate::config::{Depth, ModelConfig, Pretrain, Stem};
@@ -37,28 +36,24 @@ impl Pace {
     }
 }
 
-/// Takes the steps and says what they tell of the whole run. Nothing is written; the plan's network is used up.
+/// Takes the steps and says what they tell of the whole run. Nothing is written.
 ///
 /// Errors: those of steps.
-pub fn tell(facts: &mut Facts, plan: Plan, console: &Console) -> Result<()> {
-    let steps_left = plan.steps_left();
+pub fn tell(facts: &mut Facts, mut session: Session, console: &Console) -> Result<()> {
+    let (steps_left, device, resumes) = (session.steps_left(), session.device, session.at.step > 0);
     if steps_left == 0 {
         return Ok(());
     }
-    let Some(fitting) = plan.room.fitting(&plan.state.parameters) else {
+    let Some(fitting) = session.memory.fitting(&session.parameters) else {
         facts.say("time", "not measured: there may be too little memory for a step");
         return Ok(());
     };
-    let (device, resumes) = (plan.device, plan.state.resumed.is_some());
-    let judged = plan.judge.as_ref().map_or(0, |judge| {
-        judge.images() as u64 * judge.evaluations(plan.state.at.epoch, u64::from(plan.pretrain.epochs))
-    });
+    let run = session.pretrain.clone();
+    let judged = session.judge.as_ref().map_or(0, |judge| judge.images_left(session.at.epoch, u64::from(run.epochs)));
+    let whole = run.batch_size as usize;
     let waiting = console.waiting("taking a few steps");
-    let run = plan.pretrain.clone();
-    let (whole, parts) = (run.batch_size as usize, run.grad_cache);
-    let mut session = Session::rehearsal(plan)?;
-    let pace = native::caught(|| measure(&mut session, whole, fitting as usize, parts))
-        .unwrap_or_else(|error| Err(session.room.explain(error, &session.parameters, session.at.step + 1)))?;
+    let pace = native::caught(|| measure(&mut session, fitting as usize))
+        .unwrap_or_else(|error| Err(session.memory.explain(error, &session.parameters, session.at.step + 1)))?;
     drop(waiting);
 
     let rate = pace.images_per_second();
@@ -68,20 +63,21 @@ pub fn tell(facts: &mut Facts, plan: Plan, console: &Console) -> Result<()> {
     let all = if resumes { "for what is left" } else { "in all" };
     let part = if pace.images == whole { String::new() } else { format!(" (a part of the batch of {whole})") };
     let steps = if pace.steps == 1 { "1 step".to_owned() } else { format!("{} steps", pace.steps) };
-    facts.say("time", format!("about {} {all}, at {}", about(seconds), per_second(rate)));
-    facts.say("time", format!("measured just now: {steps} of {} images{part}, thrown away", pace.images));
     if let Some(peak) = peak_memory_mib(device).filter(|_| pace.images == whole) {
         facts.say("memory", format!("{:.1} GiB at most in the steps that were measured", peak / 1024.0));
     }
+    facts.say("time", format!("about {} {all}, at {}", about(seconds), per_second(rate)));
+    facts.say("time", format!("measured just now: {steps} of {} images{part}, thrown away", pace.images));
     if seconds > DAY {
         facts.say("time", shorter(&run, device, resumes, seconds));
     }
     Ok(())
 }
 
-/// Times steps of the largest batch that a step of [`STEP_SECONDS`] has time for, of a batch of `whole` images of which
-/// `fitting` fit into memory.
-fn measure(session: &mut Session, whole: usize, fitting: usize, parts: u32) -> Result<Pace> {
+/// Times steps of the largest batch that a step of [`STEP_SECONDS`] has time for, of those whose `fitting` images fit into
+/// memory.
+fn measure(session: &mut Session, fitting: usize) -> Result<Pace> {
+    let (whole, parts) = (session.pretrain.batch_size as usize, session.pretrain.grad_cache);
     // Parts of about the size that they will have.
     let mut steps = |images: usize, seconds: f64| {
         let parts = ((parts as usize * images).div_ceil(whole) as u32).max(parts.min(2));
@@ -109,7 +105,6 @@ fn steps(session: &mut Session, images: usize, parts: u32, seconds: f64) -> Resu
         // One step: the request to stop is there already.
         super::train(session, &AtomicBool::new(true))?;
     }
-    session.forget_peak()?;
     session.practise(images, parts)?;
     let (stop, first, started) = (Arc::new(AtomicBool::new(seconds == 0.0)), session.at.step, Instant::now());
     let timer = Arc::clone(&stop);

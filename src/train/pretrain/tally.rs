@@ -1,10 +1,10 @@
 //! What an epoch's steps said, kept on the device until somebody asks.
 
-use super::read_scalars;
 use super::statistics::{
     COLUMNS, LOSS, LOSS_SCALE, NEGATIVE, NESS, OVERFLOW, POSITIVE, TOP1, TOP5, VANISHED, unscaled,
 };
 use crate::config::Pretrain;
+use crate::device::read_scalars;
 use crate::monitor::geometry;
 use crate::native;
 use crate::optim::{self, Scaler, Schedule};
