@@ -38,7 +38,7 @@ use tch::Tensor;
 const FORMAT: i64 = 1;
 
 /// Everything saved of a pre-training run. Tensors are on the CPU and belong to the checkpoint alone.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Checkpoint {
     /// Whole epochs done.
     pub epochs_done: u32,

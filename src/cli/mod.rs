@@ -1,14 +1,13 @@
 //! The command line, in two steps: [`parse`] reads what the user typed
 //! ([`Typed`]), [`resolve()`] turns it into what was meant (a
 //! [`Config`](crate::config::Config), with every default filled in and every
-//! cross-check done). [`dry_run`] prints the result instead of running it.
+//! cross-check done).
 //!
 //! A flag's name is written once, in kebab-case; [`command`] adds the
 //! underscore spelling of upstream's scripts to every flag. A subcommand is a tool
 //! ([`ToolArgs`], [`resolve_tool`]); without one, the flags describe a run.
 
 mod args;
-pub mod dry_run;
 pub mod resolve;
 mod tool;
 mod values;

@@ -9,6 +9,7 @@ mod resume;
 pub use resume::{Origin, ReadSaved, Saved, read_saved};
 
 use super::{MachineArgs, Typed, flag_name};
+use crate::checkpoint::Checkpoint;
 use crate::config::{
     CheckpointPolicy, Config, CudaSettings, DataOnDevice, DeviceChoice, Engine, Job, Precision, Start, Talk, TrainMode,
 };
@@ -21,6 +22,8 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub struct Resolved {
     pub config: Config,
+    /// That of the run to be continued, read and verified.
+    pub checkpoint: Option<Checkpoint>,
     pub device: tch::Device,
     /// This process's place among others; `None` = it is alone (or the parent that starts them).
     pub placement: Option<Placement>,
@@ -44,16 +47,17 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let choice = own_device(device_choice(&args.machine)?, placement.as_ref());
     let (device, device_note) = device::resolve(choice)?;
     let asked = precision_asked(&args.machine)?;
+    let mut checkpoint = None;
     let (job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {
         let origin = resume::origin(typed)?;
         let run = origin.map(|origin| saved(&origin, &mut |text| warnings.push(text))).transpose()?;
         // A continued run keeps its precision unless another one is asked for.
-        let kept = run.as_ref().and_then(|run| run.config.as_ref()).map(|config| config.precision);
+        let kept = run.as_ref().and_then(|run| run.checkpoint.config.as_ref()).map(|config| config.precision);
         let (precision, mut note) = device::resolve_precision(asked.or(kept), device);
         if asked.is_none() && kept.is_some() {
             note.push_str(", as the run began");
         }
-        let (pretrain, start) = match run {
+        let (pretrain, start) = match &run {
             Some(run) => resume::continued(typed, run, precision, device, &mut warnings)?,
             None => (pretrain::from_flags(typed, precision, device)?, fresh(typed)),
         };
@@ -63,6 +67,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         if pretrain.engine == Engine::Cpu && args.machine.data_on_device == DataOnDevice::Yes {
             bail!("--data-on-device yes goes with --engine tensor: worker threads render from main memory");
         }
+        checkpoint = run.map(|run| run.checkpoint);
         (Job::Pretrain(Box::new(pretrain)), start, note)
     } else {
         let (precision, note) = device::resolve_precision(asked, device);
@@ -87,7 +92,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         dry_run: args.output.dry_run,
         command: typed.words.clone(),
     };
-    Ok(Resolved { config, device, placement, device_note, precision_note, warnings })
+    Ok(Resolved { config, checkpoint, device, placement, device_note, precision_note, warnings })
 }
 
 fn fresh(typed: &Typed) -> Start {

@@ -72,6 +72,16 @@ pub fn estimate(parameters: &[Parameter], step: StepSize) -> Estimate {
     Estimate { model: weights * (4 * copies + cast), activations: (per_view * step.views as f64) as u64 }
 }
 
+/// Multiplications of one image's way through the convolutions.
+pub fn multiplications(parameters: &[Parameter], stem: Stem, image_size_px: u32) -> f64 {
+    let step = StepSize { stem, image_size_px, views: 1, precision: Precision::Fp32, optimizer: OptimizerName::Sgd };
+    let of = |p: &Parameter| {
+        let weights: i64 = p.tensor.size()[1..].iter().product();
+        Layer::of(p, step).map_or(0.0, |layer| layer.output as f64 * weights as f64)
+    };
+    parameters.iter().map(of).sum()
+}
+
 /// The largest batch, in images of two views, whose step takes `free` bytes at most; `None` if not even 2 images do.
 /// `short`: a batch of `step.views` is known not to fit, whatever the estimate says.
 pub fn largest_batch(parameters: &[Parameter], step: StepSize, free: u64, short: bool) -> Option<u64> {

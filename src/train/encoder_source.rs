@@ -35,6 +35,8 @@ pub struct Source {
     pub path: Option<PathBuf>,
     /// As the checkpoint's name has it.
     pub epoch: u32,
+    /// Of the pre-training, where the checkpoint says it.
+    pub epochs_done: u32,
     pub batch_size: Option<u32>,
     pub objective: Option<Objective>,
     /// The data of the pre-training, where the checkpoint says it.
@@ -89,6 +91,7 @@ impl Origin {
                     state: None,
                     path: None,
                     epoch: 0,
+                    epochs_done: 0,
                     batch_size: None,
                     objective: None,
                     data: None,
@@ -120,7 +123,17 @@ impl Source {
             None => (architecture::recognise(&state)?, objective_in(path), None),
         };
         let state = Some(architecture::with_flat_normalisation(&state)?);
-        Ok(Source { model, state, path: Some(path.to_owned()), epoch, batch_size, objective, data, assumed: None })
+        Ok(Source {
+            model,
+            state,
+            path: Some(path.to_owned()),
+            epoch,
+            epochs_done,
+            batch_size,
+            objective,
+            data,
+            assumed: None,
+        })
     }
 
     /// Weights without a run: of `flatnce export`, torchvision or timm. `notes` are those of a safetensors file.
@@ -152,6 +165,7 @@ impl Source {
                 model,
                 state: Some(architecture::with_flat_normalisation(&state)?),
                 path: Some(path.to_owned()),
+                epochs_done: 0,
                 epoch: notes.get("epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
                 batch_size: notes.get("batch_size").and_then(|size| size.parse().ok()),
                 objective: notes

@@ -3,6 +3,7 @@
 
 pub mod encoder_source;
 pub mod evaluate;
+pub mod facts;
 pub mod features;
 pub mod pretrain;
 pub mod ranks;

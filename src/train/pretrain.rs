@@ -8,8 +8,10 @@
 //! The loop is here; `session` carries what it works on, `step` has the forward
 //! and backward pass of a batch, `recorded` the CUDA graph, `tally` the numbers.
 
+mod facts;
 mod memory_check;
 mod online_knn;
+mod pace;
 mod recorded;
 mod restore;
 mod saver;
@@ -21,42 +23,24 @@ mod tally;
 mod temperature;
 mod warnings;
 
-use super::ranks::Ranks;
-use crate::config::{Config, Pretrain};
 use crate::device;
 use crate::model::Pass;
-use crate::native::{self, cuda};
+use crate::native;
 use crate::optim::Update;
 use crate::report::Console;
 use anyhow::Result;
-pub use session::Ended;
+pub use facts::tell;
 use session::Session;
+pub use session::{Ended, Plan};
 use std::sync::atomic::AtomicBool;
 use step::StepOutput;
 use tch::{Device, Kind, Tensor};
 
-/// Trains to the end, or until `stop` is set: then the state is saved after the step under way.
+/// Trains what is planned to the end, or until `stop` is set: then the state is saved after the step under way.
 ///
-/// Errors: unusable data, a checkpoint that does not fit or cannot be written, a loss that is not finite, too little
-/// memory.
-pub fn run(
-    config: &Config,
-    pretrain: &Pretrain,
-    device: Device,
-    console: &Console,
-    stop: &AtomicBool,
-    ranks: &Ranks,
-) -> Result<Ended> {
-    // Before the first tensor: what is recorded must not be on the device's default stream.
-    if let Device::Cuda(index) = device
-        && cuda::part().is_ok()
-        && let Err(error) = cuda::own_stream(index)
-    {
-        console.warn(&format!(
-            "work on cuda:{index} stays on its default stream, where no step can be recorded: {error:#}"
-        ));
-    }
-    let mut session = Session::open(config, pretrain, device, console, ranks)?;
+/// Errors: files that cannot be written, a loss that is not finite, too little memory.
+pub fn run(plan: Plan, console: &Console, stop: &AtomicBool) -> Result<Ended> {
+    let mut session = plan.begin(console)?;
     let ended = native::caught(|| train(&mut session, stop))
         .unwrap_or_else(|error| Err(session.memory.explain(error, &session.parameters, session.at.step + 1)));
     match ended {

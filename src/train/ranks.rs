@@ -7,7 +7,7 @@
 //! comes out as `[2B, ...]`, view-major, in the order of one process.
 
 use crate::checkpoint;
-use crate::config::{Pretrain, Start};
+use crate::config::{Job, Pretrain, Start, TransferMode};
 use crate::distributed::{Group, Reduction, reduce_gradients};
 use crate::loader::Share;
 use crate::loss::{Anchors, Contrast, Loss, Pairs};
@@ -23,6 +23,34 @@ impl From<Option<Rc<Group>>> for Ranks {
     fn from(group: Option<Rc<Group>>) -> Ranks {
         Ranks { group }
     }
+}
+
+/// Errors: what so many processes cannot do together.
+pub fn allow(job: &Job, ranks: u32) -> Result<()> {
+    match job {
+        _ if ranks <= 1 => {}
+        Job::Evaluate(run) if run.mode == TransferMode::Finetune => {
+            bail!("fine-tuning and supervised training are done by one process, and this is one of {ranks}")
+        }
+        Job::Evaluate(run) if run.resume.is_some() => {
+            bail!("an evaluation is continued by one process, and this is one of {ranks}")
+        }
+        Job::Pretrain(run) if run.grad_cache > 1 => bail!(
+            "--grad-cache {} works in one process; of {ranks} ranks each has a part of the batch in its memory already",
+            run.grad_cache
+        ),
+        Job::Pretrain(run) if !run.batch_size.is_multiple_of(ranks) => {
+            let batch = run.batch_size;
+            let (below, above) = (batch / ranks * ranks, batch.div_ceil(ranks) * ranks);
+            let near = if below > 0 { format!("{below} or {above}") } else { above.to_string() };
+            bail!(
+                "--batch-size {batch} is the batch of all {ranks} ranks together and cannot be divided by their number; \
+                 use {near}"
+            );
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// One rank's view of the group; by default a process that is alone.
@@ -54,32 +82,12 @@ impl Ranks {
         self.rank() == 0
     }
 
-    /// Errors: a setting that several ranks cannot have.
-    pub fn check_settings(&self, pretrain: &Pretrain) -> Result<()> {
-        if self.count() > 1 && pretrain.grad_cache > 1 {
-            bail!(
-                "--grad-cache {} works in one process; of {} ranks each has a part of the batch in its memory already",
-                pretrain.grad_cache,
-                self.count()
-            );
-        }
-        Ok(())
-    }
-
     /// This rank's rows of every training batch.
-    ///
-    /// Errors: the batch cannot be divided by the number of ranks.
-    pub fn share_of_batch(&self, batch_size: u32) -> Result<Share> {
-        let (rank, ranks) = (self.rank(), self.count());
-        if !(batch_size as usize).is_multiple_of(ranks) {
-            let (below, above) = (batch_size as usize / ranks * ranks, (batch_size as usize).div_ceil(ranks) * ranks);
-            let near = if below > 0 { format!("{below} or {above}") } else { above.to_string() };
-            bail!(
-                "--batch-size {batch_size} is the batch of all {ranks} ranks together and cannot be divided by their \
-                 number; use {near}"
-            );
+    pub fn share_of_batch(&self) -> Share {
+        match self.count() {
+            1 => Share::Whole,
+            ranks => Share::Rows { rank: self.rank(), ranks },
         }
-        Ok(if ranks == 1 { Share::Whole } else { Share::Rows { rank, ranks } })
     }
 
     /// This rank's batches of a pass over data in order: every W-th.

@@ -9,9 +9,9 @@
 
 use super::accuracy::{Accuracy, Hits};
 use super::early_stop;
-use super::fit::batch_size;
 use super::losses::Losses;
 use super::outcome::Outcome;
+use super::plan::Opened;
 use super::trial::{self, Trial};
 use crate::checkpoint::{Best, Chosen, EvaluationCheckpoint, SavedOptimizer};
 use crate::config::{EarlyStopOn, Evaluate, Precision};
@@ -21,8 +21,7 @@ use crate::model::{Encoder, Pass};
 use crate::optim::{self, Optimizer, Rate, Scaler, Schedule, Update};
 use crate::report::EvalRecord;
 use crate::state::Parameter;
-use crate::train::encoder_source::Source;
-use crate::train::features::{BATCH_IMAGES, trunk_hash};
+use crate::train::features::BATCH_IMAGES;
 use anyhow::Result;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,11 +30,11 @@ use tch::{Kind, Reduction, Tensor};
 /// Trains the network and tests it after every epoch.
 ///
 /// Errors: images that cannot be read, a loss that is not finite, files that cannot be written.
-pub fn train(trial: &mut Trial, source: &Source) -> Result<Outcome> {
-    let mut network = Network::open(trial, source)?;
-    let mut outcome = trial.outcome(source, network.trunk_hash.clone(), network.batch);
+pub fn train(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
+    let mut network = Network::open(trial, opened)?;
+    let mut outcome = trial.outcome(&opened.source, network.trunk_hash.clone(), network.batch);
     outcome.held_out_images = network.held_out.as_ref().map_or(0, |images| images.split().len());
-    let (first, epochs, started) = (trial.first_epoch(), trial.run.epochs, Instant::now());
+    let (first, epochs, started) = (trial.plan.first_epoch(), trial.run.epochs, Instant::now());
     let (mut best, mut chosen) = (trial.best_so_far(), trial.chosen_so_far());
     for epoch in first..epochs {
         let epoch_started = Instant::now();
@@ -80,8 +79,8 @@ pub fn train(trial: &mut Trial, source: &Source) -> Result<Outcome> {
 }
 
 /// The network, its optimiser and its batches.
-struct Network {
-    encoder: Encoder,
+struct Network<'a> {
+    encoder: &'a Encoder,
     parameters: Vec<Parameter>,
     optimizer: Box<dyn Optimizer>,
     rate: Rate,
@@ -112,22 +111,18 @@ struct Stepped {
     scaling: Option<Tensor>,
 }
 
-impl Network {
-    fn open(trial: &mut Trial, source: &Source) -> Result<Network> {
-        let (run, images) = (trial.run, trial.images);
-        let encoder = source.build(trial.head(), trial.device, run.seed)?;
-        let trunk_hash = trunk_hash(&encoder)?;
-        trial.check_same_encoder(&trunk_hash)?;
-        let (train, held_out) = early_stop::parts(run, &images.train, &mut trial.log);
-        trial::note_clamped_batch(&mut trial.log, run.batch_size, train.len());
-        let batch = batch_size(run, train.len());
+impl<'a> Network<'a> {
+    fn open(trial: &mut Trial, opened: &'a Opened) -> Result<Network<'a>> {
+        let (plan, run) = (trial.plan, trial.run);
+        let (encoder, batch) = (&opened.encoder, plan.batch());
+        trial::note_clamped_batch(&mut trial.log, run.batch_size, plan.kept.len());
         let loader = |split, transform, order, batch| {
             Loader::new(Arc::clone(split), Rendering::Single(transform), order, batch, run.seed, trial.workers)
                 .map(|loader| loader.deliver_to(trial.device))
         };
-        let training = loader(&train, trial.training_transform(), Order::ShuffledWhole, batch)?;
+        let training = loader(&plan.kept, plan.training_transform(), Order::ShuffledWhole, batch)?;
         let judging = |split| loader(split, trial.test_transform(), Order::Sequential, BATCH_IMAGES);
-        let (testing, held_out) = (judging(&images.test)?, held_out.as_ref().map(judging).transpose()?);
+        let (testing, held_out) = (judging(&plan.images.test)?, plan.held_out.as_ref().map(judging).transpose()?);
         let stops_early = run.patience_epochs > 0 && (held_out.is_some() || run.early_stop_on == EarlyStopOn::Test);
         let parameters = encoder.parameters();
         let mut optimizer = optim::build(&run.optimizer, parameters.clone())?;
@@ -136,7 +131,7 @@ impl Network {
         let mut scaler =
             (run.precision == Precision::Fp16).then(|| Scaler::new(trial.device, encoder.running_statistics()));
         let mut step = 0;
-        if let Some(saved) = &trial.resumed {
+        if let Some(saved) = trial.resumed {
             if let (Some(scaler), Some(state)) = (&mut scaler, saved.scaler) {
                 scaler.restore(state)?;
             }
@@ -158,7 +153,7 @@ impl Network {
             stops_early,
             step,
             batch,
-            trunk_hash,
+            trunk_hash: opened.trunk_hash.clone(),
             compute,
         })
     }

@@ -11,6 +11,7 @@ use super::accuracy::accuracy_of;
 use super::fit::{self, Fit};
 use super::outcome::{Knn, Outcome};
 use super::penalty;
+use super::plan::Opened;
 use super::standardise::Standardiser;
 use super::trial::{self, Trial};
 use crate::augment::EvalTransform;
@@ -20,7 +21,6 @@ use crate::data::Split;
 use crate::device;
 use crate::monitor::knn::{Bank, PLAIN_NEIGHBOURS, Vote};
 use crate::report::EvalRecord;
-use crate::train::encoder_source::Source;
 use crate::train::features::{Extractor, Features, trunk_hash};
 use anyhow::{Result, bail};
 use std::sync::Arc;
@@ -30,15 +30,13 @@ use std::time::Instant;
 ///
 /// Errors: images that cannot be read, a loss or features that are not finite, a trunk that changed, files that cannot
 /// be written.
-pub fn evaluate(trial: &mut Trial, source: &Source) -> Result<Outcome> {
+pub fn evaluate(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
     let run = trial.run;
-    let encoder = source.build(trial.head(), trial.device, run.seed)?;
-    let hash = trunk_hash(&encoder)?;
-    trial.check_same_encoder(&hash)?;
+    let Opened { source, encoder, trunk_hash: hash } = opened;
     let console = trial.log.console().clone();
     let ranks = trial.ranks.clone();
     let extractor = Extractor {
-        encoder: &encoder,
+        encoder,
         compute: device::compute_kind(run.precision),
         seed: run.seed,
         workers: trial.workers,
@@ -60,15 +58,15 @@ pub fn evaluate(trial: &mut Trial, source: &Source) -> Result<Outcome> {
     outcome.seconds_features = started.elapsed().as_secs_f64();
 
     let started = Instant::now();
-    outcome.reg_weight = match &trial.resumed {
+    outcome.reg_weight = match trial.resumed {
         Some(saved) => saved.reg_weight,
         None => penalty::choose(trial, &|epoch| training.at(epoch))?,
     };
     train(trial, &training, &test, &mut outcome)?;
     outcome.seconds_training = started.elapsed().as_secs_f64();
 
-    let after = trunk_hash(&encoder)?;
-    if after != hash {
+    let after = trunk_hash(encoder)?;
+    if after != *hash {
         bail!(
             "the trunk changed during linear evaluation ({hash} before, {after} after): the result would be worthless"
         );
@@ -96,7 +94,7 @@ fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcom
     let (run, epochs) = (trial.run, trial.run.epochs);
     let classes = trial.images.classes() as i64;
     let mut fit = Fit::new(run, outcome.reg_weight, training.images(), test.width(), classes, trial.device)?;
-    if let Some(saved) = trial.resumed.as_ref().filter(|saved| saved.epochs_done > 0) {
+    if let Some(saved) = trial.resumed.filter(|saved| saved.epochs_done > 0) {
         fit.classifier.load(&saved.state)?;
         fit.restore(&saved.optimizer, saved.step)?;
     }
@@ -105,8 +103,8 @@ fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcom
     }
     let mut best = trial.best_so_far();
     let mut bar = trial.log.console().progress("linear classifier", u64::from(epochs), "epochs");
-    bar.advance(u64::from(trial.first_epoch()));
-    for epoch in trial.first_epoch()..epochs {
+    bar.advance(u64::from(trial.plan.first_epoch()));
+    for epoch in trial.plan.first_epoch()..epochs {
         let started = Instant::now();
         let features = training.at(u64::from(epoch))?;
         let fitted = fit.epoch(&features, u64::from(epoch))?;
@@ -190,7 +188,7 @@ impl<'a> TrainingFeatures<'a> {
     /// LBFGS's objective must stay the same from iteration to iteration: it takes the test images' transform.
     fn new(trial: &mut Trial, extractor: &'a Extractor<'a>, outcome: &mut Outcome) -> Result<Self> {
         let split = Arc::clone(&trial.images.train);
-        let transform = trial.training_transform();
+        let transform = trial.plan.training_transform();
         if !transform.is_random() {
             return Ok(TrainingFeatures::Once(deterministic(trial, extractor, &split, transform, outcome)?));
         }

@@ -6,6 +6,7 @@ use crate::device;
 use crate::model::footprint::{self, StepSize};
 use crate::native::NativeError;
 use crate::state::Parameter;
+use crate::train::facts::Facts;
 use anyhow::{Error, anyhow};
 use tch::Device;
 
@@ -36,6 +37,21 @@ impl MemoryCheck {
         };
         let place = if let Device::Cuda(index) = device { format!("on cuda:{index}") } else { "in main memory".into() };
         MemoryCheck { batch, parts, size, needed: 0, free: device::free_memory(device), place }
+    }
+
+    /// Says what is needed and what there is.
+    pub fn tell(&self, facts: &mut Facts, parameters: &[Parameter]) {
+        facts.memory(footprint::estimate(parameters, self.size), self.free, &self.place);
+    }
+
+    /// Images of a batch that fits in its parts, as many as the run's at most; `None` where not even 2 images do.
+    pub fn fitting(&self, parameters: &[Parameter]) -> Option<u64> {
+        match self.free {
+            Some(free) if free < self.needed => {
+                Some(self.parts * footprint::largest_batch(parameters, self.size, free, true)?)
+            }
+            _ => Some(self.batch),
+        }
     }
 
     /// Reckons with the model's parameters; the sentence is a warning, if one is due.

@@ -55,6 +55,12 @@ impl Judge {
         Ok(Judge { settings, bank: part(Part::Train, BANK_IMAGES)?, test: part(Part::Test, TEST_IMAGES)?, transform })
     }
 
+    /// Images that pass through the trunk in the evaluations of a run of which so many epochs are done.
+    pub fn images_left(&self, done: u64, epochs: u64) -> u64 {
+        let every = u64::from(self.settings.every_epochs);
+        (epochs / every).saturating_sub(done / every) * (self.bank.len() + self.test.len()) as u64
+    }
+
     /// One line about the images.
     pub fn describe(&self) -> String {
         let every = match self.settings.every_epochs {

@@ -65,6 +65,18 @@ impl<T> Recorder<T> {
         self.warning.take()
     }
 
+    /// Forgets what was recorded, for batches of another size.
+    pub fn begin_again(&mut self) {
+        if !matches!(self.state, State::Eager(_)) {
+            self.state = State::WarmingUp(0);
+        }
+    }
+
+    /// Steps after which all others take the same time.
+    pub fn warm_up_steps(&self) -> u32 {
+        if let State::Eager(_) = self.state { 1 } else { WARM_UP_STEPS + 2 }
+    }
+
     /// How steps are going to be taken, in a sentence; on a CPU there is none.
     pub fn describe(&self) -> Option<String> {
         match &self.state {

@@ -1,8 +1,8 @@
 //! What a pre-training run carries from step to step: opened fresh or from a
-//! checkpoint (`open`), saved into checkpoints (`saves`), finished into a results
+//! checkpoint (`plan`), saved into checkpoints (`saves`), finished into a results
 //! directory.
 
-mod open;
+mod plan;
 mod saves;
 
 use super::memory_check::MemoryCheck;
@@ -36,6 +36,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
 
+pub use plan::{Plan, new_runs};
+
 /// On a GPU the losses are checked once in so many steps: reading them waits for the device.
 const STEPS_BETWEEN_CHECKS: u64 = 50;
 
@@ -68,17 +70,21 @@ pub struct Session {
     pub memory: MemoryCheck,
     /// The newest checkpoint known to be on the disk.
     last_saved: Option<PathBuf>,
+    /// It is this program's, not PyTorch's.
+    continues_ours: bool,
     /// Statistics of the steps of the epoch under way that were trained before this process began.
     earlier_rows: Option<Tensor>,
     saver: Saver,
     watch: Watch,
-    judge: Option<Judge>,
+    pub judge: Option<Judge>,
     workers: usize,
+    /// Whether this process writes files: one of several does, and none in a rehearsal.
+    writes: bool,
     last_begun: Option<CheckpointName>,
     directory: PathBuf,
     /// Held for as long as the run lasts, by the rank that writes.
-    _claim: Option<File>,
-    device: Device,
+    claim: Option<File>,
+    pub device: Device,
     /// Where this process began.
     first_step: u64,
     started: Instant,
@@ -240,7 +246,7 @@ impl Session {
         let name = CheckpointName::finished(self.pretrain.epochs);
         self.begin_save(name, None)?;
         self.wait_for_save()?;
-        if self.ranks.writes() {
+        if self.writes {
             self.draw_curves();
         }
         let (took, path) = (self.started.elapsed(), self.directory.join(name.to_string()));

@@ -292,7 +292,7 @@ impl Tally {
 }
 
 /// The largest memory so far, of the device or, on the CPU, of the process; where somebody tells.
-fn peak_memory_mib(device: Device) -> Option<f64> {
+pub fn peak_memory_mib(device: Device) -> Option<f64> {
     if let Device::Cuda(index) = device {
         return Some(native::cuda_memory(index).ok()?.reserved_peak as f64 / 1_048_576.0);
     }

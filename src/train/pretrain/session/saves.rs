@@ -30,7 +30,7 @@ impl Session {
 
     pub(super) fn begin_save(&mut self, name: CheckpointName, tally: Option<&Tally>) -> Result<()> {
         self.sync_batch_norm_statistics()?;
-        if !self.ranks.writes() {
+        if !self.writes {
             self.last_begun = Some(name);
             return Ok(());
         }
