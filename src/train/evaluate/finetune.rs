@@ -62,15 +62,15 @@ pub fn train(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
         };
         trial.log.epoch(&record, u64::from(epochs));
         let run = trial.run;
-        let gained = chosen.map_or(now_best.epoch, |chosen| chosen.chosen_epoch);
-        let tired = network.stops_early && epoch - gained >= run.patience_epochs;
-        let last = tired || epoch + 1 == epochs;
+        let best_epoch = chosen.map_or(now_best.epoch, |chosen| chosen.chosen_epoch);
+        let out_of_patience = network.stops_early && epoch - best_epoch >= run.patience_epochs;
+        let last = out_of_patience || epoch + 1 == epochs;
         trial.save(last, || network.checkpoint(run, epoch, now_best, chosen), epoch)?;
-        if tired && epoch + 1 < epochs {
+        if out_of_patience && epoch + 1 < epochs {
             let images = if chosen.is_some() { "held-out" } else { "test" };
             trial
                 .log
-                .note(&format!("stopped early: no better top-1 on the {images} images since epoch {}", gained + 1));
+                .note(&format!("stopped early: no better top-1 on the {images} images since epoch {}", best_epoch + 1));
             break;
         }
     }
