@@ -13,7 +13,7 @@ use super::saver::Saver;
 use super::similarities;
 use super::statistics::Statistics;
 use super::step::StepOutput;
-use super::tally::{StepFeatures, Tally};
+use super::tally::Tally;
 use super::temperature::Temperature;
 use super::warnings::{Setting, Watch};
 use crate::config::Pretrain;
