@@ -3,9 +3,8 @@
 
 use super::early_stop;
 use super::feature_cache::FeatureCache;
-use super::images::Images;
 use super::outcome::{Outcome, Protocol};
-use super::plan::Plan;
+use super::plan::{Images, Plan};
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, Best, Chosen, EvaluationCheckpoint};
 use crate::config::{EncoderSource, Evaluate, OptimizerName, TransferMode};
