@@ -80,14 +80,8 @@ impl Checkpoint {
     fn to_value(&self) -> Result<Value> {
         let config =
             self.config.as_ref().ok_or_else(|| anyhow!("a checkpoint without configuration is not written"))?;
-        let mut model = Dict::ordered();
-        for (name, tensor) in self.model.iter() {
-            let name = match config.checkpoints.prefix {
-                KeyPrefix::None => name.to_owned(),
-                KeyPrefix::Module => format!("module.{name}"),
-            };
-            model.insert(name, from_tensor(tensor)?);
-        }
+        let prefix = if config.checkpoints.prefix == KeyPrefix::Module { "module." } else { "" };
+        let model = tensors_of(&self.model, prefix)?;
         let mut ours = Dict::new();
         ours.insert("format", FORMAT);
         ours.insert("version", env!("CARGO_PKG_VERSION"));
@@ -100,11 +94,7 @@ impl Checkpoint {
         }
 
         if !self.loss.is_empty() {
-            let mut loss = Dict::ordered();
-            for (name, tensor) in self.loss.iter() {
-                loss.insert(name, from_tensor(tensor)?);
-            }
-            ours.insert("loss", Value::Dict(loss));
+            ours.insert("loss", tensors_of(&self.loss, "")?);
         }
         if let Some(state) = &self.temperature {
             ours.insert("temperature", Value::List(state.iter().copied().map(Value::Float).collect()));
@@ -115,7 +105,7 @@ impl Checkpoint {
         // As in the file's name: the epoch just finished, counted from 0.
         root.insert("epoch", i64::from(self.epochs_done.saturating_sub(1)));
         root.insert("model", config.model.depth.name());
-        root.insert("model_state_dict", Value::Dict(model));
+        root.insert("model_state_dict", model);
         root.insert("optimizer", self.optimizer.to_value(&config.optimizer)?);
         root.insert("scheduler", self.optimizer.scheduler_value(&config.optimizer, self.step)?);
         if let Some(state) = &self.scaler {
@@ -181,6 +171,15 @@ impl Checkpoint {
     }
 }
 
+/// The tensors in their order, `prefix` before every name.
+fn tensors_of(state: &StateDict, prefix: &str) -> Result<Value> {
+    let mut tensors = Dict::ordered();
+    for (name, tensor) in state.iter() {
+        tensors.insert(format!("{prefix}{name}"), from_tensor(tensor)?);
+    }
+    Ok(Value::Dict(tensors))
+}
+
 /// A dictionary of tensors, without the prefix that `torch.nn.DataParallel` puts before every name.
 fn model_state(value: &Value) -> Result<StateDict> {
     let entries = value.as_dict().ok_or_else(|| anyhow!("model_state_dict is {}", value.kind()))?;
@@ -231,11 +230,7 @@ pub fn verify(path: &Path) -> Result<()> {
 ///
 /// Errors: no space, with the size needed; no permission.
 pub fn write_state_dict(path: &Path, state: &StateDict) -> Result<u64> {
-    let mut tensors = Dict::ordered();
-    for (name, tensor) in state.iter() {
-        tensors.insert(name, from_tensor(tensor)?);
-    }
-    write_value(path, &Value::Dict(tensors))
+    write_value(path, &tensors_of(state, "")?)
 }
 
 /// Writes what `torch.load` is to return, and returns the file's size in bytes.

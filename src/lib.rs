@@ -81,7 +81,7 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
     let console = console_of(place, || Console::new(verbosity, config.log_format));
     let timeout = Duration::from_secs(config.distributed_timeout_seconds.into());
     let processes = place.map_or(config.nproc.unwrap_or(1), |place| place.world_size as u32);
-    train::ranks::allow(&config.job, processes)?;
+    train::ranks::check_job(&config.job, processes)?;
     if let Some(count) = config.nproc.filter(|_| !config.dry_run) {
         return start(count, timeout);
     }

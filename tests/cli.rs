@@ -754,6 +754,8 @@ fn a_real_checkpoint_gives_its_run_back() {
     let began = "--dataset-name fashion_mnist_mini --model res10 --batch-size 64 --epochs 4";
     let encoder = Encoder::new(&pretrain(began).model, HeadKind::Projection, tch::Device::Cpu, 1);
     let (model, parameters) = (encoder.state_dict(), encoder.parameters().len());
+    let mut loss = StateDict::new();
+    loss.push("queue", tch::Tensor::arange(6, (tch::Kind::Float, tch::Device::Cpu)).view([2, 3]));
     let checkpoint = Checkpoint {
         epochs_done: 2,
         step: 124,
@@ -765,11 +767,13 @@ fn a_real_checkpoint_gives_its_run_back() {
         epoch_rows: None,
         temperature: None,
         scaler: None,
-        loss: StateDict::new(),
+        loss,
         batch_size: Some(64),
     };
     let path = directory.path().join("checkpoint_0001.pth.tar");
     checkpoint::write(&path, &checkpoint).unwrap();
+    let read = checkpoint::read(&path).unwrap().loss;
+    assert!(read.len() == 1 && read.get("queue").unwrap().equal(checkpoint.loss.get("queue").unwrap()));
     std::fs::write(directory.path().join("checkpoint_0003.pth.tar"), b"cut off").unwrap();
 
     let line = format!("--resume {} --device cpu", directory.path().display());

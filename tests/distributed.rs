@@ -227,7 +227,8 @@ fn one_step(ranks: &Ranks, seed: u64, objective: Objective, compute: Kind, sync_
     let batch = Tensor::from_slice(&bytes).view([2, IMAGES, 16, 16, 3]);
     let own = IMAGES / ranks.count() as i64;
     let batch = batch.narrow(1, own * ranks.rank() as i64, own).reshape([2 * own, 16, 16, 3]);
-    let update = Update::begin(&mut Idle, &parameters, None);
+    let mut idle = Idle;
+    let update = Update::begin(&mut idle, &parameters, None);
     let views = step::forward(&encoder, &batch, ranks.pass(Pass::train(compute), sync_bn), 1);
     let mut loss = objective.loss(16, Device::Cpu);
     let (contrast, _) = ranks.contrast(loss.as_mut(), &views.unit, 0.1).expect("a contrast");

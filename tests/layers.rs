@@ -166,7 +166,7 @@ fn uses_in_room(module: &[&str], text: &str, all: &BTreeSet<Vec<String>>) -> BTr
     // Tests may look everywhere.
     let code = code.split("#[cfg(test)]").next().unwrap_or_default();
     let mut edges = BTreeSet::new();
-    let starts = ["super::", "crate::"].iter().flat_map(|start| code.match_indices(start));
+    let starts = ["super::", "crate::"].iter().flat_map(|start| code.match_indices(*start));
     for (at, start) in starts.filter(|(at, _)| !code[..*at].ends_with(is_name) && !code[..*at].ends_with("super::")) {
         let mut path = &code[at..];
         let mut base: Vec<&str> = if start == "crate::" { Vec::new() } else { module.to_vec() };

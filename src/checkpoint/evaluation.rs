@@ -8,8 +8,7 @@
 //! A fine-tuned network's file is a checkpoint of an encoder too: it can be evaluated itself.
 
 use super::optimizer::SavedOptimizer;
-use super::tensors::from_tensor;
-use super::{model_state, scaler, write_value};
+use super::{model_state, scaler, tensors_of, write_value};
 use crate::config::{Evaluate, TransferMode};
 use crate::state::{ScalerState, StateDict};
 use crate::torch_file::{self, Dict, Value};
@@ -72,10 +71,6 @@ fn entry_names(mode: TransferMode) -> [&'static str; 3] {
 impl EvaluationCheckpoint {
     fn to_value(&self) -> Result<Value> {
         let [state, optimizer, scheduler] = entry_names(self.run.mode);
-        let mut tensors = Dict::ordered();
-        for (name, tensor) in self.state.iter() {
-            tensors.insert(name, from_tensor(tensor)?);
-        }
         let mut ours = Dict::new();
         ours.insert("format", FORMAT);
         ours.insert("version", env!("CARGO_PKG_VERSION"));
@@ -90,7 +85,7 @@ impl EvaluationCheckpoint {
 
         let mut root = Dict::new();
         root.insert("epoch", i64::from(self.epochs_done.saturating_sub(1)));
-        root.insert(state, Value::Dict(tensors));
+        root.insert(state, tensors_of(&self.state, "")?);
         root.insert(optimizer, self.optimizer.to_value(&self.run.optimizer)?);
         root.insert(scheduler, self.optimizer.scheduler_value(&self.run.optimizer, self.step)?);
         if let Some(state) = &self.scaler {

@@ -321,7 +321,7 @@ impl BatchNorm {
         let updates = pass.train && pass.tracks;
         if updates {
             self.count_batch();
-            // No pass over a group is untracked: `Ranks::check_settings` refuses chunks.
+            // No pass over a group is untracked: `ranks::check_job` refuses chunks.
             if let Some(group) = pass.group {
                 let parameters = [&self.weight, &self.bias, &self.running_mean, &self.running_var];
                 return group.batch_norm(x, parameters, Self::MOMENTUM, Self::EPSILON);

@@ -1,7 +1,6 @@
 //! The recipes, a room each, and what both of them need: pre-training (`pretrain`) and the evaluations
 //! (`evaluate`), each a visible `for epoch { for batch }`.
 
-mod architecture;
 pub mod encoder_source;
 pub mod evaluate;
 pub mod facts;

@@ -34,7 +34,7 @@ use session::Session;
 pub use session::{Ended, Plan};
 use std::sync::atomic::AtomicBool;
 use step::StepOutput;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// Trains what is planned to the end, or until `stop` is set: then the state is saved after the step under way.
 ///

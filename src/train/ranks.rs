@@ -26,7 +26,7 @@ impl From<Option<Rc<Group>>> for Ranks {
 }
 
 /// Errors: what so many processes cannot do together.
-pub fn allow(job: &Job, ranks: u32) -> Result<()> {
+pub fn check_job(job: &Job, ranks: u32) -> Result<()> {
     match job {
         _ if ranks <= 1 => {}
         Job::Evaluate(run) if run.mode == TransferMode::Finetune => {

@@ -6,10 +6,10 @@
 //! test images (`main_transfer_ft`), which `--early-stop-on test` repeats.
 
 use super::accuracy::Accuracy;
+use super::hold_out;
 use crate::checkpoint::Chosen;
 use crate::config::{EarlyStopOn, Evaluate, TransferMode};
 use crate::data::{Split, grouped};
-use crate::rng::{Purpose, Stream};
 use std::sync::Arc;
 
 /// One image in so many of a class is held out.
@@ -19,22 +19,11 @@ const HELD_OUT: usize = 10;
 /// class that has two. `None` where no class has two.
 pub fn hold_out(split: &Split, seed: u64) -> Option<(Split, Split)> {
     let labels = split.labels.as_ref()?;
-    let mut by_class = vec![Vec::new(); split.classes.len()];
-    for (image, &label) in labels.iter().enumerate() {
-        by_class[label as usize].push(image);
-    }
-    let (mut kept, mut held_out) = (Vec::new(), Vec::new());
-    for (class, mut members) in by_class.into_iter().enumerate() {
-        Stream::new(seed, Purpose::Subset, class as u64, 4, 0).shuffle(&mut members);
-        let count = (members.len() / HELD_OUT).max(usize::from(members.len() > 1));
-        held_out.extend_from_slice(&members[..count]);
-        kept.extend_from_slice(&members[count..]);
-    }
+    let count = |members: usize| (members / HELD_OUT).max(usize::from(members > 1));
+    let (kept, held_out) = hold_out::hold_out(labels, seed, 4, count);
     if held_out.is_empty() {
         return None;
     }
-    kept.sort_unstable();
-    held_out.sort_unstable();
     let named = |indices: &[usize], what: &str| {
         let mut part = split.subset(indices);
         part.name = format!("{}, {what}", split.name);

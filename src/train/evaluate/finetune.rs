@@ -62,15 +62,15 @@ pub fn train(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
         };
         trial.log.epoch(&record, u64::from(epochs));
         let run = trial.run;
-        let gained = chosen.map_or(now_best.epoch, |chosen| chosen.chosen_epoch);
-        let tired = network.stops_early && epoch - gained >= run.patience_epochs;
-        let last = tired || epoch + 1 == epochs;
+        let best_epoch = chosen.map_or(now_best.epoch, |chosen| chosen.chosen_epoch);
+        let out_of_patience = network.stops_early && epoch - best_epoch >= run.patience_epochs;
+        let last = out_of_patience || epoch + 1 == epochs;
         trial.save(last, || network.checkpoint(run, epoch, now_best, chosen), epoch)?;
-        if tired && epoch + 1 < epochs {
+        if out_of_patience && epoch + 1 < epochs {
             let images = if chosen.is_some() { "held-out" } else { "test" };
             trial
                 .log
-                .note(&format!("stopped early: no better top-1 on the {images} images since epoch {}", gained + 1));
+                .note(&format!("stopped early: no better top-1 on the {images} images since epoch {}", best_epoch + 1));
             break;
         }
     }
@@ -210,14 +210,14 @@ impl<'a> Network<'a> {
     }
 
     fn checkpoint(&self, run: &Evaluate, epoch: u32, best: Best, chosen: Option<Chosen>) -> EvaluationCheckpoint {
-        let state = self.optimizer.state().into_iter().map(|(i, name, t)| (i, name.to_owned(), t.copy())).collect();
+        let lr = self.schedule.lr(self.step);
         EvaluationCheckpoint {
             run: run.clone(),
             epochs_done: epoch + 1,
             step: self.step,
-            state: self.encoder.state_dict().snapshot(),
+            state: self.encoder.state_dict(),
             scaler: self.scaler.as_ref().map(Scaler::state),
-            optimizer: SavedOptimizer { state, parameters: self.parameters.len(), lr: self.schedule.lr(self.step) },
+            optimizer: SavedOptimizer::of(self.optimizer.state(), self.parameters.len(), lr),
             best,
             chosen,
             reg_weight: 0.0,

@@ -6,14 +6,14 @@ mod plan;
 mod saves;
 
 use super::memory_check::MemoryCheck;
-use super::online_knn::Judge;
+use super::online_knn::KnnEvaluator;
 use super::recorded::Recorder;
 use super::restore::Counters;
 use super::saver::Saver;
 use super::similarities;
 use super::statistics::Statistics;
 use super::step::StepOutput;
-use super::tally::{StepFeatures, Tally};
+use super::tally::Tally;
 use super::temperature::Temperature;
 use super::warnings::{Setting, Watch};
 use crate::config::Pretrain;
@@ -76,7 +76,7 @@ pub struct Session {
     earlier_rows: Option<Tensor>,
     saver: Saver,
     watch: Watch,
-    pub judge: Option<Judge>,
+    pub knn: Option<KnnEvaluator>,
     workers: usize,
     /// Whether this process writes files: one of several does, and none in a rehearsal.
     writes: bool,
@@ -120,15 +120,21 @@ impl Session {
         }
         if self.at.step == self.first_step {
             self.show_views(images)?;
-            if let Device::Cuda(index) = self.device {
-                // cuDNN has tried its algorithms, with memory that training never takes again.
-                native::forget_cuda_peak(index)?;
-            }
+            self.forget_peak()?;
         }
         self.at.step += 1;
         self.at.batch += 1;
         self.poll_save()?;
         Ok(self.at.batch == self.loader.batches() as u64)
+    }
+
+    /// After a process's first step on a GPU: cuDNN has tried its algorithms in it, with memory that training never takes
+    /// again.
+    pub fn forget_peak(&self) -> Result<()> {
+        match self.device {
+            Device::Cuda(index) => Ok(native::forget_cuda_peak(index)?),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the losses are to be looked at after this step.
@@ -177,7 +183,7 @@ impl Session {
         let hidden = last.map(|features| self.ranks.gather_views(&features.hidden)).transpose()?;
         report.effective_rank = hidden.map(|hidden| geometry::effective_rank(&hidden));
         self.sync_batch_norm_statistics()?;
-        self.judge(&mut report)?;
+        self.evaluate_knn(&mut report)?;
         self.log.epoch(&report);
         if let Some(features) = last {
             similarities::record(self.log.events(), report.step, &features.unit);
@@ -222,13 +228,13 @@ impl Session {
     }
 
     /// Nearest neighbours, when the epoch just finished has its turn.
-    fn judge(&mut self, report: &mut EpochReport) -> Result<()> {
+    fn evaluate_knn(&mut self, report: &mut EpochReport) -> Result<()> {
         let every = self.pretrain.online_knn.map_or(0, |knn| u64::from(knn.every_epochs));
-        let Some(judge) = self.judge.as_ref().filter(|_| every > 0 && self.at.epoch.is_multiple_of(every)) else {
+        let Some(evaluator) = self.knn.as_ref().filter(|_| every > 0 && self.at.epoch.is_multiple_of(every)) else {
             return Ok(());
         };
         let compute = device::compute_kind(self.pretrain.precision);
-        let found = judge.judge(&self.encoder, compute, self.workers, self.log.console(), &self.ranks)?;
+        let found = evaluator.evaluate(&self.encoder, compute, self.workers, self.log.console(), &self.ranks)?;
         report.knn_top1 = Some(found.weighted_top1);
         report.extra.insert("knn_plain_top1".into(), found.plain_top1.into());
         report.extra.insert("knn_seconds".into(), found.took.as_secs_f64().into());

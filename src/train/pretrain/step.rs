@@ -144,7 +144,8 @@ mod tests {
         scaler: Option<&mut Scaler>,
     ) -> (Views<'a>, Vec<Tensor>, bool) {
         let parameters = encoder.parameters();
-        let update = Update::begin(&mut Idle, &parameters, scaler);
+        let mut idle = Idle;
+        let update = Update::begin(&mut idle, &parameters, scaler);
         let views = forward(encoder, images, pass, chunks);
         let loss = Objective::SimClr.loss(16, Device::Cpu);
         views.backward(&update.scaled(&loss.contrast(&Pairs::new(&views.unit, 0.2)).gradient));

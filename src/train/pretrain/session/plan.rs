@@ -12,10 +12,11 @@ use crate::native::{self, cuda};
 use crate::optim::{self, Rate, Scaler, Schedule};
 use crate::report::{self, Console, RunLog, Verbosity};
 use crate::run_dir::{self, CheckpointKind, CheckpointName};
+use crate::train::encoder_source::load_weights;
 use crate::train::pretrain::memory_check::MemoryCheck;
-use crate::train::pretrain::online_knn::Judge;
+use crate::train::pretrain::online_knn::KnnEvaluator;
 use crate::train::pretrain::recorded::Recorder;
-use crate::train::pretrain::restore::{Counters, load_weights, restore};
+use crate::train::pretrain::restore::{Counters, restore};
 use crate::train::pretrain::saver::Saver;
 use crate::train::pretrain::statistics::Statistics;
 use crate::train::pretrain::temperature::Temperature;
@@ -85,7 +86,7 @@ impl Plan {
         ranks.check_equal("images", session.loader.split().len() as u64)?;
         ranks.check_equal("steps trained", session.at.step)?;
         ranks.broadcast_state(&session.encoder)?;
-        session.judge = judge(pretrain, console, &mut warnings, ranks)?;
+        session.knn = knn_evaluator(pretrain, console, &mut warnings, ranks)?;
         let place = match &session.last_saved {
             Some(path) => path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
             None => new_runs(&config, pretrain),
@@ -137,7 +138,7 @@ impl Plan {
         taken.iter().for_each(|text| log.note(text));
         log.note(&format!("results go to {}", directory.display()));
         ranks.describe(&session.pretrain).iter().for_each(|text| log.note(text));
-        session.judge.iter().for_each(|judge| log.note(&judge.describe()));
+        session.knn.iter().for_each(|knn| log.note(&knn.describe()));
         session.recorder.describe().iter().for_each(|text| log.note(text));
         warnings.iter().for_each(|warning| log.warn(warning));
         let settings = run_dir::to_yaml(&serde_json::to_value(&config)?);
@@ -180,7 +181,7 @@ impl Session {
             earlier_rows: None,
             saver: Saver::new(Path::new(""), pretrain.checkpoints),
             watch: Watch::default(),
-            judge: None,
+            knn: None,
             workers: config.workers as usize,
             last_begun: None,
             directory: PathBuf::new(),
@@ -239,7 +240,7 @@ impl Session {
         // Weights that stay as they are do not diverge.
         self.schedule = Schedule::new(ScheduleConfig { name: ScheduleName::Constant, warmup_epochs: 0 }, 0.0, 1, 1);
         self.at = Counters { epoch: 0, batch: 0, step: self.at.step };
-        (self.writes, self.judge, self.earlier_rows) = (false, None, None);
+        (self.writes, self.knn, self.earlier_rows) = (false, None, None);
         self.log = RunLog::silent(self.extent(), self.log.console().clone())?;
         if let Device::Cuda(index) = self.device {
             native::forget_cuda_peak(index)?;
@@ -268,14 +269,19 @@ fn loader(config: &Config, pretrain: &Pretrain, split: Split, device: Device, ra
 }
 
 /// Who evaluates by nearest neighbours during training; of several ranks all of them or none, because they do it together.
-fn judge(pretrain: &Pretrain, console: &Console, warnings: &mut Vec<String>, ranks: &Ranks) -> Result<Option<Judge>> {
+fn knn_evaluator(
+    pretrain: &Pretrain,
+    console: &Console,
+    warnings: &mut Vec<String>,
+    ranks: &Ranks,
+) -> Result<Option<KnnEvaluator>> {
     // A run that ends before the first evaluation needs no labels.
     let asked = pretrain.online_knn.filter(|knn| knn.every_epochs <= pretrain.epochs);
-    let judge = asked.and_then(|knn| {
+    let evaluator = asked.and_then(|knn| {
         let refused = |error| format!("no kNN evaluation during training: {error:#} (--knn-every 0 asks for none)");
-        Judge::new(knn, &pretrain.data, console).map_err(|error| warnings.push(refused(error))).ok()
+        KnnEvaluator::new(knn, &pretrain.data, console).map_err(|error| warnings.push(refused(error))).ok()
     });
-    Ok(if ranks.any(asked.is_some() && judge.is_none())? { None } else { judge })
+    Ok(if ranks.any(asked.is_some() && evaluator.is_none())? { None } else { evaluator })
 }
 
 /// A complete run's last checkpoint carries the number of epochs, which is also the name of the epoch that comes next if

@@ -34,17 +34,16 @@ impl Session {
             self.last_begun = Some(name);
             return Ok(());
         }
-        let state = self.optimizer.state();
         let checkpoint = Checkpoint {
             epochs_done: self.at.epoch as u32,
             step: self.at.step,
             batch_in_epoch: self.at.batch,
             model: self.encoder.state_dict(),
-            optimizer: SavedOptimizer {
-                state: state.into_iter().map(|(index, name, tensor)| (index, name.to_owned(), tensor)).collect(),
-                parameters: self.parameters.len(),
-                lr: self.schedule.lr(self.at.step),
-            },
+            optimizer: SavedOptimizer::of(
+                self.optimizer.state(),
+                self.parameters.len(),
+                self.schedule.lr(self.at.step),
+            ),
             config: Some(self.pretrain.clone()),
             model_name: Some(self.pretrain.model.depth.name().to_owned()),
             batch_size: Some(self.pretrain.batch_size),
