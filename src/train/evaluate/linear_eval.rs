@@ -18,7 +18,6 @@ use crate::augment::EvalTransform;
 use crate::checkpoint::{Best, EvaluationCheckpoint};
 use crate::config::{Evaluate, OptimizerName};
 use crate::data::Split;
-use crate::device;
 use crate::monitor::knn::{Bank, PLAIN_NEIGHBOURS, Vote};
 use crate::report::EvalRecord;
 use crate::train::features::{Extractor, Features, trunk_hash};
@@ -34,15 +33,7 @@ pub fn evaluate(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
     let run = trial.run;
     let Opened { source, encoder, trunk_hash: hash } = opened;
     let console = trial.log.console().clone();
-    let ranks = trial.plan.ranks.clone();
-    let extractor = Extractor {
-        encoder,
-        compute: device::compute_kind(run.precision),
-        seed: run.seed,
-        workers: trial.plan.config.workers as usize,
-        console: &console,
-        ranks: &ranks,
-    };
+    let extractor = trial.plan.extractor(encoder, &console);
     let mut outcome = trial.outcome(source, hash.clone(), fit::batch_size(run, trial.images.train.len()));
 
     let started = Instant::now();

@@ -8,11 +8,12 @@ use crate::augment::EvalTransform;
 use crate::checkpoint::{self, EvaluationCheckpoint};
 use crate::config::{Config, DatasetName, Evaluate, Objective, OptimizerName, TransferMode};
 use crate::data::{self, BadImage, Part, Split};
+use crate::device;
 use crate::model::{Encoder, HeadKind};
 use crate::report::Console;
 use crate::run_dir;
 use crate::train::encoder_source::{self, Origin, Source};
-use crate::train::features::trunk_hash;
+use crate::train::features::{Extractor, trunk_hash};
 use crate::train::ranks::Ranks;
 use crate::train::readable;
 use anyhow::{Context, Result, bail};
@@ -203,6 +204,12 @@ impl Plan {
     /// The first epoch to train, counted from 0.
     pub(super) fn first_epoch(&self) -> u32 {
         self.resumed.as_ref().map_or(0, |saved| saved.epochs_done)
+    }
+
+    /// Of several ranks all share the making of features.
+    pub(super) fn extractor<'a>(&'a self, encoder: &'a Encoder, console: &'a Console) -> Extractor<'a> {
+        let (compute, workers) = (device::compute_kind(self.run.precision), self.config.workers as usize);
+        Extractor { encoder, compute, seed: self.run.seed, workers, console, ranks: &self.ranks }
     }
 
     pub(super) fn training_transform(&self) -> EvalTransform {
