@@ -9,7 +9,6 @@ mod feature_cache;
 mod finetune;
 pub mod fit;
 mod hold_out;
-mod images;
 mod linear_eval;
 mod losses;
 pub mod outcome;
@@ -19,8 +18,7 @@ mod standardise;
 mod sweep;
 pub mod trial;
 
-use super::ranks::Ranks;
-use crate::config::{Config, Evaluate, TransferMode};
+use crate::config::{Evaluate, TransferMode};
 use crate::native::{self, NativeError};
 use crate::report::Console;
 use anyhow::Result;
@@ -30,8 +28,7 @@ use tch::Device;
 use trial::Trial;
 
 pub use facts::tell;
-pub use images::Images;
-pub use plan::Plan;
+pub use plan::{Images, Plan};
 
 /// Does what is planned, and answers with one outcome per encoder, oldest first.
 ///
@@ -53,18 +50,6 @@ pub fn run(plan: &Plan, console: &Console) -> Result<Vec<Outcome>> {
         sweep::report(&plan.config, &plan.run, &outcomes, &parent, console)?;
     }
     Ok(outcomes)
-}
-
-/// Plans and does an evaluation of images that are loaded already, in one process.
-pub fn run_on(
-    config: &Config,
-    evaluate: &Evaluate,
-    images: &Images,
-    device: Device,
-    console: &Console,
-    ranks: &Ranks,
-) -> Result<Vec<Outcome>> {
-    run(&Plan::on(images.clone(), config, evaluate, device, console, ranks)?, console)
 }
 
 /// An evaluation that libtorch stopped, in words.

@@ -9,7 +9,6 @@ use crate::device;
 use crate::model::{feature_dim, footprint};
 use crate::report::{Console, Verbosity, short};
 use crate::train::facts::{Facts, about, per_second, weights};
-use crate::train::features::Extractor;
 use crate::train::ranks::Ranks;
 use anyhow::Result;
 use std::sync::Arc;
@@ -113,9 +112,7 @@ impl Plan {
             facts.memory(footprint::estimate(&encoder.parameters(), step), device::free_memory(self.device), place);
         }
         let quiet = Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink());
-        let workers = self.config.workers as usize;
-        let (compute, ranks) = (device::compute_kind(run.precision), Ranks::alone());
-        let extractor = Extractor { encoder, compute, seed: run.seed, workers, console: &quiet, ranks: &ranks };
+        let extractor = self.extractor(encoder, &quiet);
         let waiting = console.waiting("making a few features");
         let (mut images, mut speed) = (8, 0.0);
         while speed == 0.0 {

@@ -117,8 +117,15 @@ impl<'a> Network<'a> {
         let (encoder, batch) = (&opened.encoder, plan.batch());
         trial::note_clamped_batch(&mut trial.log, run.batch_size, plan.kept.len());
         let loader = |split, transform, order, batch| {
-            Loader::new(Arc::clone(split), Rendering::Single(transform), order, batch, run.seed, trial.workers)
-                .map(|loader| loader.deliver_to(trial.device))
+            Loader::new(
+                Arc::clone(split),
+                Rendering::Single(transform),
+                order,
+                batch,
+                run.seed,
+                trial.plan.config.workers as usize,
+            )
+            .map(|loader| loader.deliver_to(trial.plan.device))
         };
         let training = loader(&plan.kept, plan.training_transform(), Order::ShuffledWhole, batch)?;
         let judging = |split| loader(split, trial.test_transform(), Order::Sequential, BATCH_IMAGES);
@@ -129,9 +136,9 @@ impl<'a> Network<'a> {
         let steps_per_epoch = training.batches() as u64;
         let schedule = Schedule::new(run.schedule, run.optimizer.lr, steps_per_epoch, u64::from(run.epochs));
         let mut scaler =
-            (run.precision == Precision::Fp16).then(|| Scaler::new(trial.device, encoder.running_statistics()));
+            (run.precision == Precision::Fp16).then(|| Scaler::new(trial.plan.device, encoder.running_statistics()));
         let mut step = 0;
-        if let Some(saved) = trial.resumed {
+        if let Some(saved) = &trial.plan.resumed {
             if let (Some(scaler), Some(state)) = (&mut scaler, saved.scaler) {
                 scaler.restore(state)?;
             }
@@ -144,7 +151,7 @@ impl<'a> Network<'a> {
             encoder,
             parameters,
             optimizer,
-            rate: Rate::on(trial.device),
+            rate: Rate::on(trial.plan.device),
             scaler,
             schedule,
             training,
@@ -160,7 +167,7 @@ impl<'a> Network<'a> {
 
     /// One pass over the training images: mean loss, and accuracy on the images as they were trained on.
     fn train_epoch(&mut self, trial: &Trial, epoch: u32) -> Result<(f64, Accuracy)> {
-        let (mut losses, mut hits) = (Losses::from_step(self.step), Hits::none(trial.device));
+        let (mut losses, mut hits) = (Losses::from_step(self.step), Hits::none(trial.plan.device));
         let title = format!("epoch {}/{}", epoch + 1, trial.run.epochs);
         let mut bar = trial.log.console().progress(&title, self.training.batches() as u64, "steps");
         for batch in self.training.epoch(u64::from(epoch), 0) {
@@ -197,7 +204,7 @@ impl<'a> Network<'a> {
     /// Accuracy on images that are not trained on, in evaluation mode.
     fn judge(&self, trial: &Trial, images: &Loader, title: &str) -> Result<Accuracy> {
         let _guard = tch::no_grad_guard();
-        let mut hits = Hits::none(trial.device);
+        let mut hits = Hits::none(trial.plan.device);
         let mut bar = trial.log.console().progress(title, images.batches() as u64, "batches");
         for batch in images.epoch(0, 0) {
             let batch = batch?;

@@ -18,7 +18,6 @@ use crate::augment::EvalTransform;
 use crate::checkpoint::{Best, EvaluationCheckpoint};
 use crate::config::{Evaluate, OptimizerName};
 use crate::data::Split;
-use crate::device;
 use crate::monitor::knn::{Bank, PLAIN_NEIGHBOURS, Vote};
 use crate::report::EvalRecord;
 use crate::train::features::{Extractor, Features, trunk_hash};
@@ -34,15 +33,7 @@ pub fn evaluate(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
     let run = trial.run;
     let Opened { source, encoder, trunk_hash: hash } = opened;
     let console = trial.log.console().clone();
-    let ranks = trial.ranks.clone();
-    let extractor = Extractor {
-        encoder,
-        compute: device::compute_kind(run.precision),
-        seed: run.seed,
-        workers: trial.workers,
-        console: &console,
-        ranks: &ranks,
-    };
+    let extractor = trial.plan.extractor(encoder, &console);
     let mut outcome = trial.outcome(source, hash.clone(), fit::batch_size(run, trial.images.train.len()));
 
     let started = Instant::now();
@@ -58,7 +49,7 @@ pub fn evaluate(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
     outcome.seconds_features = started.elapsed().as_secs_f64();
 
     let started = Instant::now();
-    outcome.reg_weight = match trial.resumed {
+    outcome.reg_weight = match &trial.plan.resumed {
         Some(saved) => saved.reg_weight,
         None => penalty::choose(trial, &|epoch| training.at(epoch))?,
     };
@@ -93,8 +84,8 @@ fn deterministic(
 fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcome: &mut Outcome) -> Result<()> {
     let (run, epochs) = (trial.run, trial.run.epochs);
     let classes = trial.images.classes() as i64;
-    let mut fit = Fit::new(run, outcome.reg_weight, training.images(), test.width(), classes, trial.device)?;
-    if let Some(saved) = trial.resumed.filter(|saved| saved.epochs_done > 0) {
+    let mut fit = Fit::new(run, outcome.reg_weight, training.images(), test.width(), classes, trial.plan.device)?;
+    if let Some(saved) = trial.plan.resumed.as_ref().filter(|saved| saved.epochs_done > 0) {
         fit.classifier.load(&saved.state)?;
         fit.restore(&saved.optimizer, saved.step)?;
     }

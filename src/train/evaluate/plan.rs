@@ -4,21 +4,68 @@
 
 use super::early_stop;
 use super::fit::batch_size;
-use super::images::Images;
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, EvaluationCheckpoint};
-use crate::config::{Config, Evaluate, Objective, OptimizerName, TransferMode};
-use crate::data::Split;
+use crate::config::{Config, DatasetName, Evaluate, Objective, OptimizerName, TransferMode};
+use crate::data::{self, BadImage, Part, Split};
+use crate::device;
 use crate::model::{Encoder, HeadKind};
 use crate::report::Console;
 use crate::run_dir;
 use crate::train::encoder_source::{self, Origin, Source};
-use crate::train::features::trunk_hash;
+use crate::train::features::{Extractor, trunk_hash};
 use crate::train::ranks::Ranks;
+use crate::train::readable;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tch::Device;
+
+/// The labelled images of an evaluation.
+#[derive(Clone, Debug)]
+pub struct Images {
+    pub train: Arc<Split>,
+    pub test: Arc<Split>,
+    /// Broken images that are in neither.
+    pub left_out: Arc<Vec<BadImage>>,
+}
+
+impl Images {
+    /// Loads both parts; of the training part the share of labels that is asked for.
+    ///
+    /// Errors: data that is missing, unlabelled, or whose parts have different classes.
+    pub fn load(run: &Evaluate, console: &Console) -> Result<Images> {
+        let train = readable::load(&run.data, Part::Train, console)?;
+        let test = readable::load(&run.data, Part::Test, console)?;
+        let left_out: Vec<BadImage> = train.left_out.into_iter().chain(test.left_out).collect();
+        let (mut train, test) = (train.split, test.split);
+        for split in [&train, &test] {
+            if split.labels.is_none() {
+                bail!("{} has no labels: there is nothing to evaluate on; choose a labelled data set", split.name);
+            }
+        }
+        if train.classes != test.classes {
+            bail!(
+                "{} has {} classes and {} has {}, or they differ in name: both parts need the same classes",
+                train.name,
+                train.classes.len(),
+                test.name,
+                test.classes.len()
+            );
+        }
+        if run.label_ratio < 1.0 {
+            // Only ImageNet has published lists.
+            let listed =
+                (run.data.dataset == DatasetName::Imagenet).then(|| data::list_for(&run.data.root, run.label_ratio));
+            train = data::semi_subset(&train, run.label_ratio, run.seed, listed.flatten().as_deref())?;
+        }
+        Ok(Images { train: Arc::new(train), test: Arc::new(test), left_out: Arc::new(left_out) })
+    }
+
+    pub fn classes(&self) -> usize {
+        self.train.classes.len()
+    }
+}
 
 /// What an evaluation begins with.
 pub struct Plan {
@@ -157,6 +204,12 @@ impl Plan {
     /// The first epoch to train, counted from 0.
     pub(super) fn first_epoch(&self) -> u32 {
         self.resumed.as_ref().map_or(0, |saved| saved.epochs_done)
+    }
+
+    /// Of several ranks all share the making of features.
+    pub(super) fn extractor<'a>(&'a self, encoder: &'a Encoder, console: &'a Console) -> Extractor<'a> {
+        let (compute, workers) = (device::compute_kind(self.run.precision), self.config.workers as usize);
+        Extractor { encoder, compute, seed: self.run.seed, workers, console, ranks: &self.ranks }
     }
 
     pub(super) fn training_transform(&self) -> EvalTransform {

@@ -3,36 +3,27 @@
 
 use super::early_stop;
 use super::feature_cache::FeatureCache;
-use super::images::Images;
 use super::outcome::{Outcome, Protocol};
-use super::plan::Plan;
+use super::plan::{Images, Plan};
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, Best, Chosen, EvaluationCheckpoint};
 use crate::config::{EncoderSource, Evaluate, OptimizerName, TransferMode};
 use crate::report::{Console, EvalLog};
 use crate::run_dir::{self, CheckpointName};
 use crate::train::encoder_source::Source;
-use crate::train::ranks::Ranks;
 use crate::train::readable;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
-use tch::Device;
 
 /// One evaluation of one encoder, under way.
 pub struct Trial<'a> {
     pub plan: &'a Plan,
     pub run: &'a Evaluate,
     pub images: &'a Images,
-    pub device: Device,
-    pub workers: usize,
     pub directory: PathBuf,
     pub log: EvalLog,
     /// Where features under transforms that are not random are kept.
     pub cache: Option<FeatureCache>,
-    /// The processes that share the making of features.
-    pub ranks: Ranks,
-    /// What an earlier part of this evaluation saved.
-    pub resumed: Option<&'a EvaluationCheckpoint>,
 }
 
 impl<'a> Trial<'a> {
@@ -62,11 +53,7 @@ impl<'a> Trial<'a> {
             plan,
             run,
             images: &plan.images,
-            device: plan.device,
-            workers: config.workers as usize,
             cache: config.feature_cache.as_deref().map(FeatureCache::new),
-            ranks: plan.ranks.clone(),
-            resumed: plan.resumed.as_ref(),
             directory,
             log,
         })
@@ -74,12 +61,12 @@ impl<'a> Trial<'a> {
 
     /// The best epoch of the earlier part; of LBFGS, which begins again, none.
     pub fn best_so_far(&self) -> Option<Best> {
-        self.resumed.filter(|saved| saved.epochs_done > 0).map(|saved| saved.best)
+        self.plan.resumed.as_ref().filter(|saved| saved.epochs_done > 0).map(|saved| saved.best)
     }
 
     /// The epoch that held-out images liked best in the earlier part.
     pub fn chosen_so_far(&self) -> Option<Chosen> {
-        self.resumed.and_then(|saved| saved.chosen)
+        self.plan.resumed.as_ref().and_then(|saved| saved.chosen)
     }
 
     pub fn test_transform(&self) -> EvalTransform {

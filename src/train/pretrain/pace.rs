@@ -4,6 +4,7 @@
 //! A step of the whole batch may take minutes, so the batch begins small and grows
 //! as far as a step takes [`STEP_SECONDS`].
 
+use super::recorded::WARM_UP_STEPS;
 use super::session::Session;
 use super::tally::peak_memory_mib;
 use crate::config::{Depth, ModelConfig, Pretrain, Stem};
@@ -100,7 +101,8 @@ fn measure(session: &mut Session, fitting: usize) -> Result<Pace> {
 /// Trains on batches of `images` images for `seconds` and the step under way then, after what warms up.
 fn steps(session: &mut Session, images: usize, parts: u32, seconds: f64) -> Result<Pace> {
     session.practise(images, parts)?;
-    let warm_up = if seconds > 0.0 { session.recorder.warm_up_steps() } else { 1 };
+    // A GPU's step is recorded after some, and replayed from then on.
+    let warm_up = if seconds > 0.0 && session.device != Device::Cpu { WARM_UP_STEPS + 2 } else { 1 };
     for _ in 0..warm_up {
         // One step: the request to stop is there already.
         super::train(session, &AtomicBool::new(true))?;
@@ -121,38 +123,33 @@ fn steps(session: &mut Session, images: usize, parts: u32, seconds: f64) -> Resu
 
 /// What would bring a run of so many seconds below a day, or nearest to it: the smallest change of each kind.
 fn shorter(run: &Pretrain, device: Device, resumes: bool, seconds: f64) -> String {
-    let mut ways = Vec::new();
-    if !resumes {
-        let work = |model: &ModelConfig, side: u32| {
-            let parameters = Encoder::new(model, HeadKind::Projection, Device::Cpu, 0).parameters();
-            footprint::multiplications(&parameters, model.stem, side)
-        };
-        let (side, own) = (run.data.image_size_px, work(&run.model, run.data.image_size_px));
-        let smaller = Depth::ALL.iter().map(|&depth| {
-            let model = ModelConfig { depth, ..run.model.clone() };
-            (format!("--model {depth}"), work(&model, side))
-        });
-        let stem = if run.model.stem == Stem::Imagenet { " --stem imagenet" } else { "" };
-        let halved = [2, 4].into_iter().map(|part| side / part).filter(|&side| side >= 32);
-        let halved = halved.map(|side| (format!("--image-size {side}{stem}"), work(&run.model, side)));
-        for kind in [smaller.collect::<Vec<_>>(), halved.collect()] {
-            let mut kind: Vec<(String, f64)> = kind
-                .into_iter()
-                .map(|(way, work)| (way, seconds * work / own))
-                .filter(|(_, time)| *time < 0.9 * seconds)
-                .collect();
-            kind.sort_by(|a, b| b.1.total_cmp(&a.1));
-            let found = kind.iter().find(|(_, time)| *time < DAY).or(kind.last());
-            ways.extend(found.map(|(way, time)| format!("{way} ({})", about(*time))));
+    let work = |model: &ModelConfig, side: u32| {
+        let parameters = Encoder::new(model, HeadKind::Projection, Device::Cpu, 0).parameters();
+        footprint::multiplications(&parameters, model.stem, side)
+    };
+    let (side, own) = (run.data.image_size_px, work(&run.model, run.data.image_size_px));
+    let smallest_change = |ways: &mut dyn Iterator<Item = (String, f64)>| {
+        let mut found = None;
+        for (way, work) in ways.filter(|(_, work)| *work < 0.9 * own) {
+            let seconds = seconds * work / own;
+            found = Some(format!("{way} ({})", about(seconds)));
+            if seconds < DAY {
+                break;
+            }
         }
-        let epochs = (f64::from(run.epochs) * DAY / seconds).floor().max(1.0);
-        ways.push(format!("--epochs {epochs}"));
-    }
-    if device == Device::Cpu {
-        ways.push("a machine with a GPU".to_owned());
-    }
-    match ways.is_empty() {
-        true => String::new(),
-        false => format!("shorter, by its multiplications: {}", ways.join(", ")),
-    }
+        found
+    };
+    let mut smaller = Depth::ALL.iter().rev().skip_while(|&&depth| depth != run.model.depth).map(|&depth| {
+        let model = ModelConfig { depth, ..run.model.clone() };
+        (format!("--model {depth}"), work(&model, side))
+    });
+    let stem = if run.model.stem == Stem::Imagenet { " --stem imagenet" } else { "" };
+    let halved = [side / 2, side / 4].into_iter().filter(|&side| side >= 32);
+    let mut halved = halved.map(|side| (format!("--image-size {side}{stem}"), work(&run.model, side)));
+    let epochs = (f64::from(run.epochs) * DAY / seconds).floor().max(1.0);
+    // A run that goes on keeps what it is.
+    let changes = [smallest_change(&mut smaller), smallest_change(&mut halved), Some(format!("--epochs {epochs}"))];
+    let gpu = (device == Device::Cpu).then(|| "a machine with a GPU".to_owned());
+    let ways: Vec<String> = changes.into_iter().filter(|_| !resumes).chain([gpu]).flatten().collect();
+    if ways.is_empty() { String::new() } else { format!("shorter: {}", ways.join(", ")) }
 }

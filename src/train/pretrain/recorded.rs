@@ -15,7 +15,7 @@ use tch::{Device, Tensor};
 
 /// Steps taken as they come before one is recorded: libraries choose their algorithms in them, and the optimiser makes its
 /// state.
-const WARM_UP_STEPS: u32 = 5;
+pub const WARM_UP_STEPS: u32 = 5;
 
 /// Takes steps, and records one when it can be.
 pub struct Recorder<T> {
@@ -70,11 +70,6 @@ impl<T> Recorder<T> {
         if !matches!(self.state, State::Eager(_)) {
             self.state = State::WarmingUp(0);
         }
-    }
-
-    /// Steps after which all others take the same time.
-    pub fn warm_up_steps(&self) -> u32 {
-        if let State::Eager(_) = self.state { 1 } else { WARM_UP_STEPS + 2 }
     }
 
     /// How steps are going to be taken, in a sentence; on a CPU there is none.
