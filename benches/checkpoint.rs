@@ -40,6 +40,7 @@ fn main() -> anyhow::Result<()> {
         epoch_rows: None,
         temperature: None,
         scaler: None,
+        loss: flatnce::state::StateDict::new(),
         config: Some(*run),
     };
     if std::fs::exists(file)? {

@@ -40,7 +40,7 @@ use tch::Tensor;
 const FORMAT: i64 = 1;
 
 /// Everything saved of a pre-training run. Tensors are on the CPU and belong to the checkpoint alone.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Checkpoint {
     /// Whole epochs done.
     pub epochs_done: u32,
@@ -61,6 +61,8 @@ pub struct Checkpoint {
     pub temperature: Option<Vec<f64>>,
     /// State of the gradient scaler of fp16.
     pub scaler: Option<ScalerState>,
+    /// What the objective keeps between steps; of most it is nothing.
+    pub loss: StateDict,
 }
 
 /// Statistics of the steps of the epoch under way: what its report is made of.
@@ -95,6 +97,9 @@ impl Checkpoint {
             ours.insert("epoch_columns", Value::List(columns.iter().map(|name| name.as_str().into()).collect()));
             ours.insert("epoch_rows", from_tensor(rows)?);
         }
+        if !self.loss.is_empty() {
+            ours.insert("loss", from_state(&self.loss, "")?);
+        }
         if let Some(state) = &self.temperature {
             ours.insert("temperature", Value::List(state.iter().copied().map(Value::Float).collect()));
         }
@@ -127,7 +132,7 @@ impl Checkpoint {
         let scheduled = root.get("scheduler").and_then(|s| s.get("last_epoch")).and_then(Value::as_int);
         // Upstream saves the number of epochs asked for as `epoch`; only its file name tells how far it came.
         let (mut config, mut epochs_done, mut batch_in_epoch) = (None, named_epoch.map_or(0, |epoch| epoch + 1), 0);
-        let (mut epoch_rows, mut temperature) = (None, None);
+        let (mut epoch_rows, mut temperature, mut loss) = (None, None, StateDict::new());
         let mut step = scheduled.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         if let Some(ours) = root.get("flatnce") {
             config = Some(settings(ours)?);
@@ -138,6 +143,9 @@ impl Checkpoint {
             let columns = names.iter().filter_map(Value::as_str).map(str::to_owned).collect();
             let rows = ours.get("epoch_rows").and_then(Value::as_tensor).map(to_tensor).transpose()?;
             epoch_rows = rows.map(|rows| EpochRows { columns, rows });
+            if let Some(state) = ours.get("loss") {
+                loss = model_state(state).context("flatnce.loss cannot be understood")?;
+            }
             temperature = ours
                 .get("temperature")
                 .and_then(Value::as_list)
@@ -155,6 +163,7 @@ impl Checkpoint {
             epoch_rows,
             temperature,
             scaler: root.get("scaler").map(scaler::from_value).transpose()?.flatten(),
+            loss,
         })
     }
 }

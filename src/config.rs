@@ -4,15 +4,18 @@
 //!
 //! Knows neither clap nor tch. Units are in the names.
 
+#[macro_use]
 mod choices;
 mod compare;
 mod jobs;
 mod parts;
 
+/// Which objectives can be asked for is said where they are.
+pub use crate::loss::Objective;
 pub use choices::{
     BadImages, ClassifierAugment, CudaGraph, DataOnDevice, DatasetName, Depth, DeviceChoice, EarlyStopOn, EmbedFormat,
-    Engine, ExportFormat, HeadMode, KeyPrefix, LearningRateScaling, LogFormat, Objective, OptimizerName, Part,
-    Precision, PrecisionAsked, ReportFormat, ScheduleName, Stem, TrainMode, TransferMode,
+    Engine, ExportFormat, HeadMode, KeyPrefix, LearningRateScaling, LogFormat, OptimizerName, Part, Precision,
+    PrecisionAsked, ReportFormat, ScheduleName, Stem, TrainMode, TransferMode,
 };
 pub use compare::{Setting, differences, side_by_side};
 pub use jobs::{CheckpointChoice, EncoderSource, Evaluate, KnnConfig, OnlineKnn, Pretrain, StatedEncoder};

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 /// The directory that libtorch was linked from.
 pub const LIBTORCH_DIRECTORY: &str = env!("FLATNCE_LIBTORCH_DIR");
@@ -41,6 +41,15 @@ pub fn load_cuda_libraries() -> Result<(), &'static str> {
         .as_ref()
         .copied()
         .map_err(String::as_str)
+}
+
+/// Tensors on one device as numbers, one after the other, read in one transfer. Waits for the device.
+pub fn read_scalars(scalars: &[Tensor]) -> Vec<f64> {
+    if scalars.is_empty() {
+        return Vec::new();
+    }
+    let joined = Tensor::stack(scalars, 0).to_kind(Kind::Double).to_device(Device::Cpu);
+    Vec::<f64>::try_from(joined.contiguous().view(-1)).expect("a vector of doubles")
 }
 
 /// The directory that a library of this process was loaded from.

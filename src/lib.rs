@@ -12,6 +12,7 @@ mod vectorise;
 pub mod augment;
 pub mod checkpoint;
 pub mod cli;
+#[macro_use]
 pub mod config;
 pub mod data;
 pub mod device;
@@ -34,7 +35,7 @@ pub mod torch_file;
 pub mod train;
 pub mod values;
 
-use config::{Config, Job, LogFormat};
+use config::{Job, LogFormat};
 use distributed::Placement;
 use report::{Console, Verbosity};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
@@ -42,6 +43,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tools::Tool;
+use train::facts::Facts;
 use train::ranks::Ranks;
 
 /// How a run ended, when it did not fail.
@@ -55,7 +57,7 @@ pub enum Outcome {
 /// Does what the command line asks for.
 ///
 /// Errors: whatever stops the run, with its causes.
-pub fn run(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
+pub fn run(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
     native::caught(|| run_resolved(resolved)).unwrap_or_else(|error| Err(libtorch_failed(error)))
 }
 
@@ -70,48 +72,62 @@ fn libtorch_failed(error: native::NativeError) -> anyhow::Error {
     anyhow::Error::new(error).context(text)
 }
 
-fn run_resolved(resolved: &cli::Resolved) -> anyhow::Result<Outcome> {
-    let (config, place) = (&resolved.config, resolved.placement.as_ref());
+fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
+    let cli::Resolved { config, checkpoint, device, placement, device_note, precision_note, warnings } = resolved;
+    let place = placement.as_ref();
     let console = console_of(place, || Console::new(config.talk, config.log_format));
     let timeout = Duration::from_secs(config.distributed_timeout_seconds.into());
+    let processes = place.map_or(config.nproc.unwrap_or(1), |place| place.world_size as u32);
+    train::ranks::check_job(&config.job, processes)?;
     if let Some(count) = config.nproc.filter(|_| !config.dry_run) {
         return start(count, timeout);
     }
-    for warning in &resolved.warnings {
-        console.warn(warning);
-    }
-    if config.dry_run {
-        cli::dry_run::run(resolved, &console)?;
-        return Ok(Outcome::Done);
-    }
+    warnings.iter().for_each(|warning| console.warn(warning));
     device::configure(config.numerics())?;
-    let hello = distributed::hello(&serde_json::to_value(config)?);
-    let gpu = matches!(resolved.device, tch::Device::Cuda(_));
-    console.note(&format!("device: {}; precision: {}", resolved.device_note, resolved.precision_note));
+    let gpu = matches!(device, tch::Device::Cuda(_));
+    let mut machine = format!("device: {device_note}; precision: {precision_note}");
     if config.cuda.fused_kernels && gpu {
-        match native::cuda::kernels::enable(resolved.device) {
-            Ok(()) => console.note("kernels: fused BatchNorm and augmentation"),
+        match native::cuda::kernels::enable(device) {
+            Ok(()) => machine.push_str("\nkernels: fused BatchNorm and augmentation"),
             Err(reason) => {
                 console.warn(&format!("kernels: libtorch's, because the fused ones cannot be used: {reason}"))
             }
         }
     }
+    if config.dry_run {
+        let mut facts = Facts::default();
+        facts.say("device", &device_note);
+        facts.say("precision", &precision_note);
+        facts.say("workers", format!("{} threads load and augment", config.workers));
+        let told = match &config.job {
+            Job::Pretrain(run) => {
+                train::pretrain::tell(&mut facts, &config, run, checkpoint, device, processes, &console)
+            }
+            Job::Evaluate(run) => train::evaluate::tell(&mut facts, &config, run, device, processes, &console),
+        };
+        // What is known is said, whatever stops the run.
+        console.result(&facts.to_string());
+        return told.map(|()| Outcome::Done);
+    }
+    machine.lines().for_each(|line| console.note(line));
+    let hello = distributed::hello(&serde_json::to_value(&config)?);
     match &config.job {
-        Job::Pretrain(pretrain) => {
+        Job::Pretrain(run) => {
             let stop = stop_on_signals()?;
             let ended = distributed::together(place, &hello, gpu, timeout, |group| {
                 let ranks = Ranks::from(group);
-                let config = Config { start: ranks.start(&config.start, &console)?, ..config.clone() };
-                train::pretrain::run(&config, pretrain, resolved.device, &console, &stop, &ranks)
+                let plan = train::pretrain::Plan::make(&config, run, checkpoint, device, &console, &ranks)?;
+                train::pretrain::run(plan, &console, &stop)
             })?;
             Ok(match ended {
                 train::pretrain::Ended::Finished => Outcome::Done,
                 train::pretrain::Ended::Stopped => Outcome::Stopped,
             })
         }
-        Job::Evaluate(evaluate) => {
+        Job::Evaluate(run) => {
             distributed::together(place, &hello, gpu, timeout, |group| {
-                train::evaluate::together(config, evaluate, resolved.device, &console, &Ranks::from(group))
+                let ranks = Ranks::from(group);
+                train::evaluate::run(&train::evaluate::Plan::make(&config, run, device, &console, &ranks)?, &console)
             })?;
             Ok(Outcome::Done)
         }

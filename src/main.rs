@@ -29,10 +29,11 @@ fn main() -> ExitCode {
         Ok(resolved) => resolved,
         Err(error) => return fail(&error, USAGE),
     };
-    match flatnce::run(&resolved) {
+    let format = resolved.config.log_format;
+    match flatnce::run(resolved) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Stopped) => ExitCode::from(STOPPED),
-        Err(error) if resolved.config.log_format == LogFormat::Json => {
+        Err(error) if format == LogFormat::Json => {
             Console::new(Verbosity::Quiet, LogFormat::Json).error(&format!("{error:#}"));
             ExitCode::from(1)
         }

@@ -62,6 +62,18 @@ pub fn create(parent: &Path, started: NaiveDateTime) -> Result<PathBuf> {
     unreachable!("the numbers do not end")
 }
 
+/// Checks that files can be written into a directory, which may not be there yet; leaves nothing behind.
+///
+/// # Errors
+/// Nothing can be written there, or the directory cannot be created.
+pub fn check_place(directory: &Path) -> Result<()> {
+    let there = directory.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("."));
+    let probe = there.join(format!(".flatnce-{}", std::process::id()));
+    let probed = std::fs::create_dir(&probe).and_then(|()| std::fs::remove_dir(&probe));
+    let what = if there == directory { "cannot write into" } else { "cannot create" };
+    probed.with_context(|| format!("{what} {}; choose another place with --save-dir", directory.display()))
+}
+
 /// When within its epoch a checkpoint was written; earlier sorts first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CheckpointKind {

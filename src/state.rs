@@ -4,6 +4,7 @@
 //! The order is PyTorch's (`Module.state_dict()`), because optimiser state
 //! refers to parameters by position.
 
+use anyhow::{Result, bail};
 use std::collections::HashMap;
 use tch::Tensor;
 
@@ -98,5 +99,23 @@ impl StateDict {
             copy.push(name, tensor.detach().to_device(tch::Device::Cpu).contiguous().copy());
         }
         copy
+    }
+
+    /// Copies the tensors of `saved` into these.
+    ///
+    /// Errors: other names or shapes; nothing is changed then.
+    pub fn copy_from(&self, saved: &StateDict) -> Result<()> {
+        let shapes = |state: &StateDict| -> Vec<(String, Vec<i64>)> {
+            state.iter().map(|(name, tensor)| (name.to_owned(), tensor.size())).collect()
+        };
+        let (own, others) = (shapes(self), shapes(saved));
+        if own != others {
+            bail!("it holds {others:?} instead of {own:?}");
+        }
+        let _guard = tch::no_grad_guard();
+        for ((_, tensor), (_, saved)) in self.iter().zip(saved.iter()) {
+            tensor.shallow_clone().f_copy_(saved)?;
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use flatnce::checkpoint::{self, Checkpoint, SavedOptimizer};
 use flatnce::cli::resolve::{Origin, Saved, read_saved};
 use flatnce::cli::{self, Resolved, Typed};
 use flatnce::config::*;
-use flatnce::state::StateDict;
+use flatnce::model::{Encoder, HeadKind};
 use std::path::{Path, PathBuf};
 
 fn typed(line: &str) -> Typed {
@@ -371,7 +371,8 @@ fn the_resume_command_of_the_paper() {
     // As PyTorch writes it: no configuration but the two settings of upstream.
     let saved = |origin: &Origin, _: &mut dyn FnMut(String)| {
         *asked.borrow_mut() = Some(origin.clone());
-        Ok(Saved { path: file.clone(), config: None, model_name: Some("res18".into()), batch_size: Some(256) })
+        let (model_name, batch_size) = (Some("res18".into()), Some(256));
+        Ok(Saved { path: file.clone(), checkpoint: Checkpoint { model_name, batch_size, ..Checkpoint::default() } })
     };
     let resolved = cli::resolve(&typed(&format!("{line} --device cpu")), &saved).unwrap();
     assert_eq!(asked.take(), Some(Origin::File(file.clone())));
@@ -720,7 +721,7 @@ fn resumed(began: &str, line: &str) -> anyhow::Result<Resolved> {
     let saved = |origin: &Origin, _: &mut dyn FnMut(String)| {
         assert_eq!(*origin, Origin::Newest("run".into()));
         let path = "run/checkpoint_0003.pth.tar".into();
-        Ok(Saved { path, config: Some(config.clone()), model_name: None, batch_size: None })
+        Ok(Saved { path, checkpoint: Checkpoint { config: Some(config.clone()), ..Checkpoint::default() } })
     };
     cli::resolve(&typed(&format!("--resume run --device cpu {line}")), &saved)
 }
@@ -911,23 +912,28 @@ fn usage_errors_end_with_2_and_help_with_0() {
 fn a_real_checkpoint_gives_its_run_back() {
     let directory = tempfile::tempdir().unwrap();
     let began = "--dataset-name fashion_mnist_mini --model res10 --batch-size 64 --epochs 4";
-    let mut model = StateDict::new();
-    model.push("conv1.weight", tch::Tensor::ones([2, 2], (tch::Kind::Float, tch::Device::Cpu)));
+    let encoder = Encoder::new(&pretrain(began).model, HeadKind::Projection, tch::Device::Cpu, 1);
+    let (model, parameters) = (encoder.state_dict(), encoder.parameters().len());
+    let mut loss = StateDict::new();
+    loss.push("queue", tch::Tensor::arange(6, (tch::Kind::Float, tch::Device::Cpu)).view([2, 3]));
     let checkpoint = Checkpoint {
         epochs_done: 2,
         step: 124,
         batch_in_epoch: 0,
         model,
-        optimizer: SavedOptimizer { parameters: 1, lr: 0.1, ..SavedOptimizer::default() },
+        optimizer: SavedOptimizer { parameters, lr: 0.1, ..SavedOptimizer::default() },
         config: Some(pretrain(began)),
         model_name: Some("res10".into()),
         epoch_rows: None,
         temperature: None,
         scaler: None,
+        loss,
         batch_size: Some(64),
     };
     let path = directory.path().join("checkpoint_0001.pth.tar");
     checkpoint::write(&path, &checkpoint).unwrap();
+    let read = checkpoint::read(&path).unwrap().loss;
+    assert!(read.len() == 1 && read.get("queue").unwrap().equal(checkpoint.loss.get("queue").unwrap()));
     std::fs::write(directory.path().join("checkpoint_0003.pth.tar"), b"cut off").unwrap();
 
     let line = format!("--resume {} --device cpu", directory.path().display());

@@ -3,11 +3,12 @@
 
 use flatnce::config::{DatasetName, Depth, HeadConfig, HeadMode, ModelConfig, Normalisation, Objective, Stem};
 use flatnce::distributed::{self, Group, Launcher, Placement, Reduction};
+use flatnce::loss::{Anchors, Contrast, Loss, Pairs, contrast};
 use flatnce::model::{Encoder, HeadKind, Pass};
-use flatnce::optim::{Optimizer, Rate, StateEntry};
+use flatnce::optim::{Optimizer, Rate, StateEntry, Update};
 use flatnce::rng::{Purpose, Stream};
-use flatnce::state::Parameter;
-use flatnce::train::pretrain::step::Step;
+use flatnce::state::{Parameter, StateDict};
+use flatnce::train::pretrain::step;
 use flatnce::train::ranks::Ranks;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -226,24 +227,20 @@ fn one_step(ranks: &Ranks, seed: u64, objective: Objective, compute: Kind, sync_
     let batch = Tensor::from_slice(&bytes).view([2, IMAGES, 16, 16, 3]);
     let own = IMAGES / ranks.count() as i64;
     let batch = batch.narrow(1, own * ranks.rank() as i64, own).reshape([2 * own, 16, 16, 3]);
-    let step = Step {
-        encoder: &encoder,
-        parameters: &parameters,
-        optimizer: &mut Idle,
-        scaler: None,
-        objective,
-        temperature: 0.1,
-        pass: ranks.pass(Pass::train(compute), sync_bn),
-        chunks: 1,
-        ranks,
-    };
-    let taken = step.take(&batch, &0.1.into()).expect("a step");
+    let mut idle = Idle;
+    let update = Update::begin(&mut idle, &parameters, None);
+    let views = step::forward(&encoder, &batch, ranks.pass(Pass::train(compute), sync_bn), 1);
+    let mut loss = objective.loss(16, Device::Cpu);
+    let (contrast, _) = ranks.contrast(loss.as_mut(), &views.unit, 0.1).expect("a contrast");
+    views.backward(&update.scaled(&contrast.gradient));
+    ranks.sum_gradients(&parameters).expect("sums");
+    update.finish(&0.1.into());
     let gradients = parameters.iter().map(|Parameter { name, tensor, .. }| (name.clone(), tensor.grad().copy()));
     let running = encoder.state_dict();
     Seen {
-        loss: taken.contrast.value().double_value(&[]),
-        top1: taken.contrast.anchors.top(1).double_value(&[]),
-        ness: taken.contrast.anchors.ness.copy(),
+        loss: contrast.value().double_value(&[]),
+        top1: contrast.anchors.top(1).double_value(&[]),
+        ness: contrast.anchors.ness.copy(),
         gradients: gradients.collect(),
         running: running.iter().filter(|(name, _)| name.contains("running")).map(|(_, t)| t.copy()).collect(),
     }
@@ -290,6 +287,54 @@ fn one_step_on_any_number_of_ranks_is_that_of_one_process() {
             }
         }
     }
+}
+
+/// Pulls by how far an anchor's v is above the mean of the batch before.
+#[derive(Debug)]
+struct AboveMean(Tensor);
+
+impl AboveMean {
+    fn new() -> AboveMean {
+        AboveMean(Tensor::zeros([], (Kind::Float, Device::Cpu)))
+    }
+}
+
+impl Loss for AboveMean {
+    fn contrast(&self, pairs: &Pairs) -> Contrast {
+        pairs.contrast(|anchors| (&anchors.log_xi - &self.0).sigmoid())
+    }
+
+    fn update(&mut self, _: &Tensor, anchors: &Anchors) {
+        self.0.copy_(&anchors.log_xi.mean(Kind::Float));
+    }
+
+    fn state(&self) -> StateDict {
+        let mut state = StateDict::new();
+        state.push("mean", self.0.shallow_clone());
+        state
+    }
+}
+
+#[test]
+fn an_objective_that_keeps_state_keeps_the_same_on_every_rank() {
+    let features = |step: u64| flatnce::loss::normalise(&normal(step, &[2 * IMAGES, 5], 1.0, 0.2));
+    let train = |ranks: &Ranks| {
+        let mut loss = AboveMean::new();
+        let own = IMAGES / ranks.count() as i64;
+        let rows =
+            |step| features(step).view([2, IMAGES, 5]).narrow(1, own * ranks.rank() as i64, own).reshape([-1, 5]);
+        let gradient = |step| ranks.contrast(&mut loss, &rows(step), 0.2).expect("a contrast").0.gradient;
+        let gradients: Vec<Tensor> = (1..4).map(gradient).collect();
+        (gradients.iter().map(|own| ranks.gather_views(own).expect("gathers")).collect::<Vec<_>>(), loss.0.copy())
+    };
+    let (whole, mean) = train(&Ranks::alone());
+    assert!(mean.double_value(&[]).abs() > 0.1, "the state moves");
+    for (gradients, other) in on_ranks(2, train) {
+        assert!(distance(&other, &mean) < 1e-6);
+        assert!(gradients.iter().zip(&whole).all(|(part, whole)| distance(part, whole) < 1e-5));
+    }
+    let fresh = contrast(&features(3), 0.2, Objective::SimClr).gradient;
+    assert!(distance(&whole[2], &fresh) > 1e-3, "the state matters");
 }
 
 #[test]
@@ -388,8 +433,8 @@ fn who_does_not_come_is_named() {
 #[test]
 fn ranks_that_read_different_files_do_not_begin() {
     on_ranks(3, |ranks| {
-        ranks.same("images", 48).unwrap();
-        let error = ranks.same("steps trained", 7 + u64::from(ranks.rank() == 2)).unwrap_err().to_string();
+        ranks.check_equal("images", 48).unwrap();
+        let error = ranks.check_equal("steps trained", 7 + u64::from(ranks.rank() == 2)).unwrap_err().to_string();
         assert!(error.contains("one has 7 steps trained, one 8"), "{error}");
     });
 }

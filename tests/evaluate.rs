@@ -15,8 +15,8 @@ use flatnce::train::encoder_source::{Origin, origins};
 use flatnce::train::evaluate::accuracy::accuracy_of;
 use flatnce::train::evaluate::fit::Fit;
 use flatnce::train::evaluate::outcome::{Outcome, Protocol};
-use flatnce::train::evaluate::trial::Images;
 use flatnce::train::evaluate::{self, penalty};
+use flatnce::train::evaluate::{Images, Plan};
 use flatnce::train::features::{Extractor, Features, trunk_hash};
 use flatnce::train::ranks::Ranks;
 use std::path::{Path, PathBuf};
@@ -105,8 +105,13 @@ fn images(train: usize, test: usize) -> Images {
     Images { train: first(Part::Train, train), test: first(Part::Test, test), left_out: Arc::default() }
 }
 
+fn plan_on(config: &Config, run: &Evaluate, images: &Images) -> anyhow::Result<Plan> {
+    Plan::on(images.clone(), config, run, Device::Cpu, &quiet(), &Ranks::alone())
+}
+
 fn run_in(directory: &Path, run: &Evaluate, images: &Images) -> anyhow::Result<Vec<Outcome>> {
-    evaluate::run_on(&config(run, directory), run, images, Device::Cpu, &quiet(), &Ranks::alone())
+    let config = config(run, directory);
+    evaluate::run(&plan_on(&config, run, images)?, &quiet())
 }
 
 /// The one directory, of those below `directory`, that holds a file of this name.
@@ -631,8 +636,7 @@ fn cached_features_give_the_same_result_and_damaged_ones_are_made_anew() {
     let cache = directory.path().join("cache");
     let with_cache = Config { feature_cache: Some(cache.clone()), ..config(&run, directory.path()) };
     let evaluate = |config: &Config| {
-        let outcome =
-            evaluate::run_on(config, &run, &images, Device::Cpu, &quiet(), &Ranks::alone()).unwrap().remove(0);
+        let outcome = evaluate::run(&plan_on(config, &run, &images).unwrap(), &quiet()).unwrap().remove(0);
         let read = outcome.features_from_cache;
         (Outcome { seconds_features: 0.0, seconds_training: 0.0, features_from_cache: 0, ..outcome }, read)
     };

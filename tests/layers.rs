@@ -1,6 +1,8 @@
 //! The floors of the house: a module of the library uses only floors below its own.
-//! Read from the source text, so that no import has to compile first.
+//! And within a room no modules use each other in a circle. Read from the source text, so that no import has to compile
+//! first.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -10,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["tools"],
     &["train"],
     &["loader"],
-    &["data", "augment", "model", "loss", "optim", "monitor", "report", "run_dir", "checkpoint"],
+    &["data", "augment", "model", "optim", "monitor", "report", "run_dir", "checkpoint"],
     &[
         "torch_file",
         "state",
@@ -20,6 +22,7 @@ const FLOORS: &[&[&str]] = &[
         "pixels",
         "rng",
         "durable",
+        "loss",
         "memory",
         "native",
         "values",
@@ -32,6 +35,8 @@ type Neighbours = [(&'static str, &'static str, &'static str)];
 
 /// The imports of that kind that are meant.
 const NEIGHBOURS: &Neighbours = &[
+    ("config", "loss", "which objectives can be asked for is said beside them"),
+    ("loss", "state", "an objective may keep tensors between steps, which checkpoints save by name"),
     ("device", "config", "which devices and precisions can be asked for is configuration"),
     ("device", "native", "what a device is told goes through libtorch's C++ interface"),
     ("device", "memory", "the main memory is the memory of the CPU as a device"),
@@ -39,6 +44,15 @@ const NEIGHBOURS: &Neighbours = &[
     ("distributed", "config", "ranks compare their settings as every comparison of configurations does"),
     ("distributed", "native", "NCCL is in the part of the program that uses CUDA"),
     ("checkpoint", "run_dir", "the names of checkpoint files are the directory's business: which is the newest"),
+];
+
+/// Two modules of one room that use each other: (room, one, other, why).
+type Circles = [(&'static str, &'static str, &'static str, &'static str)];
+
+/// The circles that are meant.
+const CIRCLES: &Circles = &[
+    ("data", "decode", "jpeg", "an image's size is refused by the same rule, wherever it is read"),
+    ("data", "cifar", "cifar_python", "one data set in two file formats, of the same variants and sizes"),
 ];
 
 fn floor_of(module: &str) -> Option<usize> {
@@ -148,6 +162,67 @@ fn modules_named(text: &str) -> Vec<(usize, String)> {
     named
 }
 
+/// Edges within rooms that the source text of `module` (`["train", "pretrain", "step"]`) makes: of the room, from which
+/// of its modules, to which. A room's own file is its door: what stands in it may be used by all of the room.
+fn uses_in_room(module: &[&str], text: &str, all: &BTreeSet<Vec<String>>) -> BTreeSet<(String, String, String)> {
+    let code = code_only(text);
+    // Tests may look everywhere.
+    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut edges = BTreeSet::new();
+    let starts = ["super::", "crate::"].iter().flat_map(|start| code.match_indices(*start));
+    for (at, start) in starts.filter(|(at, _)| !code[..*at].ends_with(is_name) && !code[..*at].ends_with("super::")) {
+        let mut path = &code[at..];
+        let mut base: Vec<&str> = if start == "crate::" { Vec::new() } else { module.to_vec() };
+        while let Some(rest) = path.strip_prefix("super::") {
+            base.pop();
+            path = rest;
+        }
+        path = path.strip_prefix("crate::").unwrap_or(path);
+        while let Some((head, rest)) = path.split_once("::").filter(|(head, _)| head.chars().all(is_name)) {
+            base.push(head);
+            path = rest;
+        }
+        let heads = path.strip_prefix('{').map_or_else(|| vec![first_name(path)], group_heads);
+        for head in heads {
+            let named = base.iter().copied().chain([head.as_str()]);
+            let mut used: Vec<String> = named.map(str::to_owned).collect();
+            while !used.is_empty() && !all.contains(&used) {
+                used.pop();
+            }
+            let shared = used.iter().zip(module).take_while(|(a, b)| a == b).count();
+            if shared < used.len() && shared < module.len() {
+                edges.insert((module[..shared].join("::"), module[shared].to_owned(), used[shared].clone()));
+            }
+        }
+    }
+    edges
+}
+
+/// Modules of one room that reach themselves, with the room and those of them that they use.
+fn circles(edges: &BTreeSet<(String, String, String)>, meant: &Circles) -> Vec<String> {
+    let is_meant = |(room, from, to): &&(String, String, String)| {
+        meant.iter().any(|(r, a, b, _)| r == room && ((a == from && b == to) || (a == to && b == from)))
+    };
+    let edges: Vec<_> = edges.iter().filter(|edge| !is_meant(edge)).collect();
+    let reaches = |room: &str, from: &str, to: &str| {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+        while let Some(at) = next.pop() {
+            for (_, _, used) in edges.iter().filter(|(r, f, _)| r == room && f == at) {
+                if used == to {
+                    return true;
+                }
+                if seen.insert(used.as_str()) {
+                    next.push(used);
+                }
+            }
+        }
+        false
+    };
+    let closes = |(room, from, to): &&(String, String, String)| reaches(room, to, from);
+    let name = |(room, from, to): &(String, String, String)| format!("in '{room}': {from} uses {to}, which leads back");
+    edges.iter().copied().filter(closes).map(name).collect()
+}
+
 fn first_name(path: &str) -> String {
     path.trim_start().chars().take_while(|&c| is_name(c)).collect()
 }
@@ -221,6 +296,54 @@ fn no_module_uses_its_own_floor_or_a_higher_one() {
         );
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_modules_of_a_room_use_each_other_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, None, &mut files);
+    let module_of = |path: &Path| -> Vec<String> {
+        let path = path.strip_prefix(&root).unwrap().with_extension("");
+        let parts = path.iter().map(|part| part.to_str().unwrap().to_owned());
+        parts.filter(|part| !["mod", "lib", "main"].contains(&part.as_str())).collect()
+    };
+    let all: BTreeSet<Vec<String>> = files.iter().map(|(_, path)| module_of(path)).collect();
+    let mut edges = BTreeSet::new();
+    for (_, path) in &files {
+        let module = module_of(path);
+        let module: Vec<&str> = module.iter().map(String::as_str).collect();
+        edges.append(&mut uses_in_room(&module, &fs::read_to_string(path).unwrap(), &all));
+    }
+    assert!(edges.len() > 100, "the imports were not found");
+    let wrong = circles(&edges, CIRCLES);
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    for (room, one, other, why) in CIRCLES {
+        let has = |from: &str, to: &str| edges.contains(&((*room).into(), from.into(), to.into()));
+        assert!(has(one, other) && has(other, one) && why.len() > 20, "{room}: {one} and {other} make no circle");
+    }
+}
+
+#[test]
+fn made_up_circles_are_found() {
+    let names = ["room", "room::a", "room::b", "room::b::part", "room::c", "other"];
+    let all: BTreeSet<Vec<String>> = names.iter().map(|name| name.split("::").map(str::to_owned).collect()).collect();
+    let sources = [
+        ("room", "use a::A; pub trait Door {}"),
+        ("room::a", "use super::{Door, b::{B, super_b}}; // use super::c;"),
+        ("room::b", "use crate::other; fn f() { part::g(\"use super::a\") }"),
+        ("room::b::part", "fn g() { super::super::c::C; super::B }"),
+        ("room::c", "use crate::room::{Door, a::A}; #[cfg(test)] mod tests { use super::super::b; }"),
+    ];
+    let edges_of = |sources: &[(&str, &str)]| -> BTreeSet<_> {
+        let each = |(module, text): &(&str, &str)| uses_in_room(&module.split("::").collect::<Vec<_>>(), text, &all);
+        sources.iter().flat_map(each).collect()
+    };
+    let edges = edges_of(&sources);
+    let found = ["a uses b", "b uses c", "c uses a"].map(|edge| format!("in 'room': {edge}, which leads back"));
+    assert_eq!(circles(&edges, &[]), found);
+    assert_eq!(circles(&edges, &[("room", "c", "a", "for the sake of the test")]), [""; 0]);
+    assert_eq!(circles(&edges_of(&sources[..4]), &[]), [""; 0]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! `tests/golden/`, each beside the script that made it.
 
 use flatnce::config::*;
-use flatnce::loss::{anchors, contrast, contrast_in_chunks, normalise};
+use flatnce::loss::{Pairs, normalise};
 use flatnce::model::{Encoder, HeadKind, Pass};
 use flatnce::optim::{self, Rate};
 use flatnce::state::{Parameter, Role};
@@ -166,7 +166,8 @@ fn gradients_of_both_objectives_match_autograd() {
                 let raw = Tensor::from_slice(&floats(&case["features"])).to_kind(Kind::Float).view([2 * images, dim]);
                 let raw = raw.set_requires_grad(true);
                 let z = normalise(&raw);
-                let result = contrast_in_chunks(&z, temperature, objective, chunk);
+                let pairs = Pairs { chunk_elements: chunk, ..Pairs::new(&z, temperature) };
+                let result = objective.loss(dim, Device::Cpu).contrast(&pairs);
                 flatnce::loss::backward(&z, &result.gradient);
                 let error = relative_error(&to_vec(&raw.grad()), &floats(&case[key]));
                 assert!(error < 1e-5, "{objective} with {images} images, chunk {chunk}: {error:e}");
@@ -177,153 +178,6 @@ fn gradients_of_both_objectives_match_autograd() {
             }
         }
     }
-}
-
-/// The worked example of the reference.
-#[test]
-fn one_anchor_by_hand() {
-    let positive = Tensor::from_slice(&[0.8f32]).view([1, 1]);
-    let negatives = Tensor::from_slice(&[0.5f32, 0.1, -0.2, 0.3]).view([1, 4]);
-    let (a, w) = anchors(&positive, &negatives, 0.1);
-    let v = a.log_xi.double_value(&[0]);
-    assert!((v + 2.8562783).abs() < 1e-5);
-    assert!((v.exp() - 0.0574823).abs() < 1e-6);
-    assert!((v.exp().ln_1p() - 0.0558909).abs() < 1e-6);
-    assert!((5f64.ln() - v.exp().ln_1p() - 1.5535470).abs() < 1e-6);
-    assert!((a.ness.double_value(&[0]) - 0.3271518).abs() < 1e-6);
-    assert!((a.log_xi.sigmoid().double_value(&[0]) - 0.0543577).abs() < 1e-6);
-    assert!(relative_error(&to_vec(&w), &[0.8661287, 0.0158637, 0.0007898, 0.1172178]) < 1e-6);
-    assert!((a.negative.double_value(&[0]) - 0.175).abs() < 1e-6);
-    assert_eq!(a.rank.double_value(&[0]), 0.0);
-}
-
-fn random_rows(rows: i64, negatives: i64) -> (Tensor, Tensor) {
-    let p = formula(rows as usize, 3, 0.4, 0.3).view([rows, 1]);
-    let n = formula((rows * negatives) as usize, 8, 0.6, 0.0).view([rows, negatives]);
-    (p, n)
-}
-
-#[test]
-fn weights_and_ness_ignore_the_positive_shifts_and_order() {
-    let (p, n) = random_rows(6, 9);
-    let (base, w) = anchors(&p, &n, 0.2);
-    let (moved, w_moved) = anchors(&(&p - 0.35), &n, 0.2);
-    assert!(relative_error(&to_vec(&w_moved), &to_vec(&w)) < 1e-5);
-    assert!(relative_error(&to_vec(&moved.ness), &to_vec(&base.ness)) < 1e-5);
-    let (shifted, _) = anchors(&(&p + 0.5), &(&n + 0.5), 0.2);
-    assert!(relative_error(&to_vec(&shifted.log_xi), &to_vec(&base.log_xi)) < 1e-5);
-    let (permuted, w_flipped) = anchors(&p, &n.flip([1]), 0.2);
-    assert!(relative_error(&to_vec(&permuted.log_xi), &to_vec(&base.log_xi)) < 1e-6);
-    assert!(relative_error(&to_vec(&w_flipped.flip([1])), &to_vec(&w)) < 1e-6);
-    assert!(
-        base.ness.ge(1.0 / 9.0 - 1e-6).all().int64_value(&[]) == 1
-            && base.ness.le(1.0 + 1e-6).all().int64_value(&[]) == 1
-    );
-}
-
-/// Gradient of the mean loss with respect to the similarities, seen through one feature at a time: with features on
-/// the axes every similarity is a coordinate.
-#[test]
-fn the_positive_pulls_with_one_over_t_and_negatives_push_with_their_weight() {
-    let (images, t) = (4, 0.3);
-    let z = normalise(&formula(8 * 8, 2, 1.0, 0.1).view([8, 8]));
-    let flat = contrast(&z, t, Objective::FlatClr);
-    let info = contrast(&z, t, Objective::SimClr);
-    // Rebuild both gradients from q, w and the definition, row by row.
-    let s = z.matmul(&z.tr());
-    let (mut flat_oracle, mut info_oracle) = (z.zeros_like(), z.zeros_like());
-    let mut pulls = Vec::new();
-    for i in 0..2 * images {
-        let p = (i + images) % (2 * images);
-        let negatives: Vec<i64> = (0..2 * images).filter(|&j| j != i && j != p).collect();
-        let d: Vec<f64> = negatives.iter().map(|&j| (s.double_value(&[i, j]) - s.double_value(&[i, p])) / t).collect();
-        let xi: f64 = d.iter().map(|x| x.exp()).sum();
-        let q = xi / (1.0 + xi);
-        pulls.push(q);
-        for (oracle, pull) in [(&mut flat_oracle, 1.0), (&mut info_oracle, q)] {
-            let add = |row: i64, other: i64, amount: f64| {
-                let _ = oracle.get(row).g_add_(&(z.get(other) * (amount / (2 * images) as f64)));
-                let _ = oracle.get(other).g_add_(&(z.get(row) * (amount / (2 * images) as f64)));
-            };
-            add(i, p, -pull / t);
-            for (&j, x) in negatives.iter().zip(&d) {
-                add(i, j, pull * (x.exp() / xi) / t);
-            }
-        }
-    }
-    assert!(relative_error(&to_vec(&flat.gradient), &to_vec(&flat_oracle)) < 1e-5);
-    assert!(relative_error(&to_vec(&info.gradient), &to_vec(&info_oracle)) < 1e-5);
-    // The pulls differ between anchors, so the batch gradients are no multiples of each other.
-    let (low, high) = pulls.iter().fold((1.0f64, 0.0f64), |(l, h), &q| (l.min(q), h.max(q)));
-    assert!(high - low > 0.01);
-    let ratio = &info.gradient / &flat.gradient;
-    assert!(ratio.std(true).double_value(&[]) > 1e-3);
-}
-
-#[test]
-fn flat_nce_has_the_gradient_of_the_decoupled_loss() {
-    let z = normalise(&formula(10 * 6, 4, 1.0, 0.05).view([10, 6])).set_requires_grad(true);
-    let (images, t) = (5, 0.2);
-    // v averaged over anchors, recorded by autograd.
-    let s = z.matmul(&z.tr()) / t;
-    let mask = Tensor::eye(10, (Kind::Bool, Device::Cpu))
-        .logical_or(&Tensor::eye(10, (Kind::Bool, Device::Cpu)).roll([images], [0]));
-    let positive = s.diagonal(images, 0, 1);
-    let positive = Tensor::cat(&[&positive, &positive], 0);
-    let v = s.masked_fill(&mask, f64::NEG_INFINITY).logsumexp([1], false) - positive;
-    v.mean(Kind::Float).backward();
-    let flat = contrast(&z, t, Objective::FlatClr);
-    assert!(relative_error(&to_vec(&flat.gradient), &to_vec(&z.grad())) < 1e-5);
-}
-
-#[test]
-fn collapsed_features_give_the_ceiling_full_ness_and_no_accuracy() {
-    for (images, ceiling) in [(128, 5.5413), (256, 6.2364), (512, 6.9305)] {
-        let z = normalise(&Tensor::ones([2 * images, 4], (Kind::Float, Device::Cpu)));
-        let c = contrast(&z, 0.1, Objective::FlatClr);
-        assert!((c.value().double_value(&[]) - ceiling).abs() < 1e-4);
-        assert!((c.mutual_information_ceiling() - ceiling).abs() < 1e-4);
-        assert!((c.anchors.ness.mean(Kind::Float).double_value(&[]) - 1.0).abs() < 1e-4);
-        assert_eq!(c.anchors.top(1).double_value(&[]), 0.0);
-    }
-}
-
-#[test]
-fn swapping_the_views_swaps_the_gradient() {
-    let z = normalise(&formula(12 * 5, 6, 1.0, 0.0).view([12, 5]));
-    for objective in [Objective::SimClr, Objective::FlatClr] {
-        let a = contrast(&z, 0.1, objective);
-        let b = contrast(&z.roll([6], [0]), 0.1, objective);
-        assert!(relative_error(&to_vec(&b.gradient.roll([6], [0])), &to_vec(&a.gradient)) < 1e-5);
-        assert!((a.value().double_value(&[]) - b.value().double_value(&[])).abs() < 1e-6);
-    }
-}
-
-/// The paper's numerical argument. Computed naively in a low precision, log(1 + xi) has no gradient once 1 + xi
-/// rounds to 1; FlatNCE's pull on the positive is -1/t there as everywhere.
-#[test]
-fn in_low_precision_info_nce_vanishes_and_flat_nce_does_not() {
-    for (kind, edge) in [(Kind::Float, 24), (Kind::Half, 11), (Kind::BFloat16, 8)] {
-        for (exponent, vanishes) in [(edge + 1, true), (edge - 1, false)] {
-            let xi = Tensor::from_slice(&[2f64.powi(-exponent)]).to_kind(kind);
-            let value = (&xi + 1.0).log();
-            assert_eq!(value.double_value(&[0]) == 0.0, vanishes, "{kind:?} xi = 2^-{exponent}");
-            let s_pos = Tensor::zeros([1], (kind, Device::Cpu)).set_requires_grad(true);
-            // d = s_neg - s_pos with xi = exp(d), t = 1.
-            let v = Tensor::from_slice(&[-f64::from(exponent) * 2f64.ln()]).to_kind(kind) - &s_pos;
-            let flat = (&v - v.detach()).exp();
-            flat.backward();
-            assert_eq!(s_pos.grad().double_value(&[0]), -1.0);
-        }
-    }
-}
-
-#[test]
-fn low_precision_features_are_contrasted_in_fp32() {
-    let z = formula(8 * 6, 1, 1.0, 0.0).view([8, 6]).to_kind(Kind::BFloat16);
-    let normal = normalise(&z);
-    assert_eq!(normal.kind(), Kind::Float);
-    assert_eq!(contrast(&normal, 0.1, Objective::FlatClr).gradient.kind(), Kind::Float);
 }
 
 fn optimizer_config(case: &Value) -> OptimizerConfig {

@@ -186,7 +186,7 @@ fn nothing_in_a_step_waits_for_the_device() {
         "src/train/pretrain/statistics.rs",
         "src/train/pretrain/step.rs",
         "src/loss/mod.rs",
-        "src/loss/rows.rs",
+        "src/loss/pairs.rs",
         "src/loss/info_nce.rs",
         "src/loss/flat_nce.rs",
         "src/model/mod.rs",

@@ -150,7 +150,7 @@ pub fn whole_loop(model: &str, precision: &str, steps: usize) -> Result<()> {
     serve(|| {
         let loader_seconds = Arc::new(AtomicBool::new(true));
         let watch = watch_loader(Arc::clone(&loader_seconds));
-        flatnce::run(&program)?;
+        flatnce::run(program)?;
         loader_seconds.store(false, Ordering::Relaxed);
         let loader_seconds = watch.join().unwrap_or(f64::NAN);
         let row = newest_metrics(place.path())?;

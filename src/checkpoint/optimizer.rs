@@ -21,6 +21,12 @@ pub struct SavedOptimizer {
 }
 
 impl SavedOptimizer {
+    /// Of an optimiser's live state, which is not copied.
+    pub fn of(state: Vec<(usize, &'static str, Tensor)>, parameters: usize, lr: f64) -> SavedOptimizer {
+        let state = state.into_iter().map(|(index, name, tensor)| (index, name.to_owned(), tensor)).collect();
+        SavedOptimizer { state, parameters, lr }
+    }
+
     /// The saved entry `name` of parameter `index`.
     pub fn get(&self, index: usize, name: &str) -> Option<Tensor> {
         self.state.iter().find(|(i, n, _)| *i == index && n == name).map(|(_, _, tensor)| tensor.shallow_clone())

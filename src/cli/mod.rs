@@ -1,7 +1,7 @@
 //! The command line, in two steps: [`parse`] reads what the user typed
 //! ([`Typed`]), [`resolve()`] turns it into what was meant (a
 //! [`Config`](crate::config::Config), with every default filled in and every
-//! cross-check done). [`dry_run`] prints the result instead of running it.
+//! cross-check done).
 //!
 //! The flags are every one of upstream's `main.py` under its own name, and ours. They stand in groups, each a file and
 //! a heading of the help: the flags, their rows in the table of who reads them ([`flags`]), and their meaning. A name is
@@ -13,7 +13,6 @@
 
 mod augmentation;
 mod data;
-pub mod dry_run;
 mod evaluate;
 pub mod flags;
 mod machine;

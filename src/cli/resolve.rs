@@ -5,6 +5,7 @@ pub use super::resume::{Origin, ReadSaved, Saved, read_saved};
 
 use super::machine::{own_device, workers};
 use super::{Typed, evaluate, flags, pretrain, resume};
+use crate::checkpoint::Checkpoint;
 use crate::config::{CheckpointPolicy, Config, CudaSettings, DataOnDevice, Engine, Job, Precision, Start, TrainMode};
 use crate::device;
 use crate::distributed::Placement;
@@ -15,6 +16,8 @@ use std::path::PathBuf;
 #[derive(Debug)]
 pub struct Resolved {
     pub config: Config,
+    /// That of the run to be continued, read and verified.
+    pub checkpoint: Option<Checkpoint>,
     pub device: tch::Device,
     /// This process's place among others; `None` = it is alone (or the parent that starts them).
     pub placement: Option<Placement>,
@@ -38,16 +41,17 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let choice = own_device(args.machine.device_choice()?, placement.as_ref());
     let (device, device_note) = device::resolve(choice)?;
     let asked = args.machine.precision_asked()?;
+    let mut checkpoint = None;
     let (job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {
         let origin = resume::origin(typed)?;
         let run = origin.map(|origin| saved(&origin, &mut |text| warnings.push(text))).transpose()?;
         // A continued run keeps its precision unless another one is asked for.
-        let kept = run.as_ref().and_then(|run| run.config.as_ref()).map(|config| config.precision);
+        let kept = run.as_ref().and_then(|run| run.checkpoint.config.as_ref()).map(|config| config.precision);
         let (precision, mut note) = device::resolve_precision(asked.or(kept), device);
         if asked.is_none() && kept.is_some() {
             note.push_str(", as the run began");
         }
-        let (pretrain, start) = match run {
+        let (pretrain, start) = match &run {
             Some(run) => resume::continued(typed, run, precision, device, &mut warnings)?,
             None => (pretrain::from_flags(typed, precision, device)?, fresh(typed)),
         };
@@ -57,6 +61,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         if pretrain.engine == Engine::Cpu && args.training_machine.data_on_device == DataOnDevice::Yes {
             bail!("--data-on-device yes goes with --engine tensor: worker threads render from main memory");
         }
+        checkpoint = run.map(|run| run.checkpoint);
         (Job::Pretrain(Box::new(pretrain)), start, note)
     } else {
         let (precision, note) = device::resolve_precision(asked, device);
@@ -84,7 +89,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         dry_run: args.output.dry_run,
         command: typed.words.clone(),
     };
-    Ok(Resolved { config, device, placement, device_note, precision_note, warnings })
+    Ok(Resolved { config, checkpoint, device, placement, device_note, precision_note, warnings })
 }
 
 fn fresh(typed: &Typed) -> Start {

@@ -3,7 +3,7 @@
 
 use super::flags::{Resume, table};
 use super::{Typed, flag_name, pretrain};
-use crate::checkpoint;
+use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Depth, Precision, Pretrain, Start};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -18,16 +18,12 @@ pub enum Origin {
     File(PathBuf),
 }
 
-/// What a checkpoint says of its run.
-#[derive(Clone, Debug)]
+/// A checkpoint to be continued.
+#[derive(Debug)]
 pub struct Saved {
-    /// The checkpoint's file.
     pub path: PathBuf,
-    /// `None` where PyTorch wrote it; the flags give the settings then.
-    pub config: Option<Pretrain>,
-    /// Upstream's two settings, for a file without `config`.
-    pub model_name: Option<String>,
-    pub batch_size: Option<u32>,
+    /// Where PyTorch wrote it, it has no `config`; the flags give the settings then.
+    pub checkpoint: Checkpoint,
 }
 
 /// How a run to be continued is read: [`read_saved`], or a stand-in where there is no file.
@@ -39,8 +35,7 @@ pub fn read_saved(origin: &Origin, warn: &mut dyn FnMut(String)) -> Result<Saved
         Origin::Newest(directory) => checkpoint::newest_good(directory, warn)?,
         Origin::File(path) => (path.clone(), checkpoint::read(path)?),
     };
-    let checkpoint::Checkpoint { config, model_name, batch_size, .. } = checkpoint;
-    Ok(Saved { path, config, model_name, batch_size })
+    Ok(Saved { path, checkpoint })
 }
 
 /// The checkpoint that the flags name.
@@ -61,15 +56,15 @@ pub fn origin(typed: &Typed) -> Result<Option<Origin>> {
 /// Errors: a typed flag that contradicts the run; all of them at once, with both values.
 pub fn continued(
     typed: &Typed,
-    saved: Saved,
+    saved: &Saved,
     precision: Precision,
     device: Device,
     warnings: &mut Vec<String>,
 ) -> Result<(Pretrain, Start)> {
-    let Some(config) = saved.config else {
-        let typed = with_upstream_settings(typed, &saved)?;
+    let Some(config) = &saved.checkpoint.config else {
+        let typed = with_upstream_settings(typed, saved)?;
         let config = pretrain::from_flags(&typed, precision, device)?;
-        return Ok((config, Start::Resume(saved.path)));
+        return Ok((config, Start::Resume(saved.path.clone())));
     };
     // What follows from these two flags follows from the run's, where they were not typed.
     let mut filled = typed.clone();
@@ -80,7 +75,7 @@ pub fn continued(
         filled.args.augmentation.engine = Some(config.engine);
     }
     let asked = pretrain::from_flags(&filled, precision, device)?;
-    let (mut run, asked) = (serde_json::to_value(&config)?, serde_json::to_value(&asked)?);
+    let (mut run, asked) = (serde_json::to_value(config)?, serde_json::to_value(&asked)?);
     let mut contradictions = Vec::new();
     for flag in table().filter(|flag| typed.has(flag.id)) {
         let (Resume::Identity(path) | Resume::Adopted { path, .. }) = flag.resume else { continue };
@@ -116,7 +111,7 @@ pub fn continued(
             contradictions.join("\n")
         );
     }
-    Ok((serde_json::from_value(run)?, Start::Resume(saved.path)))
+    Ok((serde_json::from_value(run)?, Start::Resume(saved.path.clone())))
 }
 
 /// A setting as text, so that flag and run can be compared and shown. Two flags have no setting of their own.
@@ -155,14 +150,14 @@ fn adopt(run: &mut Value, asked: &Value, path: &str) {
 fn with_upstream_settings(typed: &Typed, saved: &Saved) -> Result<Typed> {
     let mut filled = typed.clone();
     let name = saved.path.display();
-    if let Some(model) = &saved.model_name {
+    if let Some(model) = &saved.checkpoint.model_name {
         let depth = Depth::parse(model).with_context(|| format!("{name} holds the unknown model {model:?}"))?;
         if typed.has("model") && typed.args.objective.model != depth {
             bail!("--model {}: the checkpoint {name} has {depth}", typed.args.objective.model);
         }
         filled.args.objective.model = depth;
     }
-    if let Some(batch_size) = saved.batch_size {
+    if let Some(batch_size) = saved.checkpoint.batch_size {
         if typed.has("batch_size") && typed.args.optimisation.batch_size != batch_size {
             bail!("--batch-size {}: the checkpoint {name} has {batch_size}", typed.args.optimisation.batch_size);
         }

@@ -37,15 +37,15 @@ macro_rules! choice {
             }
         }
 
-        impl Serialize for $name {
+        impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
                 s.serialize_str(self.name())
             }
         }
 
-        impl<'de> Deserialize<'de> for $name {
+        impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(d)?;
+                let text = <String as serde::Deserialize>::deserialize(d)?;
                 $name::parse(&text).ok_or_else(|| serde::de::Error::custom(format!(
                     "{text:?} is none of {}", $name::NAMES.join(", ")
                 )))
@@ -72,26 +72,6 @@ choice! {
         Sun = "SUN" | "sun397",
         /// Any directory of images, labelled by subdirectory or unlabelled.
         Folder = "folder",
-    }
-}
-
-choice! {
-    /// The contrastive objective.
-    Objective {
-        /// InfoNCE (NT-Xent), as SimCLR trains.
-        SimClr = "simclr",
-        /// FlatNCE, the self-normalised objective.
-        FlatClr = "flatclr",
-    }
-}
-
-impl Objective {
-    /// The part of a results directory's name: `512_FlatCLR`, `512_SimCLR`.
-    pub fn directory_suffix(self) -> &'static str {
-        match self {
-            Objective::SimClr => "SimCLR",
-            Objective::FlatClr => "FlatCLR",
-        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! The two jobs: a pre-training run, an evaluation.
 
-use super::choices::{ClassifierAugment, DatasetName, Depth, EarlyStopOn, Engine, Objective, Precision, TransferMode};
+use super::choices::{ClassifierAugment, DatasetName, Depth, EarlyStopOn, Engine, Precision, TransferMode};
 use super::parts::{
     Augmentation, CheckpointPolicy, DataConfig, ModelConfig, Numerics, OptimizerConfig, ScheduleConfig,
 };
+use crate::loss::Objective;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 

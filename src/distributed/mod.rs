@@ -10,7 +10,6 @@ mod engine;
 mod group;
 mod meeting;
 mod pulse;
-mod slurm;
 mod sockets;
 mod spawn;
 mod surroundings;

@@ -1,7 +1,8 @@
 //! A process's place among the others, read from its environment: torchrun's
 //! variables first (our own `--nproc` sets the same), else Slurm's.
 
-use super::slurm;
+mod slurm;
+
 use anyhow::{Context, Result, bail};
 
 /// Who started the processes.
@@ -99,7 +100,7 @@ fn torchrun(environment: &Environment) -> Result<Placement> {
 }
 
 /// A variable's value as a number.
-pub(super) fn number<T: std::str::FromStr>(environment: &Environment, name: &str) -> Result<T> {
+fn number<T: std::str::FromStr>(environment: &Environment, name: &str) -> Result<T> {
     let value = environment(name).with_context(|| format!("{name} is not set"))?;
     value.trim().parse().ok().with_context(|| format!("{name} is {value:?}, which is no number that it can be"))
 }

@@ -23,7 +23,7 @@ pub use share::Share;
 
 use crate::augment::EvalTransform;
 use crate::config::Augmentation;
-use crate::data::Split;
+use crate::data::{Split, grouped};
 use crate::rng::{Purpose, Stream};
 use anyhow::{Result, bail};
 use placement::Pipeline;
@@ -115,11 +115,8 @@ impl Loader {
             pipeline: Pipeline::Workers(Device::Cpu),
         };
         if loader.batches() == 0 {
-            bail!(
-                "{} has {} images, fewer than one batch of {batch_size}; choose a smaller --batch-size",
-                loader.split.name,
-                loader.split.len()
-            );
+            let (name, images) = (&loader.split.name, grouped(loader.split.len()));
+            bail!("{name} has {images} images, fewer than one batch; --batch-size {batch_size} is too large");
         }
         Ok(loader)
     }
@@ -127,6 +124,15 @@ impl Loader {
     /// The same loader, making this part of an epoch only.
     pub fn with_share(self, share: Share) -> Loader {
         Loader { share, ..self }
+    }
+
+    /// The same loader with batches of another size.
+    pub fn in_batches_of(&self, batch_size: usize) -> Loader {
+        Loader { batch_size, ..self.clone() }
+    }
+
+    pub fn batch_size(&self) -> usize {
+        self.batch_size
     }
 
     /// Batches in an epoch, of all processes together.

@@ -72,6 +72,16 @@ pub fn estimate(parameters: &[Parameter], step: StepSize) -> Estimate {
     Estimate { model: weights * (4 * copies + cast), activations: (per_view * step.views as f64) as u64 }
 }
 
+/// Multiplications of one image's way through the convolutions.
+pub fn multiplications(parameters: &[Parameter], stem: Stem, image_size_px: u32) -> f64 {
+    let step = StepSize { stem, image_size_px, views: 1, precision: Precision::Fp32, optimizer: OptimizerName::Sgd };
+    let of = |p: &Parameter| {
+        let weights: i64 = p.tensor.size()[1..].iter().product();
+        Layer::of(p, step).map_or(0.0, |layer| layer.output as f64 * weights as f64)
+    };
+    parameters.iter().map(of).sum()
+}
+
 /// The largest batch, in images of two views, whose step takes `free` bytes at most; `None` if not even 2 images do.
 /// `short`: a batch of `step.views` is known not to fit, whatever the estimate says.
 pub fn largest_batch(parameters: &[Parameter], step: StepSize, free: u64, short: bool) -> Option<u64> {
@@ -130,19 +140,7 @@ impl Layer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Depth, HeadConfig, HeadMode, ModelConfig, Normalisation};
-    use crate::model::{Encoder, HeadKind};
-    use tch::Device;
-
-    fn parameters() -> Vec<Parameter> {
-        let config = ModelConfig {
-            depth: Depth::Res10,
-            stem: Stem::Small,
-            normalisation: Normalisation { mean: [0.5; 3], std: [0.5; 3] },
-            head: HeadConfig { mode: HeadMode::None, layers: 2, out_dim: 8 },
-        };
-        Encoder::new(&config, HeadKind::Projection, Device::Cpu, 0).parameters()
-    }
+    use crate::model::Encoder;
 
     fn of(views: u64) -> StepSize {
         StepSize {
@@ -156,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_largest_batch_fits_and_the_next_does_not() {
-        let parameters = parameters();
+        let parameters = Encoder::small(8, 0).parameters();
         let free = 1 << 30;
         let batch = largest_batch(&parameters, of(1024), free, false).unwrap();
         assert!(estimate(&parameters, of(2 * batch)).needed() <= free);
@@ -168,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_did_not_fit_is_never_named() {
-        let parameters = parameters();
+        let parameters = Encoder::small(8, 0).parameters();
         // By the estimate 64 images fit easily.
         let batch = largest_batch(&parameters, of(128), 8 << 30, true).unwrap();
         assert!((32..64).contains(&batch), "{batch}");

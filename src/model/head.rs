@@ -41,6 +41,15 @@ impl Head {
         b.scope("fc.linear_layer.net", |b| Head::Classifier(b.linear("0", input, classes)))
     }
 
+    /// P; `None` where it is that of the trunk.
+    pub fn width(&self) -> Option<i64> {
+        match self {
+            Head::None => None,
+            Head::Linear(linear, _) | Head::Classifier(linear) => Some(linear.outputs()),
+            Head::Nonlinear(layers) => layers.last().map(Linear::outputs),
+        }
+    }
+
     /// `[M, D]` float32 to `[M, P]` float32.
     pub fn forward(&self, hidden: &Tensor, pass: Pass) -> Tensor {
         match self {

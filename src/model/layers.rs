@@ -321,7 +321,7 @@ impl BatchNorm {
         let updates = pass.train && pass.tracks;
         if updates {
             self.count_batch();
-            // No pass over a group is untracked: `Ranks::allow` refuses chunks.
+            // No pass over a group is untracked: `ranks::check_job` refuses chunks.
             if let Some(group) = pass.group {
                 let parameters = [&self.weight, &self.bias, &self.running_mean, &self.running_var];
                 return group.batch_norm(x, parameters, Self::MOMENTUM, Self::EPSILON);
@@ -349,6 +349,10 @@ pub struct Linear {
 }
 
 impl Linear {
+    pub fn outputs(&self) -> i64 {
+        self.bias.size()[0]
+    }
+
     /// `[M, in]` to `[M, out]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.linear(&self.weight, Some(&self.bias))

@@ -97,6 +97,11 @@ impl Encoder {
         self.width
     }
 
+    /// P, the width of the head's output.
+    pub fn projected_width(&self) -> i64 {
+        self.head.width().unwrap_or(self.width)
+    }
+
     /// Where the network is.
     pub fn device(&self) -> Device {
         self.mean.device()
@@ -149,5 +154,20 @@ impl Encoder {
     pub fn load_backbone(&self, state: &StateDict) -> Result<()> {
         let trunk = state.renamed(|name| (!name.starts_with(HEAD_PREFIX)).then(|| name.to_owned()));
         self.registry.load(&trunk, &[HEAD_PREFIX, NORMALISATION_PREFIX])
+    }
+}
+
+#[cfg(test)]
+impl Encoder {
+    /// A res10 for images of some pixels on the CPU, with `out_dim` columns of projections.
+    pub(crate) fn small(out_dim: u32, seed: u64) -> Encoder {
+        use crate::config::{Depth, HeadConfig, HeadMode, Normalisation, Stem};
+        let config = ModelConfig {
+            depth: Depth::Res10,
+            stem: Stem::Small,
+            normalisation: Normalisation { mean: [0.5; 3], std: [0.25; 3] },
+            head: HeadConfig { mode: HeadMode::Nonlinear, layers: 2, out_dim },
+        };
+        Encoder::new(&config, HeadKind::Projection, Device::Cpu, seed)
     }
 }

@@ -6,7 +6,6 @@
 //! `--log-format json` every line is an object on standard output, without bars.
 
 use super::format::plain;
-use super::progress::{Progress, Waiting};
 use crate::config::LogFormat;
 pub use crate::config::Verbosity;
 use ::console::Term;
@@ -128,16 +127,6 @@ impl Console {
             }
             LogFormat::Json => {}
         }
-    }
-
-    /// A bar for `total` pieces of work called `unit` (`images`, `steps`).
-    pub fn progress(&self, title: &str, total: u64, unit: &'static str) -> Progress {
-        Progress::new(self.clone(), title, total, unit)
-    }
-
-    /// A title and the time so far on a terminal, for work whose extent nobody knows, until the answer is dropped.
-    pub fn waiting(&self, title: &str) -> Waiting {
-        Waiting::new(self.clone(), title)
     }
 
     /// The terminal's width in characters.

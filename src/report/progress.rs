@@ -55,14 +55,29 @@ impl Bar {
     }
 }
 
-impl Progress {
-    pub(super) fn new(console: Console, title: &str, total: u64, unit: &'static str) -> Self {
-        let bar = (!console.bars().is_hidden()).then(|| Bar::new(&console, title, total));
+impl Console {
+    /// A bar for `total` pieces of work called `unit` (`images`, `steps`).
+    pub fn progress(&self, title: &str, total: u64, unit: &'static str) -> Progress {
+        let bar = (!self.bars().is_hidden()).then(|| Bar::new(self, title, total));
         let now = Instant::now();
         let due = if bar.is_some() { now } else { now + HEARTBEAT };
-        Progress { console, title: title.to_string(), unit, total, position: 0, bar, started: now, due }
+        Progress { console: self.clone(), title: title.to_string(), unit, total, position: 0, bar, started: now, due }
     }
 
+    /// A title and the time so far on a terminal, for work whose extent nobody knows, until the answer is dropped.
+    pub fn waiting(&self, title: &str) -> Waiting {
+        let bar = (!self.bars().is_hidden()).then(|| {
+            let style = ProgressStyle::with_template("{prefix} {elapsed}").expect("the template is ours");
+            let bar = self.bars().add(ProgressBar::new_spinner().with_style(style).with_prefix(title.to_owned()));
+            // A thread of indicatif's draws; what is done sooner is never seen.
+            bar.enable_steady_tick(4 * REDRAW);
+            bar
+        });
+        Waiting { console: self.clone(), bar }
+    }
+}
+
+impl Progress {
     /// `count` more pieces are done.
     pub fn advance(&mut self, count: u64) {
         self.advance_with(count, |progress, _| {
@@ -142,19 +157,6 @@ impl Drop for Progress {
 pub struct Waiting {
     console: Console,
     bar: Option<ProgressBar>,
-}
-
-impl Waiting {
-    pub(super) fn new(console: Console, title: &str) -> Self {
-        let bar = (!console.bars().is_hidden()).then(|| {
-            let style = ProgressStyle::with_template("{prefix} {elapsed}").expect("the template is ours");
-            let bar = console.bars().add(ProgressBar::new_spinner().with_style(style).with_prefix(title.to_owned()));
-            // A thread of indicatif's draws; what is done sooner is never seen.
-            bar.enable_steady_tick(4 * REDRAW);
-            bar
-        });
-        Waiting { console, bar }
-    }
 }
 
 impl Drop for Waiting {

@@ -104,6 +104,11 @@ impl RunLog {
         self.events.flush(self.log.console());
     }
 
+    /// Steps of this process but the first, which warms caches up, and the time that they have taken.
+    pub fn pace(&self) -> Option<(u64, Duration)> {
+        self.clock.pace()
+    }
+
     /// Why the run stops, for `training.log`; printing it is the caller's part.
     pub fn failed(&mut self, text: &str) {
         self.bar = None;
@@ -164,11 +169,16 @@ impl Clock {
         self.epoch_images as f64 / self.epoch_start.elapsed().as_secs_f64().max(1e-9)
     }
 
-    /// Steps left at the mean pace since the first step, which warms caches up and is not counted.
+    fn pace(&self) -> Option<(u64, Duration)> {
+        let counted = self.steps.checked_sub(1).filter(|&steps| steps > 0)?;
+        Some((counted, self.first_step_done?.elapsed()))
+    }
+
+    /// Steps left at the mean pace since the first step.
     fn eta(&self) -> Option<Duration> {
         let total = self.plan.epochs.saturating_sub(self.plan.first_epoch) * self.plan.steps_per_epoch;
-        let counted = self.steps.checked_sub(1).filter(|&steps| steps > 0)?;
         let left = total.saturating_sub(self.steps);
-        Some(self.first_step_done?.elapsed().mul_f64(left as f64 / counted as f64))
+        let (counted, took) = self.pace()?;
+        Some(took.mul_f64(left as f64 / counted as f64))
     }
 }

@@ -187,12 +187,8 @@ fn encoder(embed: &Embed, source: &Source, device: Device) -> Result<(Encoder, u
     };
     let encoder = Encoder::new(&source.model, HeadKind::Projection, device, 0);
     encoder.load(state).with_context(|| format!("the projection head of {}", source.name()))?;
-    let probe = {
-        let _guard = tch::no_grad_guard();
-        let width = feature_dim(source.model.depth);
-        encoder.head(&tch::Tensor::zeros([2, width], (Kind::Float, device)), Pass::eval(Kind::Float)).size()[1]
-    };
-    Ok((encoder, probe as usize))
+    let width = encoder.projected_width() as usize;
+    Ok((encoder, width))
 }
 
 fn write_features(

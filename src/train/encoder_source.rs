@@ -1,14 +1,16 @@
-//! Where the encoder of an evaluation comes from (upstream: `main_eval` and
-//! `main_transfer`, which rebuild the network from the command line; here the
-//! checkpoint says what it holds).
+//! Which encoder a file or directory holds: for an evaluation (upstream:
+//! `main_eval` and `main_transfer`, which rebuild the network from the command
+//! line; here the checkpoint says what it holds), or for the weights that a new
+//! run begins with. What a file does not say, its tensors do (`architecture`).
 
-use super::architecture;
+mod architecture;
+
 use crate::checkpoint::{self, Checkpoint, Notes, Weights, WeightsFile};
 use crate::config::{
-    CheckpointChoice, DataConfig, DatasetName, EncoderSource, ModelConfig, Normalisation, Objective, StatedEncoder,
-    Stem,
+    CheckpointChoice, DataConfig, DatasetName, EncoderSource, HeadMode, ModelConfig, Normalisation, Objective,
+    StatedEncoder, Stem,
 };
-use crate::model::{Encoder, HeadKind, NORMALISATION_PREFIX};
+use crate::model::{Encoder, HEAD_PREFIX, HeadKind, NORMALISATION_PREFIX};
 use crate::run_dir::{CheckpointKind, CheckpointName, list_checkpoints};
 use crate::state::StateDict;
 use anyhow::{Context, Result, bail};
@@ -35,6 +37,8 @@ pub struct Source {
     pub path: Option<PathBuf>,
     /// As the checkpoint's name has it.
     pub epoch: u32,
+    /// Of the pre-training, where the checkpoint says it.
+    pub epochs_done: u32,
     pub batch_size: Option<u32>,
     pub objective: Option<Objective>,
     /// The data of the pre-training, where the checkpoint says it.
@@ -90,6 +94,7 @@ impl Origin {
                     state: None,
                     path: None,
                     epoch: 0,
+                    epochs_done: 0,
                     batch_size: None,
                     objective: None,
                     data: None,
@@ -121,7 +126,17 @@ impl Source {
             None => (architecture::recognise(&state)?, objective_in(path), None),
         };
         let state = Some(architecture::with_flat_normalisation(&state)?);
-        Ok(Source { model, state, path: Some(path.to_owned()), epoch, batch_size, objective, data, assumed: None })
+        Ok(Source {
+            model,
+            state,
+            path: Some(path.to_owned()),
+            epoch,
+            epochs_done,
+            batch_size,
+            objective,
+            data,
+            assumed: None,
+        })
     }
 
     /// Weights without a run: of `flatnce export`, torchvision or timm. `notes` are those of a safetensors file.
@@ -129,29 +144,31 @@ impl Source {
         let mut read = || -> Result<Source> {
             architecture::recognise_trunk(&state)?;
             let mut assumed = None;
-            let noted = |key: &str| serde_json::from_str::<[f32; 3]>(notes.get(key)?).ok();
-            let has_own = state.iter().any(|(name, _)| name.starts_with(NORMALISATION_PREFIX));
-            if let (Some(mean), Some(std), false) = (noted("normalize_mean"), noted("normalize_std"), has_own) {
+            if !has_normalisation(&state) {
+                let noted = |key: &str| serde_json::from_str::<[f32; 3]>(notes.get(key)?).ok();
+                let Normalisation { mean, std } = match (noted("normalize_mean"), noted("normalize_std")) {
+                    (Some(mean), Some(std)) => Normalisation { mean, std },
+                    _ => {
+                        let imagenet = Normalisation::of(DatasetName::Imagenet);
+                        assumed = Some(format!(
+                            "{} names no normalisation: that of torchvision's and timm's own weights is taken (mean {:?}, \
+                             std {:?})",
+                            path.display(),
+                            imagenet.mean,
+                            imagenet.std
+                        ));
+                        imagenet
+                    }
+                };
                 state.push("normalize.mean", Tensor::from_slice(&mean));
                 state.push("normalize.std", Tensor::from_slice(&std));
-            }
-            if !state.iter().any(|(name, _)| name.starts_with(NORMALISATION_PREFIX)) {
-                let imagenet = Normalisation::of(DatasetName::Imagenet);
-                assumed = Some(format!(
-                    "{} names no normalisation: that of torchvision's and timm's own weights is taken (mean {:?}, std \
-                     {:?})",
-                    path.display(),
-                    imagenet.mean,
-                    imagenet.std
-                ));
-                state.push("normalize.mean", Tensor::from_slice(&imagenet.mean));
-                state.push("normalize.std", Tensor::from_slice(&imagenet.std));
             }
             let model = architecture::recognise(&state)?;
             Ok(Source {
                 model,
                 state: Some(architecture::with_flat_normalisation(&state)?),
                 path: Some(path.to_owned()),
+                epochs_done: 0,
                 epoch: notes.get("epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
                 batch_size: notes.get("batch_size").and_then(|size| size.parse().ok()),
                 objective: notes
@@ -238,6 +255,48 @@ fn contradiction<T: PartialEq + Display>(flag: &str, said: Option<T>, known: Opt
         ),
         _ => Ok(()),
     }
+}
+
+/// Loads another program's or run's weights: with the head where it is the same, else the trunk alone. The answer says
+/// what was taken.
+///
+/// Errors: a file without weights; another network than the run's, with the flags that would fit; every entry that is
+/// missing, unexpected or of another shape.
+pub fn load_weights(encoder: &Encoder, model: &ModelConfig, path: &Path) -> Result<String> {
+    let weights = checkpoint::read_weights(path)?;
+    let context = || format!("cannot start from {}", path.display());
+    let (depth, stem) = architecture::recognise_trunk(&weights.state).with_context(context)?;
+    if (depth, stem) != (model.depth, model.stem) {
+        bail!(
+            "{} holds a {depth} with the {stem} stem, the run has a {} with the {} stem: give --model {depth} --stem {stem}",
+            path.display(),
+            model.depth,
+            model.stem
+        );
+    }
+    let state = architecture::with_flat_normalisation(&weights.state).with_context(context)?;
+    let own_head = architecture::recognise_head(&state);
+    if own_head.mode != HeadMode::None && own_head == model.head {
+        encoder.load(&state).with_context(context)?;
+        return Ok(format!("starting from {}: {depth} with its projection head", path.display()));
+    }
+    encoder.load_backbone(&state).with_context(context)?;
+    let left_out = state.iter().filter(|(name, _)| name.starts_with(HEAD_PREFIX)).count();
+    let mut said = format!("starting from {}: the trunk of a {depth}", path.display());
+    if left_out > 0 {
+        said.push_str(&format!("; its head ({left_out} tensors under {HEAD_PREFIX}) is left out"));
+    }
+    said.push_str("; the projection head is new");
+    if !has_normalisation(&state) {
+        let Normalisation { mean, std } = model.normalisation;
+        said.push_str(&format!("; it names no normalisation, so the run's is kept (mean {mean:?}, std {std:?})"));
+    }
+    Ok(said)
+}
+
+/// Whether weights come with the constants that their images are normalised with.
+fn has_normalisation(state: &StateDict) -> bool {
+    state.iter().any(|(name, _)| name.starts_with(NORMALISATION_PREFIX))
 }
 
 /// The objective that a directory of upstream's is named after: `512_FlatCLR`, `512_larsSimCLR`.

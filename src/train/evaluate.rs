@@ -4,118 +4,50 @@
 pub mod accuracy;
 mod classifier;
 mod early_stop;
+mod facts;
 mod feature_cache;
 mod finetune;
 pub mod fit;
+mod hold_out;
 mod linear_eval;
 mod losses;
 pub mod outcome;
 pub mod penalty;
+mod plan;
 mod standardise;
 mod sweep;
 pub mod trial;
 
-use super::encoder_source::{self, Source};
-use super::ranks::Ranks;
-use crate::config::{Config, Evaluate, TransferMode};
+use crate::config::{Evaluate, TransferMode};
 use crate::native::{self, NativeError};
 use crate::report::Console;
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use outcome::Outcome;
-use std::path::PathBuf;
+use plan::Opened;
 use tch::Device;
-use trial::{Images, Trial};
+use trial::Trial;
 
-/// Does what `evaluate` says, and answers with one outcome per encoder, oldest first.
+pub use facts::tell;
+pub use plan::{Images, Plan};
+
+/// Does what is planned, and answers with one outcome per encoder, oldest first.
 ///
-/// Errors: data, checkpoints or settings that cannot be used; a loss that is not finite; results that cannot be
-/// written. Of several checkpoints, those that cannot be read are named and passed over.
-pub fn run(
-    config: &Config,
-    evaluate: &Evaluate,
-    device: Device,
-    console: &Console,
-    ranks: &Ranks,
-) -> Result<Vec<Outcome>> {
-    let images = Images::load(evaluate, console)?;
-    console.note(&images.train.describe());
-    console.note(&images.test.describe());
-    run_on(config, evaluate, &images, device, console, ranks)
-}
-
-/// [`run`] by several processes: all make features, rank 0 alone leaves results.
-///
-/// Errors: as [`run`]; what several processes cannot share.
-pub fn together(
-    config: &Config,
-    evaluate: &Evaluate,
-    device: Device,
-    console: &Console,
-    ranks: &Ranks,
-) -> Result<Vec<Outcome>> {
-    if ranks.count() > 1 && evaluate.mode == TransferMode::Finetune {
-        bail!("fine-tuning and supervised training are done by one process, and this is one of {}", ranks.count());
+/// Errors: a loss that is not finite; results that cannot be written. Of several checkpoints, those that cannot be read
+/// are named and passed over.
+pub fn run(plan: &Plan, console: &Console) -> Result<Vec<Outcome>> {
+    console.note(&plan.images.train.describe());
+    console.note(&plan.images.test.describe());
+    let mut outcomes = Vec::with_capacity(1 + plan.earlier.len());
+    for origin in &plan.earlier {
+        match plan.open(origin, console) {
+            Err(error) => console.warn(&format!("passed over: {error:#}")),
+            Ok(opened) => outcomes.push(evaluate_one(plan, &opened, console)?),
+        }
     }
-    if ranks.count() > 1 && evaluate.resume.is_some() {
-        bail!("an evaluation is continued by one process, and this is one of {}", ranks.count());
-    }
-    if ranks.writes() {
-        return run(config, evaluate, device, console, ranks);
-    }
-    // Every rank trains the same small classifier, so that none has to wait for another's; one result is enough.
-    let scrap = Scrap::create()?;
-    run(&Config { save_dir: scrap.0.clone(), ..config.clone() }, evaluate, device, console, ranks)
-}
-
-/// A directory that goes when it is no longer needed.
-struct Scrap(PathBuf);
-
-impl Scrap {
-    fn create() -> Result<Scrap> {
-        let path = std::env::temp_dir().join(format!("flatnce-rank-{}", std::process::id()));
-        std::fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Scrap(path))
-    }
-}
-
-impl Drop for Scrap {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// [`run`] on images that are loaded already.
-pub fn run_on(
-    config: &Config,
-    evaluate: &Evaluate,
-    images: &Images,
-    device: Device,
-    console: &Console,
-    ranks: &Ranks,
-) -> Result<Vec<Outcome>> {
-    let origins = encoder_source::origins(&evaluate.source)?;
-    let several = origins.len() > 1;
-    if several && evaluate.resume.is_some() {
-        bail!("an evaluation of all checkpoints is not continued; give one with --transfer-from-epoch N");
-    }
-    let (mut outcomes, mut parent) = (Vec::with_capacity(origins.len()), PathBuf::new());
-    for origin in &origins {
-        let opened = origin.open(&mut |warning| console.warn(&warning));
-        let source = match opened.and_then(|source| source.as_stated(&evaluate.stated)) {
-            Err(error) if several => {
-                console.warn(&format!("passed over: {error:#}"));
-                continue;
-            }
-            opened => opened?,
-        };
-        parent = trial::results_parent(config, evaluate, &source);
-        outcomes.push(evaluate_one(config, evaluate, images, &source, device, console, ranks)?);
-    }
-    if outcomes.is_empty() {
-        bail!("none of the {} checkpoints can be evaluated; their faults are named above", origins.len());
-    }
-    if several {
-        sweep::report(config, evaluate, &outcomes, &sweep::parent(&parent), console)?;
+    outcomes.push(evaluate_one(plan, &plan.newest, console)?);
+    if plan.several {
+        let parent = sweep::parent(&plan.place(&plan.newest.source));
+        sweep::report(&plan.config, &plan.run, &outcomes, &parent, console)?;
     }
     Ok(outcomes)
 }
@@ -132,21 +64,13 @@ fn libtorch_failed(evaluate: &Evaluate, device: Device, error: NativeError) -> a
     anyhow::Error::new(error).context(text)
 }
 
-fn evaluate_one(
-    config: &Config,
-    evaluate: &Evaluate,
-    images: &Images,
-    source: &Source,
-    device: Device,
-    console: &Console,
-    ranks: &Ranks,
-) -> Result<Outcome> {
-    let mut trial = Trial::open(config, evaluate, images, source, device, console, ranks)?;
-    let outcome = native::caught(|| match evaluate.mode {
-        TransferMode::LinearEval => linear_eval::evaluate(&mut trial, source),
-        TransferMode::Finetune => finetune::train(&mut trial, source),
+fn evaluate_one(plan: &Plan, opened: &Opened, console: &Console) -> Result<Outcome> {
+    let mut trial = Trial::begin(plan, &opened.source, console)?;
+    let outcome = native::caught(|| match plan.run.mode {
+        TransferMode::LinearEval => linear_eval::evaluate(&mut trial, opened),
+        TransferMode::Finetune => finetune::train(&mut trial, opened),
     })
-    .unwrap_or_else(|error| Err(libtorch_failed(evaluate, device, error)));
+    .unwrap_or_else(|error| Err(libtorch_failed(&plan.run, plan.device, error)));
     match outcome {
         Ok(outcome) => {
             trial.finish(&outcome)?;
@@ -154,7 +78,7 @@ fn evaluate_one(
         }
         Err(error) => {
             trial.log.failed(&format!("{error:#}"));
-            trial::naming(Err(error), source)
+            trial::naming(Err(error), &opened.source)
         }
     }
 }

@@ -1,10 +1,10 @@
 //! The recipes, a room each, and what both of them need: pre-training (`pretrain`) and the evaluations
 //! (`evaluate`), each a visible `for epoch { for batch }`.
 
-mod architecture;
 mod diverged;
 pub mod encoder_source;
 pub mod evaluate;
+pub mod facts;
 pub mod features;
 pub mod pretrain;
 pub mod ranks;

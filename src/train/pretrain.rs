@@ -4,11 +4,16 @@
 //! scaled to unit length in float32, the objective's gradient, one backward
 //! pass, one optimiser step with the schedule's learning rate. Statistics stay
 //! on the device until an epoch ends (or the progress bar asks).
+//!
+//! The loop is here; `session` carries what it works on, `step` has the forward
+//! and backward pass of a batch, `recorded` the CUDA graph, `tally` the numbers.
 
 pub mod curves;
+mod facts;
+mod memory_check;
 pub mod numbers;
 mod online_knn;
-mod out_of_memory;
+mod pace;
 mod recorded;
 mod restore;
 mod saver;
@@ -20,54 +25,25 @@ mod tally;
 mod temperature;
 mod warnings;
 
-use super::ranks::Ranks;
-use crate::config::{Config, Pretrain};
 use crate::device;
-use crate::loader::Batch;
 use crate::model::Pass;
-use crate::native::{self, cuda};
+use crate::native;
+use crate::optim::Update;
 use crate::report::Console;
-use anyhow::{Result, bail};
-use restore::Counters;
-use session::{Session, Stepped};
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use step::Step;
-use tally::Tally;
-use tch::{Device, Kind, Tensor};
+use anyhow::Result;
+pub use facts::tell;
+use session::Session;
+pub use session::{Ended, Plan};
+use std::sync::atomic::AtomicBool;
+use tch::{Kind, Tensor};
 
-/// How a run ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    Finished,
-    /// Asked to stop; everything is saved.
-    Stopped,
-}
-
-/// Trains to the end, or until `stop` is set: then the state is saved after the step under way.
+/// Trains what is planned to the end, or until `stop` is set: then the state is saved after the step under way.
 ///
-/// Errors: unusable data, a checkpoint that does not fit or cannot be written, a loss that is not finite, too little
-/// memory.
-pub fn run(
-    config: &Config,
-    pretrain: &Pretrain,
-    device: Device,
-    console: &Console,
-    stop: &AtomicBool,
-    ranks: &Ranks,
-) -> Result<Ended> {
-    // Before the first tensor: what is recorded must not be on the device's default stream.
-    if let Device::Cuda(index) = device
-        && cuda::part().is_ok()
-        && let Err(error) = cuda::own_stream(index)
-    {
-        console.warn(&format!(
-            "work on cuda:{index} stays on its default stream, where no step can be recorded: {error:#}"
-        ));
-    }
-    let mut session = Session::open(config, pretrain, device, console, ranks)?;
+/// Errors: files that cannot be written, a loss that is not finite, too little memory.
+pub fn run(plan: Plan, console: &Console, stop: &AtomicBool) -> Result<Ended> {
+    let mut session = plan.begin(console)?;
     let ended = native::caught(|| train(&mut session, stop))
-        .unwrap_or_else(|error| Err(session.room.explain(error, &session.parameters, session.at.step + 1)));
+        .unwrap_or_else(|error| Err(session.memory.explain(error, &session.parameters, session.at.step + 1)));
     match ended {
         Ok(Ended::Finished) => session.finish().map(|()| Ended::Finished),
         Ok(Ended::Stopped) => Ok(Ended::Stopped),
@@ -80,119 +56,54 @@ pub fn run(
     }
 }
 
-/// Epochs of batches of steps.
-///
-/// A GPU is waited for in these places alone: for the words of the bar, at most once a second; in [`verify`], every 50
-/// steps and before a save; with `--ess-target` for the temperature, every 10 steps; for checkpoints, the first views,
-/// and at an epoch's end; where steps are replayed, each for the fourth before it. `tests/precision.rs` reads what a step
-/// runs through for others.
-fn train(session: &mut Session, stop: &AtomicBool) -> Result<Ended> {
-    let mut first_of_process = true;
-    while session.at.epoch < u64::from(session.pretrain.epochs) {
-        let Counters { epoch, batch: first, .. } = session.at;
-        let mut batches = session.loader.epoch(epoch, first as usize);
-        session.log.start_epoch(epoch);
-        let mut last = None;
-        let mut tally = Tally::start(session.pretrain.batch_size, epoch, session.at.step, session.device());
-        if let Some(rows) = session.earlier_rows.take() {
-            tally.continue_from(&rows, |step| session.schedule.lr(step))?;
-        }
-        for batch in batches.by_ref() {
-            let lr = session.schedule.lr(session.at.step);
-            let batch = batch?;
-            let first = std::mem::take(&mut first_of_process);
-            if first {
-                session.show_views(&batch.images)?;
-            }
-            let stepped = step(session, &batch, lr)?;
-            if first {
-                session.forget_peak()?;
-            }
-            let ness = &stepped.taken.contrast.anchors.ness;
-            tally.add(&stepped.row, ness, lr);
-            session.at.step += 1;
-            session.at.batch += 1;
-            let ends_epoch = session.at.batch == session.loader.batches() as u64;
-            if ends_epoch || session.looks_closer() {
-                tally.add_look(&session.statistics.closer(&stepped.taken, &session.parameters));
-            }
-            session.temperature.observe(|| ness.mean(Kind::Float));
-            session.log.step(u64::from(session.pretrain.batch_size), || tally.latest());
-            if session.looks_now() {
-                verify(session, &mut tally, lr)?;
-            }
-            session.poll_save()?;
-            if ends_epoch {
-                last = Some(stepped);
-                continue; // The epoch's end has its own checkpoint.
-            }
-            let stops = session.stops_now(stop)?;
-            if stops || session.saves_now() {
-                verify(session, &mut tally, lr)?;
-            }
-            if stops {
-                session.save_stopped(Some(&tally))?;
-                return Ok(Ended::Stopped);
-            }
-            if session.saves_now() {
-                session.save_within_epoch(&tally)?;
-            }
-        }
-        let lr = session.schedule.lr(session.at.step.saturating_sub(1));
-        verify(session, &mut tally, lr)?;
-        session.finish_epoch(tally, last.as_ref().map(|last| &last.taken.features), batches.waited())?;
-        if session.ranks.any(stop.load(Ordering::Relaxed))? && session.at.epoch < u64::from(session.pretrain.epochs) {
-            session.save_stopped(None)?;
+/// Trains epoch by epoch, to the end or until `stop` is set.
+fn train(run: &mut Session, stop: &AtomicBool) -> Result<Ended> {
+    while run.at.epoch < u64::from(run.pretrain.epochs) {
+        if train_epoch(run, stop)? == Ended::Stopped {
             return Ok(Ended::Stopped);
         }
     }
     Ok(Ended::Finished)
 }
 
-/// One optimiser step on one batch. Nothing here waits for the device.
-fn step(session: &mut Session, batch: &Batch, lr: f64) -> Result<Rc<Stepped>> {
-    let Session { pretrain, encoder, parameters, optimizer, scaler, rate, ranks, statistics, recorder, log, .. } =
-        session;
-    let temperature = session.temperature.value();
-    let pass = ranks.pass(Pass::train(device::compute_kind(pretrain.precision)), pretrain.sync_bn);
-    rate.set(lr);
-    let work = |images: &Tensor| {
-        let step = Step {
-            encoder,
-            parameters,
-            optimizer: optimizer.as_mut(),
-            scaler: scaler.as_mut(),
-            objective: pretrain.objective,
-            temperature,
-            pass,
-            ranks,
-            chunks: i64::from(pretrain.grad_cache),
+/// The method: the steps of an epoch, or of what is left of it. Where the device is waited for, a comment says so;
+/// `tests/precision.rs` reads what a step runs through for others.
+fn train_epoch(run: &mut Session, stop: &AtomicBool) -> Result<Ended> {
+    let (mut batches, mut tally, mut last) = (run.batches(), run.start_tally()?, None);
+    for batch in batches.by_ref() {
+        let images = batch?.images; // Two views of each image: u8 [2B, S, S, 3], view-major.
+        let (lr, temperature) = (run.set_learning_rate(), run.temperature.value());
+        let Session { pretrain, ranks, encoder, loss, parameters, optimizer, scaler, rate, statistics, .. } = run;
+        let pass = ranks.pass(Pass::train(device::compute_kind(pretrain.precision)), pretrain.sync_bn);
+        // On a GPU this is recorded once and replayed from then on: nothing in it waits for the device.
+        let step = |images: &Tensor| {
+            let update = Update::begin(optimizer.as_mut(), parameters, scaler.as_mut()); // Sets the gradients to 0.
+            let views = step::forward(encoder, images, pass, pretrain.grad_cache); // Unit features [2B, P].
+            let (contrast, unit) = ranks.contrast(loss.as_mut(), &views.unit, temperature)?;
+            views.backward(&update.scaled(&contrast.gradient)); // From the features to the parameters.
+            ranks.sum_gradients(parameters)?;
+            let scaling = update.finish(rate); // The optimiser's step; left out where fp16 has overflowed.
+            Ok(statistics.measure(contrast, views.hidden, unit, scaling, parameters))
         };
-        let taken = step.take(images, rate)?;
-        let row = statistics.row(&taken, parameters);
-        Ok(Stepped { taken, row })
-    };
-    recorder.take(&batch.images, encoder, work, |text| log.warn(text))
-}
-
-/// Stops a run that has diverged, before anything of it is saved. Waits for the device.
-fn verify(session: &mut Session, tally: &mut Tally, lr: f64) -> Result<()> {
-    let Some(fault) = tally.fault() else { return Ok(()) };
-    session.wait_for_save()?;
-    let last = match &session.last_saved {
-        Some(path) => format!("the last good checkpoint is {}", path.display()),
-        None => "no checkpoint had been written yet".to_owned(),
-    };
-    bail!(
-        "{fault}, at a learning rate of {lr:.3e}; {last}; try a smaller --lr, a longer --warmup-epochs, or --precision fp32"
-    )
-}
-
-/// Device tensors as numbers, one after the other, read in one transfer.
-fn read_scalars(scalars: &[Tensor]) -> Vec<f64> {
-    if scalars.is_empty() {
-        return Vec::new();
+        let output = run.recorder.take(&images, encoder, step)?; // Replayed: waits for the fourth step before.
+        let ends_epoch = run.count_step(&images)?; // A process's first step: waits, to show its views.
+        tally.add(&output.row, &output.contrast.anchors.ness, lr);
+        if ends_epoch || run.closer_look_due() {
+            tally.add_look(&run.statistics.closer_look(&output, &run.parameters));
+        }
+        run.temperature.observe(|| output.contrast.anchors.ness.mean(Kind::Float)); // --ess-target: every 10 steps.
+        run.log.step(u64::from(run.pretrain.batch_size), || tally.latest()); // The bar waits once a second at most.
+        let stops = !ends_epoch && run.stop_requested(stop)?; // Several ranks ask each other, when a check is due.
+        if run.check_due() {
+            run.check_loss(&mut tally)?; // Waits: once in 50 steps of a GPU.
+        }
+        if stops || (!ends_epoch && run.save_due()) {
+            run.save_within_epoch(&mut tally)?; // Waits: the loss is checked and the state copied.
+        }
+        if stops {
+            return run.stopped();
+        }
+        last = ends_epoch.then_some(output);
     }
-    let joined = Tensor::stack(scalars, 0).to_kind(Kind::Double).to_device(Device::Cpu);
-    Vec::<f64>::try_from(joined.contiguous().view(-1)).expect("a vector of doubles")
+    run.finish_epoch(tally, last.as_deref(), batches.waited(), stop) // Waits for the epoch's numbers.
 }

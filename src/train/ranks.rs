@@ -7,10 +7,10 @@
 //! comes out as `[2B, ...]`, view-major, in the order of one process.
 
 use crate::checkpoint;
-use crate::config::{Objective, Pretrain, Start};
+use crate::config::{Job, Pretrain, Start, TransferMode};
 use crate::distributed::{Group, Reduction, reduce_gradients};
 use crate::loader::Share;
-use crate::loss::{self, Anchors, Contrast};
+use crate::loss::{Anchors, Contrast, Loss, Pairs};
 use crate::model::{Encoder, Pass};
 use crate::report::Console;
 use crate::state::Parameter;
@@ -23,6 +23,34 @@ impl From<Option<Rc<Group>>> for Ranks {
     fn from(group: Option<Rc<Group>>) -> Ranks {
         Ranks { group }
     }
+}
+
+/// Errors: what so many processes cannot do together.
+pub fn check_job(job: &Job, ranks: u32) -> Result<()> {
+    match job {
+        _ if ranks <= 1 => {}
+        Job::Evaluate(run) if run.mode == TransferMode::Finetune => {
+            bail!("fine-tuning and supervised training are done by one process, and this is one of {ranks}")
+        }
+        Job::Evaluate(run) if run.resume.is_some() => {
+            bail!("an evaluation is continued by one process, and this is one of {ranks}")
+        }
+        Job::Pretrain(run) if run.grad_cache > 1 => bail!(
+            "--grad-cache {} works in one process; of {ranks} ranks each has a part of the batch in its memory already",
+            run.grad_cache
+        ),
+        Job::Pretrain(run) if !run.batch_size.is_multiple_of(ranks) => {
+            let batch = run.batch_size;
+            let (below, above) = (batch / ranks * ranks, batch.div_ceil(ranks) * ranks);
+            let near = if below > 0 { format!("{below} or {above}") } else { above.to_string() };
+            bail!(
+                "--batch-size {batch} is the batch of all {ranks} ranks together and cannot be divided by their number; \
+                 use {near}"
+            );
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 /// One rank's view of the group; by default a process that is alone.
@@ -54,32 +82,12 @@ impl Ranks {
         self.rank() == 0
     }
 
-    /// Errors: a setting that several ranks cannot have.
-    pub fn allow(&self, pretrain: &Pretrain) -> Result<()> {
-        if self.count() > 1 && pretrain.grad_cache > 1 {
-            bail!(
-                "--grad-cache {} works in one process; of {} ranks each has a part of the batch in its memory already",
-                pretrain.grad_cache,
-                self.count()
-            );
-        }
-        Ok(())
-    }
-
     /// This rank's rows of every training batch.
-    ///
-    /// Errors: the batch cannot be divided by the number of ranks.
-    pub fn share_of_batch(&self, batch_size: u32) -> Result<Share> {
-        let (rank, ranks) = (self.rank(), self.count());
-        if !(batch_size as usize).is_multiple_of(ranks) {
-            let (below, above) = (batch_size as usize / ranks * ranks, (batch_size as usize).div_ceil(ranks) * ranks);
-            let near = if below > 0 { format!("{below} or {above}") } else { above.to_string() };
-            bail!(
-                "--batch-size {batch_size} is the batch of all {ranks} ranks together and cannot be divided by their \
-                 number; use {near}"
-            );
+    pub fn share_of_batch(&self) -> Share {
+        match self.count() {
+            1 => Share::Whole,
+            ranks => Share::Rows { rank: self.rank(), ranks },
         }
-        Ok(if ranks == 1 { Share::Whole } else { Share::Rows { rank, ranks } })
     }
 
     /// This rank's batches of a pass over data in order: every W-th.
@@ -179,19 +187,20 @@ impl Ranks {
 
     /// The contrast of this rank's unit-length features `[2b, P]` with those of all ranks: the gradient is that of
     /// its own rows, `[2b, P]`, the statistics are those of the whole batch. Beside it the features of all, `[2B, P]`.
-    pub fn contrast(&self, unit: &Tensor, temperature: f64, objective: Objective) -> Result<(Contrast, Tensor)> {
-        let Some(group) = self.group() else {
-            return Ok((loss::contrast(unit, temperature, objective), unit.detach()));
-        };
-        let all = self.gather_views(unit)?; // [2B, P]
+    pub fn contrast(&self, loss: &mut dyn Loss, unit: &Tensor, temperature: f64) -> Result<(Contrast, Tensor)> {
+        let all = self.gather_views(unit)?.detach(); // [2B, P]
         let images = unit.size()[0] / 2;
         let first = self.rank() as i64 * images;
-        // This rank's anchors pull at the features of every rank, so what they say of others' rows has to get there.
-        let own = loss::contrast_of(&all, first..first + images, temperature, objective);
-        group.all_reduce(&[&own.gradient], Reduction::Sum)?;
-        let statistics = own.anchors.to_rows(); // [2b, 5]
-        let anchors = Anchors::from_rows(&self.gather_views(&statistics)?);
-        Ok((Contrast { gradient: self.own_views(&own.gradient), anchors }, all))
+        let own = Pairs { images: first..first + images, ..Pairs::new(&all, temperature) };
+        let Contrast { mut gradient, mut anchors } = loss.contrast(&own);
+        if let Some(group) = self.group() {
+            // This rank's anchors pull at the features of every rank, so what they say of others' rows has to get there.
+            group.all_reduce(&[&gradient], Reduction::Sum)?;
+            gradient = self.own_views(&gradient);
+            anchors = Anchors::from_rows(&self.gather_views(&anchors.to_rows())?);
+        }
+        loss.update(&all, &anchors);
+        Ok((Contrast { gradient, anchors }, all))
     }
 
     /// Replaces the gradients of this rank's rows by those of the whole batch.
@@ -205,7 +214,7 @@ impl Ranks {
     }
 
     /// Gives every rank rank 0's weights and buffers.
-    pub fn same_state(&self, encoder: &Encoder) -> Result<()> {
+    pub fn broadcast_state(&self, encoder: &Encoder) -> Result<()> {
         let Some(group) = self.group() else { return Ok(()) };
         let _guard = tch::no_grad_guard();
         let state = encoder.state_dict();
@@ -224,7 +233,7 @@ impl Ranks {
     /// Checks that a count is the same on all ranks.
     ///
     /// Errors: it is not, as when each read another file.
-    pub fn same(&self, what: &str, count: u64) -> Result<()> {
+    pub fn check_equal(&self, what: &str, count: u64) -> Result<()> {
         let Some(group) = self.group() else { return Ok(()) };
         // The largest of both signs: the least is the largest only where all agree.
         let ends = Tensor::from_slice(&[count as f64, -(count as f64)]);

@@ -1,6 +1,9 @@
 //! The program as a child process, and what it says.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use assert_cmd::cargo::CommandCargoExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// `flatnce` with these arguments, on one thread: tests run beside each other, and teams of threads would fight over the
@@ -21,4 +24,23 @@ pub fn succeeds(mut command: Command) -> Output {
     let output = command.output().expect("it starts");
     assert!(output.status.success(), "{command:?}\n{}", said(&output));
     output
+}
+
+/// The one run directory below a results directory, {dataset}/{batch}_{objective}/{date}, if it is there yet.
+pub fn find_run(results: &Path) -> Option<PathBuf> {
+    (0..3).try_fold(results.to_owned(), |at, _| {
+        let entries: Vec<PathBuf> = std::fs::read_dir(&at).ok()?.flatten().map(|entry| entry.path()).collect();
+        assert!(entries.len() <= 1, "a run writes into one directory: {entries:?}");
+        entries.into_iter().next()
+    })
+}
+
+/// The same of a run that has begun.
+pub fn run_directory(results: &Path) -> PathBuf {
+    find_run(results).unwrap_or_else(|| panic!("{} holds no run", results.display()))
+}
+
+/// The flag that sends a run's results there.
+pub fn save_dir(results: &Path) -> String {
+    format!("--save-dir={}", results.display())
 }

@@ -7,42 +7,8 @@
 
 use super::plan::{AXIS, Chunk, Numbers};
 use super::planes;
-use super::weights::matrices;
-use crate::augment::filter::WEIGHT_BITS;
-use crate::device;
-use tch::{Device, Kind, Tensor};
-
-/// Bits of the lower half of a weight.
-pub(super) const LOW_BITS: u32 = WEIGHT_BITS / 2;
-/// Sums of more lower halves of weights times levels may be beyond 2^24 with what rounds them, and so beyond float32.
-const MOST_TAPS_IN_HALVES: usize = ((1 << 24) - (1 << (WEIGHT_BITS - 1))) / (255 * ((1 << LOW_BITS) - 1));
-
-/// What the products are computed in. No pixel depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Products {
-    Float64,
-    /// Two products of float32, of the halves of the weights.
-    Float32Halves,
-}
-
-impl Products {
-    /// The faster on a device.
-    pub(super) fn for_device(device: Device) -> Products {
-        if device::has_fast_float64(device) { Products::Float64 } else { Products::Float32Halves }
-    }
-
-    /// What is exact with windows of so many taps.
-    fn exact_for(self, taps: usize) -> Products {
-        if taps > MOST_TAPS_IN_HALVES { Products::Float64 } else { self }
-    }
-
-    fn kind(self) -> Kind {
-        match self {
-            Products::Float64 => Kind::Double,
-            Products::Float32Halves => Kind::Float,
-        }
-    }
-}
+use super::weights::{Products, Weights, matrices};
+use tch::{Kind, Tensor};
 
 /// u8 `[v, H, W, 3]` to levels f32 `[v, S, 3, S]` as the chunk's crops, flips and orders of passes say.
 pub(super) fn resize(sources: &Tensor, chunk: &Chunk, numbers: &Numbers, size_px: usize, products: Products) -> Tensor {
@@ -90,45 +56,4 @@ fn vertical_first(levels: &Tensor, columns: &Weights, rows: &Weights) -> Tensor 
     let shortened = shortened.view([views, side * 3, width]);
     let resized = columns.resample(|matrix| shortened.bmm(&matrix.transpose(1, 2))); // [v, 3S, S]
     resized.view([views, side, 3, side])
-}
-
-/// Matrices of weights `[R, S, length]`, in units of 2^-22.
-pub(super) enum Weights {
-    Whole(Tensor),
-    /// The weights divided by 2^11, and what remains.
-    Halves {
-        high: Tensor,
-        low: Tensor,
-    },
-}
-
-impl Weights {
-    fn map(&self, each: impl Fn(&Tensor) -> Tensor) -> Weights {
-        match self {
-            Weights::Whole(whole) => Weights::Whole(each(whole)),
-            Weights::Halves { high, low } => Weights::Halves { high: each(high), low: each(low) },
-        }
-    }
-
-    /// S.
-    fn outputs(&self) -> i64 {
-        let (Weights::Whole(any) | Weights::Halves { high: any, .. }) = self;
-        any.size()[1]
-    }
-
-    /// Levels from weighted sums: rounded and cut.
-    fn resample(&self, sums: impl Fn(&Tensor) -> Tensor) -> Tensor {
-        let half = f64::from(1 << (WEIGHT_BITS - 1));
-        // Powers of two: nothing is lost but what the floor takes.
-        let by = |bits: u32| 1.0 / f64::from(1 << bits);
-        let shifted = match self {
-            Weights::Whole(weights) => sums(weights).g_add_scalar_(half).g_mul_scalar_(by(WEIGHT_BITS)),
-            Weights::Halves { high, low } => {
-                let carried = sums(low).g_add_scalar_(half).g_mul_scalar_(by(LOW_BITS)).floor_();
-                sums(high).g_add_(&carried).g_mul_scalar_(by(WEIGHT_BITS - LOW_BITS))
-            }
-        };
-        let mut shifted = shifted;
-        shifted.floor_().clamp_(0.0, 255.0)
-    }
 }

@@ -6,12 +6,12 @@ use crate::config::{
     Precision, Stem,
 };
 use crate::device;
+use crate::loss;
 use crate::model::{Encoder, HeadKind, Pass};
 use crate::native;
-use crate::optim::{self, Rate, Scaler};
+use crate::optim::{self, Rate, Scaler, Update};
 use crate::report::{Console, Table};
-use crate::train::pretrain::step::Step;
-use crate::train::ranks::Ranks;
+use crate::train::pretrain::step;
 use anyhow::Result;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -127,22 +127,14 @@ fn training(device: Device, precision: Precision, name: &str, sizes: &Sizes) -> 
     let mut optimizer = optim::build(&optimizer, parameters.clone()).expect("LARS trains whole networks");
     let mut scaler = (precision == Precision::Fp16).then(|| Scaler::new(device, encoder.running_statistics()));
     let images = Tensor::randint(256, [2 * sizes.batch, 32, 32, 3], (Kind::Uint8, device));
-    let alone = Ranks::alone();
     let mut rate = Rate::on(device);
     rate.set(1e-6);
     let took = seconds(device, || {
-        let step = Step {
-            encoder: &encoder,
-            parameters: &parameters,
-            optimizer: optimizer.as_mut(),
-            scaler: scaler.as_mut(),
-            objective: Objective::FlatClr,
-            temperature: 0.1,
-            pass: Pass::train(device::compute_kind(precision)),
-            ranks: &alone,
-            chunks: 1,
-        };
-        step.take(&images, &rate).expect("only other ranks can fail");
+        let update = Update::begin(optimizer.as_mut(), &parameters, scaler.as_mut());
+        let views = step::forward(&encoder, &images, Pass::train(device::compute_kind(precision)), 1);
+        let contrast = loss::contrast(&views.unit, 0.1, Objective::FlatClr);
+        views.backward(&update.scaled(&contrast.gradient));
+        update.finish(&rate);
     });
     let what = format!("training step, res18, 32 px, batch {}", sizes.batch);
     Measured { what, precision: name.to_owned(), value: sizes.batch as f64 / took, unit: "images/s" }

@@ -6,11 +6,10 @@
 //! test images (`main_transfer_ft`), which `--early-stop-on test` repeats.
 
 use super::accuracy::Accuracy;
+use super::hold_out;
 use crate::checkpoint::Chosen;
-use crate::config::{EarlyStopOn, Evaluate};
+use crate::config::{EarlyStopOn, Evaluate, TransferMode};
 use crate::data::{Split, grouped};
-use crate::report::Log;
-use crate::rng::{Purpose, Stream};
 use std::sync::Arc;
 
 /// One image in so many of a class is held out.
@@ -20,22 +19,11 @@ const HELD_OUT: usize = 10;
 /// class that has two. `None` where no class has two.
 pub fn hold_out(split: &Split, seed: u64) -> Option<(Split, Split)> {
     let labels = split.labels.as_ref()?;
-    let mut by_class = vec![Vec::new(); split.classes.len()];
-    for (image, &label) in labels.iter().enumerate() {
-        by_class[label as usize].push(image);
-    }
-    let (mut kept, mut held_out) = (Vec::new(), Vec::new());
-    for (class, mut members) in by_class.into_iter().enumerate() {
-        Stream::new(seed, Purpose::Subset, class as u64, 4, 0).shuffle(&mut members);
-        let count = (members.len() / HELD_OUT).max(usize::from(members.len() > 1));
-        held_out.extend_from_slice(&members[..count]);
-        kept.extend_from_slice(&members[count..]);
-    }
+    let count = |members: usize| (members / HELD_OUT).max(usize::from(members > 1));
+    let (kept, held_out) = hold_out::hold_out(labels, seed, 4, count);
     if held_out.is_empty() {
         return None;
     }
-    kept.sort_unstable();
-    held_out.sort_unstable();
     let named = |indices: &[usize], what: &str| {
         let mut part = split.subset(indices);
         part.name = format!("{}, {what}", split.name);
@@ -44,30 +32,32 @@ pub fn hold_out(split: &Split, seed: u64) -> Option<(Split, Split)> {
     Some((named(&kept, "without the held-out images"), named(&held_out, "held out")))
 }
 
-/// The images that a run trains on, and those that it stops by, if it stops by held-out ones; says which.
-pub fn parts(run: &Evaluate, train: &Arc<Split>, log: &mut Log) -> (Arc<Split>, Option<Arc<Split>>) {
-    if run.patience_epochs == 0 || run.early_stop_on == EarlyStopOn::Test {
-        return (Arc::clone(train), None);
+/// Whether held-out images decide when training ends.
+pub fn holds_out(run: &Evaluate) -> bool {
+    run.mode == TransferMode::Finetune && run.patience_epochs > 0 && run.early_stop_on == EarlyStopOn::HeldOut
+}
+
+/// The images that a run trains on, and those that it stops by, if it stops by held-out ones.
+pub fn parts(run: &Evaluate, train: &Arc<Split>) -> (Arc<Split>, Option<Arc<Split>>) {
+    match holds_out(run).then(|| hold_out(train, run.seed)).flatten() {
+        Some((kept, held_out)) => (Arc::new(kept), Some(Arc::new(held_out))),
+        None => (Arc::clone(train), None),
     }
-    match hold_out(train, run.seed) {
-        Some((kept, held_out)) => {
-            log.note(&format!(
-                "early stop: {} of the {} training images are held out; after {} epochs without a better top-1 on \
-                 them, training ends",
-                grouped(held_out.len()),
-                grouped(train.len()),
-                run.patience_epochs
-            ));
-            (Arc::new(kept), Some(Arc::new(held_out)))
+}
+
+/// When training ends before its last epoch, in words; `held_out` of [`parts`].
+pub fn describe(run: &Evaluate, train: &Split, held_out: Option<&Split>) -> Option<String> {
+    if run.mode != TransferMode::Finetune || run.patience_epochs == 0 {
+        return None;
+    }
+    let after = format!("after {} epochs without a better top-1 on", run.patience_epochs);
+    match (held_out, run.early_stop_on) {
+        (Some(held_out), _) => {
+            let (few, all) = (grouped(held_out.len()), grouped(train.len()));
+            Some(format!("{few} of the {all} training images are held out; {after} them, training ends"))
         }
-        None => {
-            log.warn(&format!(
-                "no class has two labelled images: none is held out, and all {} epochs are trained; --early-stop-on \
-                 test stops by the test images, --patience-epochs 0 asks for no early stop",
-                run.epochs
-            ));
-            (Arc::clone(train), None)
-        }
+        (None, EarlyStopOn::Test) => Some(format!("{after} the test images, which flatters the result")),
+        (None, EarlyStopOn::HeldOut) => None,
     }
 }
 

@@ -9,9 +9,9 @@
 
 use super::accuracy::{Accuracy, Hits};
 use super::early_stop;
-use super::fit::batch_size;
 use super::losses::Losses;
 use super::outcome::Outcome;
+use super::plan::Opened;
 use super::trial::{self, Trial};
 use crate::checkpoint::{Best, Chosen, EvaluationCheckpoint, SavedOptimizer};
 use crate::config::{EarlyStopOn, Evaluate, Precision};
@@ -21,8 +21,7 @@ use crate::model::{Encoder, Pass};
 use crate::optim::{self, Optimizer, Rate, Scaler, Schedule, Update};
 use crate::report::EvalRecord;
 use crate::state::Parameter;
-use crate::train::encoder_source::Source;
-use crate::train::features::{BATCH_IMAGES, trunk_hash};
+use crate::train::features::BATCH_IMAGES;
 use anyhow::Result;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,11 +30,11 @@ use tch::{Kind, Reduction, Tensor};
 /// Trains the network and tests it after every epoch.
 ///
 /// Errors: images that cannot be read, a loss that is not finite, files that cannot be written.
-pub fn train(trial: &mut Trial, source: &Source) -> Result<Outcome> {
-    let mut network = Network::open(trial, source)?;
-    let mut outcome = trial.outcome(source, network.trunk_hash.clone(), network.batch);
+pub fn train(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
+    let mut network = Network::open(trial, opened)?;
+    let mut outcome = trial.outcome(&opened.source, network.trunk_hash.clone(), network.batch);
     outcome.held_out_images = network.held_out.as_ref().map_or(0, |images| images.split().len());
-    let (first, epochs, started) = (trial.first_epoch(), trial.run.epochs, Instant::now());
+    let (first, epochs, started) = (trial.plan.first_epoch(), trial.run.epochs, Instant::now());
     let (mut best, mut chosen) = (trial.best_so_far(), trial.chosen_so_far());
     for epoch in first..epochs {
         let epoch_started = Instant::now();
@@ -63,15 +62,15 @@ pub fn train(trial: &mut Trial, source: &Source) -> Result<Outcome> {
         };
         trial.log.evaluation_epoch(&record, u64::from(epochs));
         let run = trial.run;
-        let gained = chosen.map_or(now_best.epoch, |chosen| chosen.chosen_epoch);
-        let tired = network.stops_early && epoch - gained >= run.patience_epochs;
-        let last = tired || epoch + 1 == epochs;
+        let best_epoch = chosen.map_or(now_best.epoch, |chosen| chosen.chosen_epoch);
+        let out_of_patience = network.stops_early && epoch - best_epoch >= run.patience_epochs;
+        let last = out_of_patience || epoch + 1 == epochs;
         trial.save(last, || network.checkpoint(run, epoch, now_best, chosen), epoch)?;
-        if tired && epoch + 1 < epochs {
+        if out_of_patience && epoch + 1 < epochs {
             let images = if chosen.is_some() { "held-out" } else { "test" };
             trial
                 .log
-                .note(&format!("stopped early: no better top-1 on the {images} images since epoch {}", gained + 1));
+                .note(&format!("stopped early: no better top-1 on the {images} images since epoch {}", best_epoch + 1));
             break;
         }
     }
@@ -80,8 +79,8 @@ pub fn train(trial: &mut Trial, source: &Source) -> Result<Outcome> {
 }
 
 /// The network, its optimiser and its batches.
-struct Network {
-    encoder: Encoder,
+struct Network<'a> {
+    encoder: &'a Encoder,
     parameters: Vec<Parameter>,
     optimizer: Box<dyn Optimizer>,
     rate: Rate,
@@ -112,31 +111,34 @@ struct Stepped {
     scaling: Option<Tensor>,
 }
 
-impl Network {
-    fn open(trial: &mut Trial, source: &Source) -> Result<Network> {
-        let (run, images) = (trial.run, trial.images);
-        let encoder = source.build(trial.head(), trial.device, run.seed)?;
-        let trunk_hash = trunk_hash(&encoder)?;
-        trial.check_same_encoder(&trunk_hash)?;
-        let (train, held_out) = early_stop::parts(run, &images.train, &mut trial.log);
-        trial::note_clamped_batch(&mut trial.log, run.batch_size, train.len());
-        let batch = batch_size(run, train.len());
+impl<'a> Network<'a> {
+    fn open(trial: &mut Trial, opened: &'a Opened) -> Result<Network<'a>> {
+        let (plan, run) = (trial.plan, trial.run);
+        let (encoder, batch) = (&opened.encoder, plan.batch());
+        trial::note_clamped_batch(&mut trial.log, run.batch_size, plan.kept.len());
         let loader = |split, transform, order, batch| {
-            Loader::new(Arc::clone(split), Rendering::Single(transform), order, batch, run.seed, trial.workers)
-                .map(|loader| loader.deliver_to(trial.device))
+            Loader::new(
+                Arc::clone(split),
+                Rendering::Single(transform),
+                order,
+                batch,
+                run.seed,
+                trial.plan.config.workers as usize,
+            )
+            .map(|loader| loader.deliver_to(trial.plan.device))
         };
-        let training = loader(&train, trial.training_transform(), Order::ShuffledWhole, batch)?;
+        let training = loader(&plan.kept, plan.training_transform(), Order::ShuffledWhole, batch)?;
         let judging = |split| loader(split, trial.test_transform(), Order::Sequential, BATCH_IMAGES);
-        let (testing, held_out) = (judging(&images.test)?, held_out.as_ref().map(judging).transpose()?);
+        let (testing, held_out) = (judging(&plan.images.test)?, plan.held_out.as_ref().map(judging).transpose()?);
         let stops_early = run.patience_epochs > 0 && (held_out.is_some() || run.early_stop_on == EarlyStopOn::Test);
         let parameters = encoder.parameters();
         let mut optimizer = optim::build(&run.optimizer, parameters.clone())?;
         let steps_per_epoch = training.batches() as u64;
         let schedule = Schedule::new(run.schedule, run.optimizer.lr, steps_per_epoch, u64::from(run.epochs));
         let mut scaler =
-            (run.precision == Precision::Fp16).then(|| Scaler::new(trial.device, encoder.running_statistics()));
+            (run.precision == Precision::Fp16).then(|| Scaler::new(trial.plan.device, encoder.running_statistics()));
         let mut step = 0;
-        if let Some(saved) = &trial.resumed {
+        if let Some(saved) = &trial.plan.resumed {
             if let (Some(scaler), Some(state)) = (&mut scaler, saved.scaler) {
                 scaler.restore(state)?;
             }
@@ -149,7 +151,7 @@ impl Network {
             encoder,
             parameters,
             optimizer,
-            rate: Rate::on(trial.device),
+            rate: Rate::on(trial.plan.device),
             scaler,
             schedule,
             training,
@@ -158,14 +160,14 @@ impl Network {
             stops_early,
             step,
             batch,
-            trunk_hash,
+            trunk_hash: opened.trunk_hash.clone(),
             compute,
         })
     }
 
     /// One pass over the training images: mean loss, and accuracy on the images as they were trained on.
     fn train_epoch(&mut self, trial: &Trial, epoch: u32) -> Result<(f64, Accuracy)> {
-        let (mut losses, mut hits) = (Losses::from_step(self.step), Hits::none(trial.device));
+        let (mut losses, mut hits) = (Losses::from_step(self.step), Hits::none(trial.plan.device));
         let title = format!("epoch {}/{}", epoch + 1, trial.run.epochs);
         let mut bar = trial.log.console().progress(&title, self.training.batches() as u64, "steps");
         for batch in self.training.epoch(u64::from(epoch), 0) {
@@ -199,7 +201,7 @@ impl Network {
     /// Accuracy on images that are not trained on, in evaluation mode.
     fn judge(&self, trial: &Trial, images: &Loader, title: &str) -> Result<Accuracy> {
         let _guard = tch::no_grad_guard();
-        let mut hits = Hits::none(trial.device);
+        let mut hits = Hits::none(trial.plan.device);
         let mut bar = trial.log.console().progress(title, images.batches() as u64, "batches");
         for batch in images.epoch(0, 0) {
             let batch = batch?;
@@ -212,14 +214,14 @@ impl Network {
     }
 
     fn checkpoint(&self, run: &Evaluate, epoch: u32, best: Best, chosen: Option<Chosen>) -> EvaluationCheckpoint {
-        let state = self.optimizer.state().into_iter().map(|(i, name, t)| (i, name.to_owned(), t.copy())).collect();
+        let lr = self.schedule.lr(self.step);
         EvaluationCheckpoint {
             run: run.clone(),
             epochs_done: epoch + 1,
             step: self.step,
-            state: self.encoder.state_dict().snapshot(),
+            state: self.encoder.state_dict(),
             scaler: self.scaler.as_ref().map(Scaler::state),
-            optimizer: SavedOptimizer { state, parameters: self.parameters.len(), lr: self.schedule.lr(self.step) },
+            optimizer: SavedOptimizer::of(self.optimizer.state(), self.parameters.len(), lr),
             best,
             chosen,
             reg_weight: 0.0,

@@ -115,9 +115,8 @@ impl Fit {
     /// The optimiser's state and the steps done; `None` with LBFGS, which is not continued but repeated.
     pub fn saved(&self) -> Option<(SavedOptimizer, u64)> {
         let Method::Stepped(stepped) = &self.method else { return None };
-        let state = stepped.optimizer.state().into_iter().map(|(i, name, t)| (i, name.to_owned(), t.copy())).collect();
         let lr = stepped.schedule.lr(stepped.step);
-        Some((SavedOptimizer { state, parameters: stepped.parameters.len(), lr }, stepped.step))
+        Some((SavedOptimizer::of(stepped.optimizer.state(), stepped.parameters.len(), lr), stepped.step))
     }
 
     /// Takes up saved state. The reverse of [`Fit::saved`].

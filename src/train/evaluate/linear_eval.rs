@@ -11,16 +11,15 @@ use super::accuracy::accuracy_of;
 use super::fit::{self, Fit};
 use super::outcome::{Knn, Outcome};
 use super::penalty;
+use super::plan::Opened;
 use super::standardise::Standardiser;
 use super::trial::{self, Trial};
 use crate::augment::EvalTransform;
 use crate::checkpoint::{Best, EvaluationCheckpoint};
 use crate::config::{Evaluate, OptimizerName};
 use crate::data::Split;
-use crate::device;
 use crate::monitor::knn::{Bank, PLAIN_NEIGHBOURS, Vote};
 use crate::report::EvalRecord;
-use crate::train::encoder_source::Source;
 use crate::train::features::{Extractor, Features, trunk_hash};
 use anyhow::{Result, bail};
 use std::sync::Arc;
@@ -30,21 +29,11 @@ use std::time::Instant;
 ///
 /// Errors: images that cannot be read, a loss or features that are not finite, a trunk that changed, files that cannot
 /// be written.
-pub fn evaluate(trial: &mut Trial, source: &Source) -> Result<Outcome> {
+pub fn evaluate(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
     let run = trial.run;
-    let encoder = source.build(trial.head(), trial.device, run.seed)?;
-    let hash = trunk_hash(&encoder)?;
-    trial.check_same_encoder(&hash)?;
+    let Opened { source, encoder, trunk_hash: hash } = opened;
     let console = trial.log.console().clone();
-    let ranks = trial.ranks.clone();
-    let extractor = Extractor {
-        encoder: &encoder,
-        compute: device::compute_kind(run.precision),
-        seed: run.seed,
-        workers: trial.workers,
-        console: &console,
-        ranks: &ranks,
-    };
+    let extractor = trial.plan.extractor(encoder, &console);
     let mut outcome = trial.outcome(source, hash.clone(), fit::batch_size(run, trial.images.train.len()));
 
     let started = Instant::now();
@@ -60,15 +49,15 @@ pub fn evaluate(trial: &mut Trial, source: &Source) -> Result<Outcome> {
     outcome.seconds_features = started.elapsed().as_secs_f64();
 
     let started = Instant::now();
-    outcome.reg_weight = match &trial.resumed {
+    outcome.reg_weight = match &trial.plan.resumed {
         Some(saved) => saved.reg_weight,
-        None => penalty::choose(trial, &training)?,
+        None => penalty::choose(trial, &|epoch| training.at(epoch))?,
     };
     train(trial, &training, &test, &mut outcome)?;
     outcome.seconds_training = started.elapsed().as_secs_f64();
 
-    let after = trunk_hash(&encoder)?;
-    if after != hash {
+    let after = trunk_hash(encoder)?;
+    if after != *hash {
         bail!(
             "the trunk changed during linear evaluation ({hash} before, {after} after): the result would be worthless"
         );
@@ -95,8 +84,8 @@ fn deterministic(
 fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcome: &mut Outcome) -> Result<()> {
     let (run, epochs) = (trial.run, trial.run.epochs);
     let classes = trial.images.classes() as i64;
-    let mut fit = Fit::new(run, outcome.reg_weight, training.images(), test.width(), classes, trial.device)?;
-    if let Some(saved) = trial.resumed.as_ref().filter(|saved| saved.epochs_done > 0) {
+    let mut fit = Fit::new(run, outcome.reg_weight, training.images(), test.width(), classes, trial.plan.device)?;
+    if let Some(saved) = trial.plan.resumed.as_ref().filter(|saved| saved.epochs_done > 0) {
         fit.classifier.load(&saved.state)?;
         fit.restore(&saved.optimizer, saved.step)?;
     }
@@ -105,8 +94,8 @@ fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcom
     }
     let mut best = trial.best_so_far();
     let mut bar = trial.log.console().progress("linear classifier", u64::from(epochs), "epochs");
-    bar.advance(u64::from(trial.first_epoch()));
-    for epoch in trial.first_epoch()..epochs {
+    bar.advance(u64::from(trial.plan.first_epoch()));
+    for epoch in trial.plan.first_epoch()..epochs {
         let started = Instant::now();
         let features = training.at(u64::from(epoch))?;
         let fitted = fit.epoch(&features, u64::from(epoch))?;
@@ -176,7 +165,7 @@ fn neighbours(run: &Evaluate, bank: &Features, test: &Features, classes: i64) ->
 }
 
 /// The training images' features, made once or anew in every epoch.
-pub enum TrainingFeatures<'a> {
+enum TrainingFeatures<'a> {
     Once(Features),
     EachEpoch {
         extractor: &'a Extractor<'a>,
@@ -190,7 +179,7 @@ impl<'a> TrainingFeatures<'a> {
     /// LBFGS's objective must stay the same from iteration to iteration: it takes the test images' transform.
     fn new(trial: &mut Trial, extractor: &'a Extractor<'a>, outcome: &mut Outcome) -> Result<Self> {
         let split = Arc::clone(&trial.images.train);
-        let transform = trial.training_transform();
+        let transform = trial.plan.training_transform();
         if !transform.is_random() {
             return Ok(TrainingFeatures::Once(deterministic(trial, extractor, &split, transform, outcome)?));
         }
@@ -214,7 +203,7 @@ impl<'a> TrainingFeatures<'a> {
     }
 
     /// Number of images.
-    pub fn images(&self) -> usize {
+    fn images(&self) -> usize {
         match self {
             TrainingFeatures::Once(features) => features.len(),
             TrainingFeatures::EachEpoch { split, .. } => split.len(),
@@ -222,7 +211,7 @@ impl<'a> TrainingFeatures<'a> {
     }
 
     /// The features to train on in an epoch.
-    pub fn at(&self, epoch: u64) -> Result<Features> {
+    fn at(&self, epoch: u64) -> Result<Features> {
         match self {
             TrainingFeatures::Once(features) => Ok(features.share()),
             TrainingFeatures::EachEpoch { extractor, split, transform, scaling } => {

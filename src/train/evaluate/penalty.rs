@@ -4,11 +4,10 @@
 
 use super::accuracy::accuracy_of;
 use super::fit::{Fit, batch_size};
-use super::linear_eval::TrainingFeatures;
+use super::hold_out::hold_out;
 use super::trial::Trial;
 use crate::config::Evaluate;
 use crate::report::{Table, short};
-use crate::rng::{Purpose, Stream};
 use crate::train::features::Features;
 use anyhow::{Result, bail};
 use tch::Tensor;
@@ -18,27 +17,15 @@ const HELD_OUT: usize = 5;
 
 /// Indices of the images to train on and of those held out: a fifth of every class, drawn from `seed`.
 pub fn split(labels: &[i64], seed: u64) -> (Vec<i64>, Vec<i64>) {
-    let classes = labels.iter().max().map_or(0, |&largest| largest as usize + 1);
-    let mut by_class = vec![Vec::new(); classes];
-    for (index, &label) in labels.iter().enumerate() {
-        by_class[label as usize].push(index as i64);
-    }
-    let (mut kept, mut held_out) = (Vec::new(), Vec::new());
-    for (class, mut members) in by_class.into_iter().enumerate() {
-        Stream::new(seed, Purpose::Subset, class as u64, 3, 0).shuffle(&mut members);
-        let last = members.len() / HELD_OUT;
-        held_out.extend_from_slice(&members[..last]);
-        kept.extend_from_slice(&members[last..]);
-    }
-    kept.sort_unstable();
-    held_out.sort_unstable();
-    (kept, held_out)
+    let (kept, held_out) = hold_out(labels, seed, 3, |members| members / HELD_OUT);
+    let indices = |images: Vec<usize>| images.into_iter().map(|image| image as i64).collect();
+    (indices(kept), indices(held_out))
 }
 
 /// The penalty to use, and a line about why.
 ///
 /// Errors: too few images to hold any out, a loss that is not finite.
-pub fn choose(trial: &mut Trial, training: &TrainingFeatures) -> Result<f64> {
+pub fn choose(trial: &mut Trial, features_at: &dyn Fn(u64) -> Result<Features>) -> Result<f64> {
     let run = trial.run;
     match run.reg_weights.as_slice() {
         [] => return Ok(0.0),
@@ -50,7 +37,7 @@ pub fn choose(trial: &mut Trial, training: &TrainingFeatures) -> Result<f64> {
     let mut bar = console.progress("choosing --reg-weight", u64::from(run.epochs), "epochs");
     let accuracies = held_out_accuracies(run, &labels, trial.images.classes() as i64, &mut |epoch| {
         bar.advance(u64::from(epoch > 0));
-        training.at(epoch)
+        features_at(epoch)
     })?;
     bar.finish();
     let mut table = Table::new(["reg-weight", "held-out top-1 (%)"]);

@@ -1,190 +1,76 @@
 //! What every evaluation needs whatever it trains: the labelled images, a
 //! results directory, its log, and what an earlier part of it saved.
 
+use super::early_stop;
 use super::feature_cache::FeatureCache;
 use super::outcome::{Outcome, Protocol};
+use super::plan::{Images, Plan};
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, Best, Chosen, EvaluationCheckpoint};
-use crate::config::{Config, DataConfig, EncoderSource, Evaluate, Objective, OptimizerName, TransferMode, differences};
-use crate::data::{self, BadImage, Part, Split};
-use crate::model::HeadKind;
+use crate::config::{EncoderSource, Evaluate, OptimizerName, TransferMode};
 use crate::report::{Console, Log};
 use crate::run_dir::{self, CheckpointName};
 use crate::train::encoder_source::Source;
-use crate::train::ranks::Ranks;
 use crate::train::readable;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use std::path::PathBuf;
-use std::sync::Arc;
-use tch::Device;
-
-/// The labelled images of an evaluation.
-#[derive(Clone, Debug)]
-pub struct Images {
-    pub train: Arc<Split>,
-    pub test: Arc<Split>,
-    /// Broken images that are in neither.
-    pub left_out: Arc<Vec<BadImage>>,
-}
-
-impl Images {
-    /// Loads both parts; of the training part the share of labels that is asked for.
-    ///
-    /// Errors: data that is missing, unlabelled, or whose parts have different classes.
-    pub fn load(run: &Evaluate, console: &Console) -> Result<Images> {
-        let train = readable::load(&run.data, Part::Train, console)?;
-        let test = readable::load(&run.data, Part::Test, console)?;
-        let left_out: Vec<BadImage> = train.left_out.into_iter().chain(test.left_out).collect();
-        let (mut train, test) = (train.split, test.split);
-        for split in [&train, &test] {
-            if split.labels.is_none() {
-                bail!("{} has no labels: there is nothing to evaluate on; choose a labelled data set", split.name);
-            }
-        }
-        if train.classes != test.classes {
-            bail!(
-                "{} has {} classes and {} has {}, or they differ in name: both parts need the same classes",
-                train.name,
-                train.classes.len(),
-                test.name,
-                test.classes.len()
-            );
-        }
-        if run.label_ratio < 1.0 {
-            let listed = data::list_for(run.data.dataset, &run.data.root, run.label_ratio);
-            train = data::semi_subset(&train, run.label_ratio, run.seed, listed.as_deref())?;
-        }
-        Ok(Images { train: Arc::new(train), test: Arc::new(test), left_out: Arc::new(left_out) })
-    }
-
-    pub fn classes(&self) -> usize {
-        self.train.classes.len()
-    }
-}
 
 /// One evaluation of one encoder, under way.
 pub struct Trial<'a> {
+    pub plan: &'a Plan,
     pub run: &'a Evaluate,
     pub images: &'a Images,
-    pub device: Device,
-    pub workers: usize,
     pub directory: PathBuf,
     pub log: Log,
     /// Where features under transforms that are not random are kept.
     pub cache: Option<FeatureCache>,
-    /// The processes that share the making of features.
-    pub ranks: Ranks,
-    /// What an earlier part of this evaluation saved.
-    pub resumed: Option<EvaluationCheckpoint>,
 }
 
 impl<'a> Trial<'a> {
     /// Creates the results directory, or opens the one that is to be continued.
     ///
-    /// Errors: a directory that cannot be written, a checkpoint that is no evaluation's or of another kind.
-    pub fn open(
-        config: &Config,
-        run: &'a Evaluate,
-        images: &'a Images,
-        source: &Source,
-        device: Device,
-        console: &Console,
-        ranks: &Ranks,
-    ) -> Result<Trial<'a>> {
-        let (directory, mut resumed) = match &run.resume {
-            Some((directory, file)) => {
-                let saved = checkpoint::read_evaluation(&directory.join(file))?;
-                (directory.clone(), Some(saved))
-            }
-            None => {
-                let directory =
-                    run_dir::create(&results_parent(config, run, source), chrono::Local::now().naive_local())?;
-                run_dir::write_config(&directory, &serde_json::to_value(config)?, &config.command)?;
-                (directory, None)
-            }
-        };
-        if let Some(saved) = &resumed
-            && saved.run.mode != run.mode
-        {
-            bail!("{} continues a {} with --transfer-mode {}", directory.display(), saved.run.mode, run.mode);
+    /// Errors: a directory that cannot be written.
+    pub fn begin(plan: &'a Plan, source: &Source, console: &Console) -> Result<Trial<'a>> {
+        let (config, run) = (&plan.config, &plan.run);
+        let mut directory = plan.place(source);
+        if plan.resumed.is_none() {
+            directory = run_dir::create(&directory, chrono::Local::now().naive_local())?;
+            run_dir::write_config(&directory, &serde_json::to_value(config)?, &config.command)?;
         }
-        readable::write_names(&directory, &images.left_out)?;
-        // LBFGS saves no state: from the same start it takes the same steps.
-        let repeated = run.optimizer.name == OptimizerName::Lbfgs;
-        let first_epoch = resumed.as_ref().filter(|_| !repeated).map_or(0, |saved| saved.epochs_done);
-        let mut log = Log::create(Some(&directory), u64::from(first_epoch), console.clone())?;
+        readable::write_names(&directory, &plan.images.left_out)?;
+        let mut log = Log::create(Some(&directory), u64::from(plan.first_epoch()), console.clone())?;
         log.detail(&format!("command: {}", config.command.join(" ")));
         log.note(&format!("encoder: {}", source.name()));
         log.note(&format!("results go to {}", directory.display()));
-        if let Some(assumed) = &source.assumed {
-            log.warn(assumed);
-        }
-        for mismatch in source.mismatches(&run.data) {
-            log.warn(&mismatch);
-        }
-        if source.path.is_some() && source.objective.is_none() {
-            log.warn("nothing says with which objective the encoder was trained; the results lie under flatclr");
-        }
-        if let Some(saved) = &resumed {
-            // What changes no result: where the data and the encoder lie, which is checked by itself, and what is saved.
-            let run = Evaluate { save_every_n_epochs: saved.run.save_every_n_epochs, ..run.clone() };
-            let Evaluate { source, stated, resume, .. } = saved.run.clone();
-            let data = DataConfig { root: saved.run.data.root.clone(), ..run.data.clone() };
-            let now = serde_json::to_value(Evaluate { source, stated, resume, data, ..run })?;
-            for (setting, before, now) in differences(&serde_json::to_value(&saved.run)?, &now) {
-                log.warn(&format!(
-                    "{setting} {now} differs from the evaluation that is continued, which began with {before}: another \
-                     result than without a stop"
-                ));
-            }
-        }
-        if let Some(saved) = resumed.as_mut().filter(|_| repeated) {
+        plan.warnings(source)?.iter().for_each(|warning| log.warn(warning));
+        if plan.resumed.is_some() && run.optimizer.name == OptimizerName::Lbfgs {
             log.note("LBFGS begins again and takes the same steps");
-            saved.epochs_done = 0;
         }
-        let workers = config.workers as usize;
-        let cache = config.feature_cache.as_deref().map(FeatureCache::new);
-        Ok(Trial { run, images, device, workers, directory, log, cache, ranks: ranks.clone(), resumed })
-    }
-
-    /// The head of a classifier over this data.
-    pub fn head(&self) -> HeadKind {
-        HeadKind::Classifier(self.images.classes() as i64)
-    }
-
-    /// The first epoch to train, counted from 0.
-    pub fn first_epoch(&self) -> u32 {
-        self.resumed.as_ref().map_or(0, |saved| saved.epochs_done)
+        if let Some(text) = early_stop::describe(run, &plan.images.train, plan.held_out.as_deref()) {
+            log.note(&format!("early stop: {text}"));
+        }
+        Ok(Trial {
+            plan,
+            run,
+            images: &plan.images,
+            cache: config.feature_cache.as_deref().map(FeatureCache::new),
+            directory,
+            log,
+        })
     }
 
     /// The best epoch of the earlier part; of LBFGS, which begins again, none.
     pub fn best_so_far(&self) -> Option<Best> {
-        self.resumed.as_ref().filter(|saved| saved.epochs_done > 0).map(|saved| saved.best)
+        self.plan.resumed.as_ref().filter(|saved| saved.epochs_done > 0).map(|saved| saved.best)
     }
 
     /// The epoch that held-out images liked best in the earlier part.
     pub fn chosen_so_far(&self) -> Option<Chosen> {
-        self.resumed.as_ref().and_then(|saved| saved.chosen)
-    }
-
-    pub fn training_transform(&self) -> EvalTransform {
-        EvalTransform::training(self.run.data.dataset, self.run.data.image_size_px as usize, self.run.augment)
+        self.plan.resumed.as_ref().and_then(|saved| saved.chosen)
     }
 
     pub fn test_transform(&self) -> EvalTransform {
         EvalTransform::evaluation(self.run.data.dataset, self.run.data.image_size_px as usize)
-    }
-
-    /// Errors: the trunk is not the one that the earlier part of this evaluation began with.
-    pub fn check_same_encoder(&self, hash: &str) -> Result<()> {
-        match &self.resumed {
-            Some(saved) if saved.trunk_hash != hash => bail!(
-                "the encoder (trunk {hash}) is not the one (trunk {}) with which the evaluation in {} began",
-                saved.trunk_hash,
-                self.directory.display()
-            ),
-            _ => Ok(()),
-        }
     }
 
     /// Saves when it is due: every `save_every_n_epochs`, and after the last epoch under the number of epochs.
@@ -212,25 +98,13 @@ impl<'a> Trial<'a> {
             checkpoint: source.path.clone(),
             checkpoint_epoch: source.epoch,
             train_images: self.images.train.len(),
-            held_out_images: 0,
             test_images: self.images.test.len(),
             bad_images_left_out: self.images.left_out.len(),
             classes: self.images.classes(),
             label_ratio: self.run.label_ratio,
-            test_top1_last_epoch: 0.0,
-            test_top5_last_epoch: 0.0,
-            test_top1_best_epoch: 0.0,
-            test_top5_best_epoch: 0.0,
-            best_epoch: 0,
-            chosen: None,
-            train_top1: 0.0,
-            epochs_trained: 0,
             batch_size,
-            reg_weight: 0.0,
-            knn: None,
             trunk_hash,
             features_standardized: self.run.standardize && self.run.mode == TransferMode::LinearEval,
-            features_from_cache: 0,
             optimizer: self.run.optimizer.name.to_string(),
             lr: self.run.optimizer.lr,
             epochs: self.run.epochs,
@@ -238,8 +112,7 @@ impl<'a> Trial<'a> {
             precision: self.run.precision.to_string(),
             seed: self.run.seed,
             program: format!("flatnce {}", env!("CARGO_PKG_VERSION")),
-            seconds_features: 0.0,
-            seconds_training: 0.0,
+            ..Outcome::default()
         }
     }
 
@@ -251,18 +124,6 @@ impl<'a> Trial<'a> {
         self.log.result(&outcome.table().to_string());
         Ok(())
     }
-}
-
-/// `results/{dataset}/{clr}/{batch}_{epoch}_fc|_ft`; without pre-training `results/{dataset}/scratch/{batch}_{epochs}_fc|_ft`.
-pub fn results_parent(config: &Config, run: &Evaluate, source: &Source) -> PathBuf {
-    let (dataset, objective) = (run.data.dataset, source.objective.unwrap_or(Objective::FlatClr));
-    let parent =
-        |batch, epoch| run_dir::evaluation_parent(&config.save_dir, dataset, objective, batch, epoch, run.mode);
-    if source.path.is_some() {
-        return parent(source.batch_size.unwrap_or(0), source.epoch);
-    }
-    let named = parent(run.batch_size, run.epochs);
-    config.save_dir.join(dataset.name()).join("scratch").join(named.file_name().unwrap_or_default())
 }
 
 /// Keeps the best epoch.

@@ -24,25 +24,25 @@ const TEST_IMAGES: usize = 2_000;
 
 /// Percent of the test images whose neighbours name their class.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Judgement {
+pub struct KnnAccuracy {
     pub weighted_top1: f64,
     pub plain_top1: f64,
     pub took: Duration,
 }
 
 /// The labelled images that the trunk is judged on.
-pub struct Judge {
+pub struct KnnEvaluator {
     settings: OnlineKnn,
     bank: Arc<Split>,
     test: Arc<Split>,
     transform: EvalTransform,
 }
 
-impl Judge {
+impl KnnEvaluator {
     /// Loads the images.
     ///
     /// Errors: the data set has no labels, or its labelled parts are not there.
-    pub fn new(settings: OnlineKnn, data: &DataConfig, console: &Console) -> Result<Judge> {
+    pub fn new(settings: OnlineKnn, data: &DataConfig, console: &Console) -> Result<KnnEvaluator> {
         let labelled = DataConfig { train_images: None, ..data.clone() };
         let part = |part: Part, at_most: usize| -> Result<Arc<Split>> {
             let split = readable::load(&labelled, part, console)?.split;
@@ -52,7 +52,18 @@ impl Judge {
             Ok(Arc::new(if split.len() > at_most { some_of(&split, at_most)? } else { split }))
         };
         let transform = EvalTransform::evaluation(data.dataset, data.image_size_px as usize);
-        Ok(Judge { settings, bank: part(Part::Train, BANK_IMAGES)?, test: part(Part::Test, TEST_IMAGES)?, transform })
+        Ok(KnnEvaluator {
+            settings,
+            bank: part(Part::Train, BANK_IMAGES)?,
+            test: part(Part::Test, TEST_IMAGES)?,
+            transform,
+        })
+    }
+
+    /// Images that pass through the trunk in the evaluations of a run of which so many epochs are done.
+    pub fn images_left(&self, done: u64, epochs: u64) -> u64 {
+        let every = u64::from(self.settings.every_epochs);
+        (epochs / every).saturating_sub(done / every) * (self.bank.len() + self.test.len()) as u64
     }
 
     /// One line about the images.
@@ -65,17 +76,17 @@ impl Judge {
         format!("kNN {every}: {bank} labelled images vote on {test} test images")
     }
 
-    /// Judges the trunk as it is now.
+    /// Evaluates the trunk as it is now.
     ///
     /// Errors: images that cannot be read, features that are not finite.
-    pub fn judge(
+    pub fn evaluate(
         &self,
         encoder: &Encoder,
         compute: Kind,
         workers: usize,
         console: &Console,
         ranks: &Ranks,
-    ) -> Result<Judgement> {
+    ) -> Result<KnnAccuracy> {
         let start = Instant::now();
         let extractor = Extractor { encoder, compute, seed: 0, workers, console, ranks };
         let bank = extractor.extract(&self.bank, self.transform, 0)?;
@@ -83,7 +94,7 @@ impl Judge {
         let table = Bank::new(&bank.values, &bank.labels, self.bank.classes.len() as i64);
         let top1 = |neighbours: i64, vote: Vote| table.top1(&test.values, &test.labels, neighbours, vote);
         let knn = self.settings.knn;
-        Ok(Judgement {
+        Ok(KnnAccuracy {
             weighted_top1: top1(i64::from(knn.neighbours), Vote::Weighted { temperature: knn.temperature }),
             plain_top1: top1(PLAIN_NEIGHBOURS, Vote::Plain),
             took: start.elapsed(),

@@ -15,11 +15,12 @@ use tch::{Device, Tensor};
 
 /// Steps taken as they come before one is recorded: libraries choose their algorithms in them, and the optimiser makes its
 /// state.
-const WARM_UP_STEPS: u32 = 5;
+pub const WARM_UP_STEPS: u32 = 5;
 
 /// Takes steps, and records one when it can be.
 pub struct Recorder<T> {
     state: State<T>,
+    warning: Option<String>,
 }
 
 enum State<T> {
@@ -41,7 +42,7 @@ impl<T> Recorder<T> {
     /// For a run's steps; `ranks` processes train together.
     pub fn new(wish: CudaGraph, run: &Pretrain, device: Device, ranks: usize) -> Recorder<T> {
         if device == Device::Cpu {
-            return Recorder { state: State::Eager(None) };
+            return Recorder::in_state(State::Eager(None));
         }
         let reasons = [
             (wish == CudaGraph::No, "--cuda-graph no"),
@@ -52,7 +53,23 @@ impl<T> Recorder<T> {
         ];
         let reason = reasons.iter().find(|(holds, _)| *holds).map(|(_, reason)| (*reason).to_owned());
         let reason = reason.or_else(|| cuda::part().err().map(str::to_owned));
-        Recorder { state: reason.map_or(State::WarmingUp(0), |reason| State::Eager(Some(reason))) }
+        Recorder::in_state(reason.map_or(State::WarmingUp(0), |reason| State::Eager(Some(reason))))
+    }
+
+    fn in_state(state: State<T>) -> Recorder<T> {
+        Recorder { state, warning: None }
+    }
+
+    /// Why no step is recorded any more, once.
+    pub fn warning(&mut self) -> Option<String> {
+        self.warning.take()
+    }
+
+    /// Forgets what was recorded, for batches of another size.
+    pub fn begin_again(&mut self) {
+        if !matches!(self.state, State::Eager(_)) {
+            self.state = State::WarmingUp(0);
+        }
     }
 
     /// How steps are going to be taken, in a sentence; on a CPU there is none.
@@ -65,8 +82,8 @@ impl<T> Recorder<T> {
         }
     }
 
-    /// Takes one step of `encoder`: `work` on `images`, now or as it was recorded. `warn` is told of a recording that
-    /// failed; the step is taken all the same.
+    /// Takes one step of `encoder`: `work` on `images`, now or as it was recorded. A recording that fails is a
+    /// [`Recorder::warning`]; the step is taken all the same.
     ///
     /// Errors: those of `work`; the device fails in a replay.
     pub fn take(
@@ -74,7 +91,6 @@ impl<T> Recorder<T> {
         images: &Tensor,
         encoder: &Encoder,
         mut work: impl FnMut(&Tensor) -> Result<T>,
-        warn: impl FnOnce(&str),
     ) -> Result<Rc<T>> {
         match &mut self.state {
             State::Recorded(recorded) if recorded.images.size() == images.size() => {
@@ -95,14 +111,16 @@ impl<T> Recorder<T> {
                     }
                     Err(error) => {
                         encoder.set_batches_counted(&counted);
-                        warn(&format!("step: eager, because it could not be recorded as a CUDA graph: {error:#}"));
+                        self.warning =
+                            Some(format!("step: eager, because it could not be recorded as a CUDA graph: {error:#}"));
                         self.state = State::Eager(None);
                     }
                 }
             }
             State::WarmingUp(steps) => *steps += 1,
             State::Recorded(_) => {
-                warn("step: eager from here on, because a batch has another size than the recorded one");
+                let text = "step: eager from here on, because a batch has another size than the recorded one";
+                self.warning = Some(text.to_owned());
                 self.state = State::Eager(None);
             }
             State::Eager(_) => {}
@@ -121,25 +139,14 @@ fn record<T>(images: &Tensor, work: &mut impl FnMut(&Tensor) -> Result<T>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Depth, HeadConfig, HeadMode, ModelConfig, Normalisation, Stem};
-    use crate::model::{HeadKind, Pass};
+    use crate::model::Pass;
     use tch::Kind;
-
-    fn encoder() -> Encoder {
-        let config = ModelConfig {
-            depth: Depth::Res10,
-            stem: Stem::Small,
-            normalisation: Normalisation { mean: [0.5; 3], std: [0.25; 3] },
-            head: HeadConfig { mode: HeadMode::None, layers: 2, out_dim: 8 },
-        };
-        Encoder::new(&config, HeadKind::Projection, Device::Cpu, 1)
-    }
 
     /// Without a GPU nothing can be recorded, which is how a recording fails.
     #[test]
     fn a_recording_that_fails_is_told_once_and_no_step_is_lost() {
-        let encoder = encoder();
-        let mut recorder = Recorder { state: State::WarmingUp(0) };
+        let encoder = Encoder::small(8, 1);
+        let mut recorder = Recorder::in_state(State::WarmingUp(0));
         let (mut steps, mut warnings) = (0, Vec::new());
         for step in 0..8 {
             let images = Tensor::full([2, 8, 8, 3], step, (Kind::Uint8, Device::Cpu));
@@ -148,7 +155,8 @@ mod tests {
                 encoder.forward(&encoder.prepare(images), Pass::train(Kind::Float));
                 Ok(images.copy())
             };
-            let seen = recorder.take(&images, &encoder, work, |text| warnings.push(text.to_owned())).unwrap();
+            let seen = recorder.take(&images, &encoder, work).unwrap();
+            warnings.extend(recorder.warning());
             assert_eq!(*seen, images, "step {step} is on its own images");
         }
         assert_eq!(steps, 8);
@@ -158,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_recorded_batch_is_counted_by_every_batch_norm() {
-        let encoder = encoder();
+        let encoder = Encoder::small(8, 1);
         let images = Tensor::zeros([2, 8, 8, 3], (Kind::Uint8, Device::Cpu));
         encoder.forward(&encoder.prepare(&images), Pass::train(Kind::Float));
         let (before, layers) = (encoder.batches_counted(), encoder.running_statistics().len() / 2);

@@ -1,13 +1,9 @@
-//! From a checkpoint into a network and an optimiser: a run continued, or a new
-//! one begun with another's weights.
+//! From a checkpoint into a network and an optimiser: a run continued.
 
-use crate::checkpoint::{self, Checkpoint};
-use crate::config::{HeadMode, ModelConfig, Normalisation};
-use crate::model::{Encoder, HEAD_PREFIX, NORMALISATION_PREFIX};
+use crate::checkpoint::Checkpoint;
+use crate::model::Encoder;
 use crate::optim::Optimizer;
-use crate::train::architecture;
-use anyhow::{Context, Result, bail};
-use std::path::Path;
+use anyhow::{Result, bail};
 
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,41 +45,4 @@ pub fn restore(
         );
     }
     Ok(at)
-}
-
-/// Loads another program's or run's weights: with the head where it is the same, else the trunk alone. The answer says
-/// what was taken.
-///
-/// Errors: a file without weights; another network than the run's, with the flags that would fit; every entry that is
-/// missing, unexpected or of another shape.
-pub fn load_weights(encoder: &Encoder, model: &ModelConfig, path: &Path) -> Result<String> {
-    let weights = checkpoint::read_weights(path)?;
-    let context = || format!("cannot start from {}", path.display());
-    let (depth, stem) = architecture::recognise_trunk(&weights.state).with_context(context)?;
-    if (depth, stem) != (model.depth, model.stem) {
-        bail!(
-            "{} holds a {depth} with the {stem} stem, the run has a {} with the {} stem: give --model {depth} --stem {stem}",
-            path.display(),
-            model.depth,
-            model.stem
-        );
-    }
-    let state = architecture::with_flat_normalisation(&weights.state).with_context(context)?;
-    let own_head = architecture::recognise_head(&state);
-    if own_head.mode != HeadMode::None && own_head == model.head {
-        encoder.load(&state).with_context(context)?;
-        return Ok(format!("starting from {}: {depth} with its projection head", path.display()));
-    }
-    encoder.load_backbone(&state).with_context(context)?;
-    let left_out = state.iter().filter(|(name, _)| name.starts_with(HEAD_PREFIX)).count();
-    let mut said = format!("starting from {}: the trunk of a {depth}", path.display());
-    if left_out > 0 {
-        said.push_str(&format!("; its head ({left_out} tensors under {HEAD_PREFIX}) is left out"));
-    }
-    said.push_str("; the projection head is new");
-    if !state.iter().any(|(name, _)| name.starts_with(NORMALISATION_PREFIX)) {
-        let Normalisation { mean, std } = model.normalisation;
-        said.push_str(&format!("; it names no normalisation, so the run's is kept (mean {mean:?}, std {std:?})"));
-    }
-    Ok(said)
 }

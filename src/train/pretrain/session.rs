@@ -1,26 +1,27 @@
 //! What a pre-training run carries from step to step: opened fresh or from a
-//! checkpoint (`open`), saved into checkpoints (`saves`), finished into a results
+//! checkpoint (`plan`), saved into checkpoints (`saves`), finished into a results
 //! directory.
 
-mod open;
+mod plan;
 mod saves;
 
 use super::curves;
-use super::online_knn::Judge;
-use super::out_of_memory::Room;
+use super::memory_check::MemoryCheck;
+use super::online_knn::KnnEvaluator;
 use super::recorded::Recorder;
 use super::restore::Counters;
 use super::saver::Saver;
 use super::similarities;
 use super::statistics::Statistics;
-use super::step::{StepFeatures, Taken};
+use super::step::StepOutput;
 use super::tally::Tally;
 use super::temperature::Temperature;
 use super::warnings::{Setting, Watch};
 use crate::checkpoint::EpochRows;
 use crate::config::Pretrain;
 use crate::device;
-use crate::loader::Loader;
+use crate::loader::{Epoch, Loader};
+use crate::loss::Loss;
 use crate::model::Encoder;
 use crate::native;
 use crate::optim::{Optimizer, Rate, Scaler, Schedule};
@@ -30,24 +31,28 @@ use crate::run_dir::CheckpointName;
 use crate::state::Parameter;
 use crate::train::diverged::STEPS_BETWEEN_LOOKS;
 use crate::train::ranks::Ranks;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tch::{Device, Tensor};
 
-/// What a step leaves on the device. Of a recorded step these are the same tensors each time.
-pub struct Stepped {
-    pub taken: Taken,
-    /// What [`Statistics::row`] gives of it.
-    pub row: Tensor,
+pub use plan::{Plan, new_runs};
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Finished,
+    /// Asked to stop; everything is saved.
+    Stopped,
 }
 
 /// A run under way.
 pub struct Session {
     pub pretrain: Pretrain,
     pub encoder: Encoder,
+    pub loss: Box<dyn Loss>,
     pub parameters: Vec<Parameter>,
     pub optimizer: Box<dyn Optimizer>,
     /// With fp16 only.
@@ -55,34 +60,71 @@ pub struct Session {
     pub rate: Rate,
     pub schedule: Schedule,
     pub statistics: Statistics,
-    pub recorder: Recorder<Stepped>,
+    pub recorder: Recorder<StepOutput>,
     pub loader: Loader,
     pub ranks: Ranks,
     pub temperature: Temperature,
     pub log: RunLog,
     pub at: Counters,
-    pub room: Room,
+    pub memory: MemoryCheck,
     /// The newest checkpoint known to be on the disk.
-    pub last_saved: Option<PathBuf>,
+    last_saved: Option<PathBuf>,
+    /// It is this program's, not PyTorch's.
+    continues_ours: bool,
     /// Statistics of the steps of the epoch under way that were trained before this process began.
-    pub earlier_rows: Option<EpochRows>,
+    earlier_rows: Option<EpochRows>,
     saver: Saver,
     watch: Watch,
-    judge: Option<Judge>,
+    pub knn: Option<KnnEvaluator>,
     workers: usize,
+    /// Whether this process writes files: one of several does, and none in a rehearsal.
+    writes: bool,
     last_begun: Option<CheckpointName>,
     directory: PathBuf,
     /// Held for as long as the run lasts, by the rank that writes.
-    _claim: Option<File>,
-    device: Device,
+    claim: Option<File>,
+    pub device: Device,
     /// Where this process began.
     first_step: u64,
     started: Instant,
 }
 
 impl Session {
-    pub fn device(&self) -> Device {
-        self.device
+    /// What is left of the epoch, batch by batch.
+    pub fn batches(&mut self) -> Epoch {
+        self.log.start_epoch(self.at.epoch);
+        self.loader.epoch(self.at.epoch, self.at.batch as usize)
+    }
+
+    /// The epoch's numbers, with those of its steps that were trained before this process began.
+    pub fn start_tally(&mut self) -> Result<Tally> {
+        let mut tally = Tally::start(self.pretrain.batch_size, self.at.epoch, self.at.step, self.device);
+        if let Some(rows) = self.earlier_rows.take() {
+            tally.continue_from(&rows, |step| self.schedule.lr(step))?;
+        }
+        Ok(tally)
+    }
+
+    /// Sets the learning rate of the step that comes next, and tells it.
+    pub fn set_learning_rate(&mut self) -> f64 {
+        let lr = self.schedule.lr(self.at.step);
+        self.rate.set(lr);
+        lr
+    }
+
+    /// Counts a step on `images`, u8 `[2B, S, S, 3]`, and says whether it was its epoch's last.
+    pub fn count_step(&mut self, images: &Tensor) -> Result<bool> {
+        if let Some(text) = self.recorder.warning() {
+            self.log.warn(&text);
+        }
+        if self.at.step == self.first_step {
+            self.show_views(images)?;
+            self.forget_peak()?;
+        }
+        self.at.step += 1;
+        self.at.batch += 1;
+        self.poll_save()?;
+        Ok(self.at.batch == self.loader.batches() as u64)
     }
 
     /// After a process's first step on a GPU: cuDNN has tried its algorithms in it, with memory that training never takes
@@ -94,29 +136,51 @@ impl Session {
         }
     }
 
-    /// Whether the loss is to be looked at after this step.
-    pub fn looks_now(&self) -> bool {
+    /// Whether the losses are to be looked at after this step.
+    pub fn check_due(&self) -> bool {
         self.device == Device::Cpu || self.at.step.is_multiple_of(STEPS_BETWEEN_LOOKS)
     }
 
     /// Whether this step is one of those that are looked at closely.
-    pub fn looks_closer(&self) -> bool {
+    pub fn closer_look_due(&self) -> bool {
         let every = u64::from(self.pretrain.log_every);
         every > 0 && self.at.step.is_multiple_of(every)
     }
 
-    /// Reports a finished epoch, `last` being the features of its last step, and saves when it is due.
-    pub fn finish_epoch(&mut self, tally: Tally, last: Option<&StepFeatures>, waited: Duration) -> Result<()> {
+    /// Stops a run that has diverged, before anything of it is saved. Waits for the device.
+    pub fn check_loss(&mut self, tally: &mut Tally) -> Result<()> {
+        let Some(fault) = tally.fault() else { return Ok(()) };
+        self.wait_for_save()?;
+        let lr = self.schedule.lr(self.at.step.saturating_sub(1));
+        let last = match &self.last_saved {
+            Some(path) => format!("the last good checkpoint is {}", path.display()),
+            None => "no checkpoint had been written yet".to_owned(),
+        };
+        bail!(
+            "{fault}, at a learning rate of {lr:.3e}; {last}; try a smaller --lr, a longer --warmup-epochs, or \
+             --precision fp32"
+        )
+    }
+
+    /// Reports a finished epoch, `last` being its last step, and saves when that is due or a stop is asked for.
+    pub fn finish_epoch(
+        &mut self,
+        mut tally: Tally,
+        last: Option<&StepOutput>,
+        waited: Duration,
+        stop: &AtomicBool,
+    ) -> Result<Ended> {
+        self.check_loss(&mut tally)?;
         let finished = self.at.epoch;
         // After an overflow of fp16 the last step has no features to speak of.
-        let last = last.filter(|features| features.unit.isfinite().all().int64_value(&[]) != 0);
+        let last = last.map(|last| &last.features).filter(|last| last.unit.isfinite().all().int64_value(&[]) != 0);
         self.at.epoch += 1;
         self.at.batch = 0;
         self.log.record_steps(&tally.records());
         let hidden = last.map(|features| self.ranks.gather_views(&features.hidden)).transpose()?;
         let mut record = tally.report(waited, self.temperature.value(), hidden.as_ref());
-        self.own_statistics_agree()?;
-        self.judge(&mut record)?;
+        self.sync_batch_norm_statistics()?;
+        self.evaluate_knn(&mut record)?;
         self.log.epoch(&record);
         if let Some(features) = last {
             similarities::record(self.log.events(), record.step, &features.unit);
@@ -130,16 +194,23 @@ impl Session {
         for warning in self.watch.look(&record, setting) {
             self.log.warn(&warning);
         }
-        let last = self.at.epoch == u64::from(self.pretrain.epochs);
+        let (complete, name) =
+            (self.at.epoch == u64::from(self.pretrain.epochs), CheckpointName::finished(finished as u32));
         // The last epoch's state goes into the final checkpoint, once.
-        if !last && finished.is_multiple_of(u64::from(self.pretrain.save_every_n_epochs)) {
-            self.begin_save(CheckpointName::finished(finished as u32), None)?;
+        if !complete && finished.is_multiple_of(u64::from(self.pretrain.save_every_n_epochs)) {
+            self.begin_save(name, None)?;
         }
-        Ok(())
+        if !self.ranks.any(stop.load(Ordering::Relaxed))? || complete {
+            return Ok(Ended::Finished);
+        }
+        if self.last_begun != Some(name) {
+            self.begin_save(name, None)?;
+        }
+        self.stopped()
     }
 
     /// Shows TensorBoard the first pairs of views that this process trains on: `images` is a batch's u8 `[2B, S, S, 3]`.
-    pub fn show_views(&mut self, images: &Tensor) -> Result<()> {
+    fn show_views(&mut self, images: &Tensor) -> Result<()> {
         const PAIRS: usize = 16;
         let (views, size) = (images.size()[0] as usize, images.size()[1] as usize);
         let picture = |number: usize| -> Result<RgbImage> {
@@ -154,13 +225,13 @@ impl Session {
     }
 
     /// Nearest neighbours, when the epoch just finished has its turn.
-    fn judge(&mut self, record: &mut Record) -> Result<()> {
+    fn evaluate_knn(&mut self, record: &mut Record) -> Result<()> {
         let every = self.pretrain.online_knn.map_or(0, |knn| u64::from(knn.every_epochs));
-        let Some(judge) = self.judge.as_ref().filter(|_| every > 0 && self.at.epoch.is_multiple_of(every)) else {
+        let Some(evaluator) = self.knn.as_ref().filter(|_| every > 0 && self.at.epoch.is_multiple_of(every)) else {
             return Ok(());
         };
         let compute = device::compute_kind(self.pretrain.precision);
-        let found = judge.judge(&self.encoder, compute, self.workers, self.log.console(), &self.ranks)?;
+        let found = evaluator.evaluate(&self.encoder, compute, self.workers, self.log.console(), &self.ranks)?;
         record.set("knn_top1", found.weighted_top1);
         record.set("knn_plain_top1", found.plain_top1);
         record.set("knn_seconds", found.took.as_secs_f64());
@@ -172,7 +243,7 @@ impl Session {
         let name = CheckpointName::finished(self.pretrain.epochs);
         self.begin_save(name, None)?;
         self.wait_for_save()?;
-        if self.ranks.writes() {
+        if self.writes {
             self.draw_curves();
         }
         let (took, path) = (self.started.elapsed(), self.directory.join(name.to_string()));
@@ -208,16 +279,16 @@ impl Session {
 
     /// Whether a stop was asked for, of any rank. Asking the others waits for the device, so on a GPU it is done now and
     /// then.
-    pub fn stops_now(&self, stop: &AtomicBool) -> Result<bool> {
+    pub fn stop_requested(&self, stop: &AtomicBool) -> Result<bool> {
         let own = stop.load(Ordering::Relaxed);
         match self.ranks.group() {
-            Some(_) if !self.looks_now() => Ok(false),
+            Some(_) if !self.check_due() => Ok(false),
             _ => self.ranks.any(own),
         }
     }
 
     /// BatchNorm statistics of each rank's own images drift apart: rank 0's are those that are saved and judged.
-    fn own_statistics_agree(&self) -> Result<()> {
-        if self.pretrain.sync_bn { Ok(()) } else { self.ranks.same_state(&self.encoder) }
+    fn sync_batch_norm_statistics(&self) -> Result<()> {
+        if self.pretrain.sync_bn { Ok(()) } else { self.ranks.broadcast_state(&self.encoder) }
     }
 }

@@ -1,6 +1,5 @@
-//! One training step: forward, contrast, backward, optimiser. The one place for
-//! whatever changes how gradients come about; the loop around it knows batches
-//! and epochs, this knows neither.
+//! The forward and backward pass of a training step: both views of a batch
+//! through the encoder, and a gradient by their features back to the parameters.
 //!
 //! With chunks (`--grad-cache`; Gao et al., arXiv 2101.06983) the batch goes
 //! through the encoder twice, a chunk at a time: once without a graph, for the
@@ -9,30 +8,9 @@
 //! one chunk; the gradient is that of the whole batch, except that BatchNorm
 //! normalises by the statistics of a chunk.
 
-use crate::config::Objective;
 use crate::loss::{self, Contrast};
 use crate::model::{Encoder, Pass};
-use crate::optim::{Optimizer, Rate, Scaler, Update};
-use crate::state::Parameter;
-use crate::train::ranks::Ranks;
-use anyhow::Result;
 use tch::Tensor;
-
-/// What a step works on, and how.
-pub struct Step<'a> {
-    pub encoder: &'a Encoder,
-    /// The encoder's own.
-    pub parameters: &'a [Parameter],
-    pub optimizer: &'a mut dyn Optimizer,
-    /// Scales the gradients on their way: float16 needs it.
-    pub scaler: Option<&'a mut Scaler>,
-    pub objective: Objective,
-    pub temperature: f64,
-    pub pass: Pass<'a>,
-    /// Parts of the batch that go through the encoder one after the other; from 1 to the number of images.
-    pub chunks: i64,
-    pub ranks: &'a Ranks,
-}
 
 /// The features of one step, not recorded for autograd.
 pub struct StepFeatures {
@@ -42,78 +20,54 @@ pub struct StepFeatures {
     pub unit: Tensor,
 }
 
-/// What a step leaves behind, on the device.
-pub struct Taken {
+/// What a step leaves on the device. Of a recorded step these are the same tensors each time.
+pub struct StepOutput {
+    /// The numbers that every step has, `[columns]` float32.
+    pub row: Tensor,
     pub contrast: Contrast,
     pub features: StepFeatures,
-    /// With a scaler, `[2]` float32: 1 if the optimiser was passed over, else 0; the scale of the next step.
-    pub scaling: Option<Tensor>,
+    /// `[2]` float32: 1 if the step overflowed and was left out, else 0; the loss scale, NaN without one.
+    pub scaling: Tensor,
 }
 
-impl Step<'_> {
-    /// Takes the step on a batch of views, u8 `[2B, S, S, 3]`, view-major, with learning rate `rate`; of several ranks,
-    /// on this one's rows of the batch. Nothing here waits for the device.
-    ///
-    /// Errors: another rank has gone; nothing is updated then.
-    pub fn take(self, images: &Tensor, rate: &Rate) -> Result<Taken> {
-        let Step { encoder, parameters, optimizer, scaler, objective, temperature, pass, chunks, ranks } = self;
-        let update = Update::begin(optimizer, parameters, scaler);
-        let gradients = Gradients { encoder, objective, temperature, pass, ranks, update };
-        let (contrast, features) =
-            if chunks == 1 { gradients.add(images)? } else { gradients.add_in_chunks(images, chunks)? };
-        ranks.sum_gradients(parameters)?;
-        let scaling = gradients.update.finish(rate);
-        Ok(Taken { contrast, features, scaling })
+/// The features of both views of a batch, ready to run backward.
+pub struct Views<'a> {
+    /// Of the trunk, `[2B, D]`, not recorded for autograd.
+    pub hidden: Tensor,
+    /// Of the projection head, rows of length 1, `[2B, P]`.
+    pub unit: Tensor,
+    /// With chunks: what goes through the encoder once more, with a graph.
+    again: Option<(Chunks, &'a Encoder, Tensor, Pass<'a>)>,
+}
+
+/// A batch of views, u8 `[2B, S, S, 3]`, view-major, through the encoder in so many `chunks`, from 1 to B. Waits for
+/// nothing.
+pub fn forward<'a>(encoder: &'a Encoder, images: &Tensor, pass: Pass<'a>, chunks: u32) -> Views<'a> {
+    let through = |images: &Tensor, pass: Pass| {
+        let features = encoder.forward(&encoder.prepare(images), pass);
+        (features.hidden.detach(), loss::normalise(&features.projected))
+    };
+    if chunks == 1 {
+        let (hidden, unit) = through(images, pass);
+        return Views { hidden, unit, again: None };
     }
+    let chunks = Chunks::new(images.size()[0] / 2, i64::from(chunks));
+    let _guard = tch::no_grad_guard();
+    // The second pass has the same statistics, and updates the running ones.
+    let first_pass = chunks.each().map(|chunk| through(&chunk.of(images), pass.untracked()));
+    let (hidden, units): (Vec<Tensor>, Vec<Tensor>) = first_pass.unzip();
+    let again = Some((chunks, encoder, images.shallow_clone(), pass));
+    Views { hidden: view_major(&hidden), unit: view_major(&units), again }
 }
 
-/// From a batch to gradients.
-struct Gradients<'a> {
-    encoder: &'a Encoder,
-    objective: Objective,
-    temperature: f64,
-    pass: Pass<'a>,
-    ranks: &'a Ranks,
-    update: Update<'a>,
-}
-
-impl Gradients<'_> {
-    /// Adds the gradients of the batch to the parameters'.
-    fn add(&self, images: &Tensor) -> Result<(Contrast, StepFeatures)> {
-        let images = self.encoder.prepare(images); // [2B, 3, S, S]
-        let features = self.encoder.forward(&images, self.pass);
-        let unit = loss::normalise(&features.projected); // [2B, P]
-        let (contrast, all) = self.ranks.contrast(&unit, self.temperature, self.objective)?;
-        self.backward(&unit, &contrast.gradient);
-        Ok((contrast, StepFeatures { hidden: features.hidden.detach(), unit: all }))
-    }
-
-    /// As [`Gradients::add`], with the graph of one chunk in memory at a time.
-    fn add_in_chunks(&self, images: &Tensor, chunks: i64) -> Result<(Contrast, StepFeatures)> {
-        let chunks = Chunks::new(images.size()[0] / 2, chunks);
-        let (hidden, units): (Vec<Tensor>, Vec<Tensor>) = chunks
-            .each()
-            .map(|chunk| {
-                let _guard = tch::no_grad_guard();
-                let images = self.encoder.prepare(&chunk.of(images));
-                // The second pass has the same statistics, and updates the running ones.
-                let features = self.encoder.forward(&images, self.pass.untracked());
-                (features.hidden, loss::normalise(&features.projected))
-            })
-            .unzip();
-        let unit = view_major(&units);
-        let (contrast, all) = self.ranks.contrast(&unit, self.temperature, self.objective)?;
+impl Views<'_> {
+    /// Adds to the parameters' gradients what follows from `gradient`, that by the unit features, `[2B, P]`.
+    pub fn backward(&self, gradient: &Tensor) {
+        let Some((chunks, encoder, images, pass)) = &self.again else { return loss::backward(&self.unit, gradient) };
         for chunk in chunks.each() {
-            let images = self.encoder.prepare(&chunk.of(images));
-            let unit = loss::normalise(&self.encoder.forward(&images, self.pass).projected);
-            self.backward(&unit, &chunk.of(&contrast.gradient));
+            let projected = encoder.forward(&encoder.prepare(&chunk.of(images)), *pass).projected;
+            loss::backward(&loss::normalise(&projected), &chunk.of(gradient));
         }
-        Ok((contrast, StepFeatures { hidden: view_major(&hidden), unit: all }))
-    }
-
-    /// Runs features `[M, P]` backward with their gradient.
-    fn backward(&self, unit: &Tensor, gradient: &Tensor) {
-        loss::backward(unit, &self.update.scaled(gradient));
     }
 }
 
@@ -165,59 +119,41 @@ fn view_major(chunks: &[Tensor]) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{
-        Depth, HeadConfig, HeadMode, ModelConfig, Normalisation, OptimizerConfig, OptimizerName, Stem,
-    };
-    use crate::model::HeadKind;
-    use crate::optim;
+    use crate::loss::{Objective, Pairs};
+    use crate::optim::{Optimizer, Rate, Scaler, StateEntry, Update};
     use tch::{Device, Kind};
 
-    fn encoder() -> Encoder {
-        let config = ModelConfig {
-            depth: Depth::Res10,
-            stem: Stem::Small,
-            normalisation: Normalisation { mean: [0.5; 3], std: [0.25; 3] },
-            head: HeadConfig { mode: HeadMode::Nonlinear, layers: 2, out_dim: 16 },
-        };
-        Encoder::new(&config, HeadKind::Projection, Device::Cpu, 3)
+    /// Moves nothing.
+    struct Idle;
+
+    impl Optimizer for Idle {
+        fn step(&mut self, _: &Rate, _: Option<&Tensor>) {}
+
+        fn state(&self) -> Vec<StateEntry> {
+            Vec::new()
+        }
+
+        fn load(&mut self, _: &dyn Fn(usize, &str) -> Option<Tensor>) -> anyhow::Result<()> {
+            Ok(())
+        }
     }
 
-    /// A step that moves nothing, and what it leaves.
-    fn stepped(encoder: &Encoder, pass: Pass, chunks: i64, images: &Tensor) -> (Taken, Vec<Tensor>) {
-        stepped_with(None, encoder, pass, chunks, images)
-    }
-
-    fn stepped_with(
-        scaler: Option<&mut Scaler>,
-        encoder: &Encoder,
-        pass: Pass,
-        chunks: i64,
+    /// The features of a batch, and the gradients that InfoNCE leaves; with a scaler also whether it overflowed.
+    fn stepped<'a>(
+        encoder: &'a Encoder,
+        pass: Pass<'a>,
+        chunks: u32,
         images: &Tensor,
-    ) -> (Taken, Vec<Tensor>) {
-        let config = OptimizerConfig {
-            name: OptimizerName::Sgd,
-            lr: 0.0,
-            weight_decay: 0.0,
-            momentum: 0.0,
-            lars_exclude_bn: true,
-            lars_exclude_bias: true,
-        };
+        scaler: Option<&mut Scaler>,
+    ) -> (Views<'a>, Vec<Tensor>, bool) {
         let parameters = encoder.parameters();
-        let mut optimizer = optim::build(&config, parameters.clone()).unwrap();
-        let step = Step {
-            encoder,
-            parameters: &parameters,
-            optimizer: optimizer.as_mut(),
-            scaler,
-            objective: Objective::SimClr,
-            temperature: 0.2,
-            pass,
-            ranks: &Ranks::alone(),
-            chunks,
-        };
-        let taken = step.take(images, &Rate::from(0.0)).unwrap();
-        let gradients = parameters.iter().map(|p| p.tensor.grad().copy()).collect();
-        (taken, gradients)
+        let mut idle = Idle;
+        let update = Update::begin(&mut idle, &parameters, scaler);
+        let views = forward(encoder, images, pass, chunks);
+        let loss = Objective::SimClr.loss(16, Device::Cpu);
+        views.backward(&update.scaled(&loss.contrast(&Pairs::new(&views.unit, 0.2)).gradient));
+        let overflowed = update.finish(&Rate::from(0.0)).is_some_and(|scaling| scaling.double_value(&[0]) > 0.0);
+        (views, parameters.iter().map(|p| p.tensor.grad().copy()).collect(), overflowed)
     }
 
     fn images(count: i64) -> Tensor {
@@ -228,14 +164,14 @@ mod tests {
 
     #[test]
     fn chunks_give_the_gradient_of_the_whole_batch() {
-        let (encoder, images) = (encoder(), images(7));
+        let (encoder, images) = (Encoder::small(16, 3), images(7));
         // Gradients flow; BatchNorm uses its running statistics, which no chunk changes.
         let pass = Pass::eval(Kind::Float);
-        let (whole, wanted) = stepped(&encoder, pass, 1, &images);
+        let (whole, wanted, _) = stepped(&encoder, pass, 1, &images, None);
         for chunks in [2, 3, 7] {
-            let (parts, gradients) = stepped(&encoder, pass, chunks, &images);
-            assert!(parts.features.unit.allclose(&whole.features.unit, 1e-5, 1e-6, false), "{chunks} chunks");
-            assert!(parts.features.hidden.allclose(&whole.features.hidden, 1e-5, 1e-6, false), "{chunks} chunks");
+            let (parts, gradients, _) = stepped(&encoder, pass, chunks, &images, None);
+            assert!(parts.unit.allclose(&whole.unit, 1e-5, 1e-6, false), "{chunks} chunks");
+            assert!(parts.hidden.allclose(&whole.hidden, 1e-5, 1e-6, false), "{chunks} chunks");
             for ((got, wanted), p) in gradients.iter().zip(&wanted).zip(encoder.parameters()) {
                 let error = (got - wanted).norm().double_value(&[]) / wanted.norm().double_value(&[]);
                 assert!(error < 1e-5, "{chunks} chunks: {} is off by {error:e}", p.name);
@@ -246,10 +182,10 @@ mod tests {
     #[test]
     fn running_statistics_move_once_a_chunk_and_not_in_the_first_pass() {
         let images = images(6);
-        let chunked = encoder();
-        stepped(&chunked, Pass::train(Kind::Float), 3, &images);
+        let chunked = Encoder::small(16, 3);
+        stepped(&chunked, Pass::train(Kind::Float), 3, &images, None);
         // The same as plain forward passes over the chunks.
-        let plain = encoder();
+        let plain = Encoder::small(16, 3);
         for chunk in Chunks::new(6, 3).each() {
             plain.forward(&plain.prepare(&chunk.of(&images)), Pass::train(Kind::Float));
         }
@@ -263,14 +199,10 @@ mod tests {
 
     #[test]
     fn an_overflow_of_float16_leaves_the_running_statistics_as_they_were() {
-        let (encoder, images) = (encoder(), images(4));
+        let (encoder, images) = (Encoder::small(16, 3), images(4));
         let statistics = || -> Vec<Tensor> { encoder.running_statistics().iter().map(Tensor::copy).collect() };
         let mut scaler = Scaler::new(Device::Cpu, encoder.running_statistics());
-        let mut step = |chunks: i64| {
-            let pass = Pass::train(Kind::Half);
-            let (taken, _) = stepped_with(Some(&mut scaler), &encoder, pass, chunks, &images);
-            taken.scaling.expect("there is a scaler").double_value(&[0]) > 0.0
-        };
+        let mut step = |chunks: u32| stepped(&encoder, Pass::train(Kind::Half), chunks, &images, Some(&mut scaler)).2;
         // A scale that is too high may cost some steps at first.
         let settled = (0..20).position(|_| !step(1)).expect("the scale settles");
         let before = statistics();

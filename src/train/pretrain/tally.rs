@@ -1,8 +1,8 @@
 //! What an epoch's steps said, kept on the device until somebody asks.
 
 use super::numbers::{EpochEnd, How, Over, Row, TABLE};
-use super::read_scalars;
 use crate::checkpoint::EpochRows;
+use crate::device::read_scalars;
 use crate::native;
 use crate::report::Record;
 use crate::train::diverged::Fault;
@@ -119,8 +119,8 @@ impl Tally {
         EpochRows { columns, rows: Tensor::stack(&self.rows, 0) }
     }
 
-    /// Takes a step's statistics without waiting for them: what [`Statistics::row`](super::statistics::Statistics::row) gave
-    /// and the NESS of its anchors `[M]`, both copied, because a recorded step leaves those of the next in their place.
+    /// Takes a step's statistics without waiting for them: what [`Statistics::measure`](super::statistics::Statistics::measure)
+    /// gave and the NESS of its anchors `[M]`, both copied, because a recorded step leaves those of the next in their place.
     pub fn add(&mut self, row: &Tensor, ness: &Tensor, lr: f64) {
         let _guard = tch::no_grad_guard();
         self.numbers.take();
@@ -130,7 +130,7 @@ impl Tally {
         self.lrs.push(lr);
     }
 
-    /// Takes a close look at the step just added: what [`Statistics::closer`](super::statistics::Statistics::closer) gave.
+    /// Takes a close look at the step just added: what [`Statistics::closer_look`](super::statistics::Statistics::closer_look) gave.
     /// Waits for nothing.
     pub fn add_look(&mut self, look: &Tensor) {
         self.numbers.take();
@@ -248,7 +248,7 @@ impl Tally {
 }
 
 /// The largest memory so far, of the device or, on the CPU, of the process; where somebody tells.
-fn peak_memory_mib(device: Device) -> Option<f64> {
+pub fn peak_memory_mib(device: Device) -> Option<f64> {
     if let Device::Cuda(index) = device {
         return Some(native::cuda_memory(index).ok()?.reserved_peak as f64 / 1_048_576.0);
     }

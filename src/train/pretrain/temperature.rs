@@ -6,7 +6,7 @@
 //! the target asks for a smaller t and one below for a larger. Every
 //! [`WINDOW_STEPS`] steps log t moves by a part of log(target / mean).
 
-use super::read_scalars;
+use crate::device::read_scalars;
 use tch::Tensor;
 
 /// Steps whose mean is compared with the target; the only time that the device is waited for.

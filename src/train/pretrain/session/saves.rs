@@ -1,6 +1,6 @@
 //! A run's checkpoints: when they are due, what goes into them, what became of them.
 
-use super::Session;
+use super::{Ended, Session};
 use crate::checkpoint::{Checkpoint, SavedOptimizer};
 use crate::optim::Scaler;
 use crate::run_dir::{CheckpointKind, CheckpointName};
@@ -10,55 +10,47 @@ use anyhow::Result;
 
 impl Session {
     /// Whether `--save-every-n-steps` asks for a checkpoint after this step.
-    pub fn saves_now(&self) -> bool {
+    pub fn save_due(&self) -> bool {
         self.pretrain.checkpoints.every_n_steps.is_some_and(|every| self.at.step.is_multiple_of(u64::from(every)))
     }
 
-    /// Begins a checkpoint in the middle of an epoch.
-    pub fn save_within_epoch(&mut self, tally: &Tally) -> Result<()> {
+    /// Begins a checkpoint in the middle of an epoch, after a look at its losses.
+    pub fn save_within_epoch(&mut self, tally: &mut Tally) -> Result<()> {
+        self.check_loss(tally)?;
         let kind = CheckpointKind::Within { step: self.at.step };
         self.begin_save(CheckpointName { epoch: self.at.epoch as u32, kind }, Some(tally))
     }
 
-    /// Saves on a request to stop: `tally` is that of the epoch under way, or `None` between two epochs.
-    pub fn save_stopped(&mut self, tally: Option<&Tally>) -> Result<()> {
-        match tally {
-            Some(tally) => self.save_within_epoch(tally)?,
-            None => {
-                let name = CheckpointName::finished((self.at.epoch - 1) as u32);
-                if self.last_begun != Some(name) {
-                    self.begin_save(name, None)?;
-                }
-            }
-        }
+    /// Ends a run that was asked to stop and whose state is being saved.
+    pub fn stopped(&mut self) -> Result<Ended> {
         self.wait_for_save()?;
         self.log.note(&format!("stopped on request; continue with: flatnce --resume {}", self.directory.display()));
-        Ok(())
+        Ok(Ended::Stopped)
     }
 
     pub(super) fn begin_save(&mut self, name: CheckpointName, tally: Option<&Tally>) -> Result<()> {
-        self.own_statistics_agree()?;
-        if !self.ranks.writes() {
+        self.sync_batch_norm_statistics()?;
+        if !self.writes {
             self.last_begun = Some(name);
             return Ok(());
         }
-        let state = self.optimizer.state();
         let checkpoint = Checkpoint {
             epochs_done: self.at.epoch as u32,
             step: self.at.step,
             batch_in_epoch: self.at.batch,
             model: self.encoder.state_dict(),
-            optimizer: SavedOptimizer {
-                state: state.into_iter().map(|(index, name, tensor)| (index, name.to_owned(), tensor)).collect(),
-                parameters: self.parameters.len(),
-                lr: self.schedule.lr(self.at.step),
-            },
+            optimizer: SavedOptimizer::of(
+                self.optimizer.state(),
+                self.parameters.len(),
+                self.schedule.lr(self.at.step),
+            ),
             config: Some(self.pretrain.clone()),
             model_name: Some(self.pretrain.model.depth.name().to_owned()),
             batch_size: Some(self.pretrain.batch_size),
             epoch_rows: tally.map(Tally::saved),
             temperature: self.temperature.state(),
             scaler: self.scaler.as_ref().map(Scaler::state),
+            loss: self.loss.state(),
         };
         let before = self.saver.begin(name, &checkpoint)?;
         self.last_begun = Some(name);

@@ -1,6 +1,6 @@
 //! Slurm's environment, under `srun`: the step's tasks are the ranks.
 
-use super::surroundings::{Environment, Launcher, Placement, number};
+use super::{Environment, Launcher, Placement, number};
 use anyhow::{Context, Result};
 
 /// The place in the job step; `None` outside of `srun` and for a step of one task.

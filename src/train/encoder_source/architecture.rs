@@ -14,7 +14,7 @@ pub fn recognise(state: &StateDict) -> Result<ModelConfig> {
         depth: depth(state)?,
         stem: stem(state)?,
         normalisation: normalisation(state)?,
-        head: head(state),
+        head: recognise_head(state),
     })
 }
 
@@ -23,11 +23,6 @@ pub fn recognise(state: &StateDict) -> Result<ModelConfig> {
 /// Errors: what cannot be known, and why.
 pub fn recognise_trunk(state: &StateDict) -> Result<(Depth, Stem)> {
     Ok((depth(state)?, stem(state)?))
-}
-
-/// The projection head, where there is one of ours.
-pub fn recognise_head(state: &StateDict) -> HeadConfig {
-    head(state)
 }
 
 fn depth(state: &StateDict) -> Result<Depth> {
@@ -77,8 +72,8 @@ fn normalisation(state: &StateDict) -> Result<Normalisation> {
     Ok(Normalisation { mean: three("normalize.mean")?, std: three("normalize.std")? })
 }
 
-/// The head does not matter to an evaluation, which replaces it; it is read for the record.
-fn head(state: &StateDict) -> HeadConfig {
+/// The projection head, where there is one of ours. It does not matter to an evaluation, which replaces it.
+pub fn recognise_head(state: &StateDict) -> HeadConfig {
     let weight = |place: u32| state.get(&format!("fc.linear_layers.net.{place}.weight"));
     let outputs = |tensor: Option<&Tensor>| tensor.map_or(0, |t| t.size()[0] as u32);
     if state.get("fc.linear_layers.net.1.running_mean").is_some() {

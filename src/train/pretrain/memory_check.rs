@@ -6,12 +6,13 @@ use crate::device;
 use crate::model::footprint::{self, StepSize};
 use crate::native::NativeError;
 use crate::state::Parameter;
+use crate::train::facts::Facts;
 use anyhow::{Error, anyhow};
 use tch::Device;
 
 /// What a step needs and what there was before the first.
 #[derive(Debug)]
-pub struct Room {
+pub struct MemoryCheck {
     /// Images of two views.
     batch: u64,
     /// Parts that it goes through the encoder in.
@@ -23,9 +24,9 @@ pub struct Room {
     place: String,
 }
 
-impl Room {
+impl MemoryCheck {
     /// Looks at the device as it is now: before the model is on it, and again nothing is asked.
-    pub fn before(run: &Pretrain, device: Device) -> Room {
+    pub fn before(run: &Pretrain, device: Device) -> MemoryCheck {
         let (batch, parts) = (u64::from(run.batch_size), u64::from(run.grad_cache));
         let size = StepSize {
             stem: run.model.stem,
@@ -35,7 +36,22 @@ impl Room {
             optimizer: run.optimizer.name,
         };
         let place = if let Device::Cuda(index) = device { format!("on cuda:{index}") } else { "in main memory".into() };
-        Room { batch, parts, size, needed: 0, free: device::free_memory(device), place }
+        MemoryCheck { batch, parts, size, needed: 0, free: device::free_memory(device), place }
+    }
+
+    /// Says what is needed and what there is.
+    pub fn tell(&self, facts: &mut Facts, parameters: &[Parameter]) {
+        facts.memory(footprint::estimate(parameters, self.size), self.free, &self.place);
+    }
+
+    /// Images of a batch that fits in its parts, as many as the run's at most; `None` where not even 2 images do.
+    pub fn fitting(&self, parameters: &[Parameter]) -> Option<u64> {
+        match self.free {
+            Some(free) if free < self.needed => {
+                Some(self.parts * footprint::largest_batch(parameters, self.size, free, true)?)
+            }
+            _ => Some(self.batch),
+        }
     }
 
     /// Reckons with the model's parameters; the sentence is a warning, if one is due.

@@ -1,0 +1,277 @@
+//! An evaluation before anything of it is written: images, encoder and the
+//! checkpoint of an earlier part opened, read and checked, a place for its results
+//! found. The evaluation is begun with it; `--dry-run` prints what it says of itself.
+
+use super::early_stop;
+use super::fit::batch_size;
+use crate::augment::EvalTransform;
+use crate::checkpoint::{self, EvaluationCheckpoint};
+use crate::config::{Config, DataConfig, Evaluate, Objective, OptimizerName, TransferMode, differences};
+use crate::data::{self, BadImage, Part, Split};
+use crate::device;
+use crate::model::{Encoder, HeadKind};
+use crate::report::Console;
+use crate::run_dir;
+use crate::train::encoder_source::{self, Origin, Source};
+use crate::train::features::{Extractor, trunk_hash};
+use crate::train::ranks::Ranks;
+use crate::train::readable;
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tch::Device;
+
+/// The labelled images of an evaluation.
+#[derive(Clone, Debug)]
+pub struct Images {
+    pub train: Arc<Split>,
+    pub test: Arc<Split>,
+    /// Broken images that are in neither.
+    pub left_out: Arc<Vec<BadImage>>,
+}
+
+impl Images {
+    /// Loads both parts; of the training part the share of labels that is asked for.
+    ///
+    /// Errors: data that is missing, unlabelled, or whose parts have different classes.
+    pub fn load(run: &Evaluate, console: &Console) -> Result<Images> {
+        let train = readable::load(&run.data, Part::Train, console)?;
+        let test = readable::load(&run.data, Part::Test, console)?;
+        let left_out: Vec<BadImage> = train.left_out.into_iter().chain(test.left_out).collect();
+        let (mut train, test) = (train.split, test.split);
+        for split in [&train, &test] {
+            if split.labels.is_none() {
+                bail!("{} has no labels: there is nothing to evaluate on; choose a labelled data set", split.name);
+            }
+        }
+        if train.classes != test.classes {
+            bail!(
+                "{} has {} classes and {} has {}, or they differ in name: both parts need the same classes",
+                train.name,
+                train.classes.len(),
+                test.name,
+                test.classes.len()
+            );
+        }
+        if run.label_ratio < 1.0 {
+            let listed = data::list_for(run.data.dataset, &run.data.root, run.label_ratio);
+            train = data::semi_subset(&train, run.label_ratio, run.seed, listed.as_deref())?;
+        }
+        Ok(Images { train: Arc::new(train), test: Arc::new(test), left_out: Arc::new(left_out) })
+    }
+
+    pub fn classes(&self) -> usize {
+        self.train.classes.len()
+    }
+}
+
+/// What an evaluation begins with.
+pub struct Plan {
+    pub(super) config: Config,
+    pub(super) run: Evaluate,
+    pub(super) device: Device,
+    pub(super) ranks: Ranks,
+    pub(super) images: Images,
+    /// Images to train on, and of those to train on the part that is kept from it, where that decides when to stop.
+    pub(super) kept: Arc<Split>,
+    pub(super) held_out: Option<Arc<Split>>,
+    /// Checkpoints before the newest, of which the first is evaluated first; not read yet.
+    pub(super) earlier: Vec<Origin>,
+    /// All checkpoints of a directory are evaluated.
+    pub(super) several: bool,
+    /// The encoder, of several the newest that can be read.
+    pub(super) newest: Opened,
+    /// What an earlier part of this evaluation saved.
+    pub(super) resumed: Option<EvaluationCheckpoint>,
+    _scrap: Option<Scrap>,
+}
+
+/// An encoder that has been read, and built with a new classifier on top.
+pub(super) struct Opened {
+    pub source: Source,
+    pub encoder: Encoder,
+    pub trunk_hash: String,
+}
+
+impl Plan {
+    /// Opens everything that `config` names. Nothing of it is written; of several ranks all come here.
+    ///
+    /// Errors: data, checkpoints or settings that cannot be used, a directory that cannot be written. Of several
+    /// checkpoints, those that cannot be read are named and passed over.
+    pub fn make(config: &Config, run: &Evaluate, device: Device, console: &Console, ranks: &Ranks) -> Result<Plan> {
+        Plan::on(Images::load(run, console)?, config, run, device, console, ranks)
+    }
+
+    /// [`Plan::make`] on images that are loaded already.
+    pub fn on(
+        images: Images,
+        config: &Config,
+        run: &Evaluate,
+        device: Device,
+        console: &Console,
+        ranks: &Ranks,
+    ) -> Result<Plan> {
+        let mut earlier = encoder_source::origins(&run.source)?;
+        let (count, several) = (earlier.len(), earlier.len() > 1);
+        if several && run.resume.is_some() {
+            bail!("an evaluation of all checkpoints is not continued; give one with --transfer-from-epoch N");
+        }
+        let newest = loop {
+            let Some(origin) = earlier.pop() else {
+                bail!("none of the {count} checkpoints can be evaluated; their faults are named above");
+            };
+            match Opened::open(&origin, run, &images, device, console) {
+                Err(error) if several => console.warn(&format!("passed over: {error:#}")),
+                opened => break opened?,
+            }
+        };
+        let resumed = run.resume.as_ref().map(|(directory, file)| -> Result<EvaluationCheckpoint> {
+            let mut saved = checkpoint::read_evaluation(&directory.join(file))?;
+            let directory = directory.display();
+            if saved.run.mode != run.mode {
+                bail!("{directory} continues a {} with --transfer-mode {}", saved.run.mode, run.mode);
+            }
+            if saved.trunk_hash != newest.trunk_hash {
+                let (now, then) = (&newest.trunk_hash, &saved.trunk_hash);
+                bail!("the encoder (trunk {now}) is not the one (trunk {then}) with which the evaluation in {directory} began");
+            }
+            if run.optimizer.name == OptimizerName::Lbfgs {
+                // It saves no state: from the same start it takes the same steps.
+                saved.epochs_done = 0;
+            }
+            Ok(saved)
+        });
+        let resumed = resumed.transpose()?;
+        let (kept, held_out) = early_stop::parts(run, &images.train);
+        // Every rank trains the same small classifier, so that none has to wait for another's; one result is enough.
+        let scrap = (!ranks.writes()).then(Scrap::create).transpose()?;
+        let save_dir = scrap.as_ref().map_or(&config.save_dir, |scrap| &scrap.0).clone();
+        let plan = Plan {
+            config: Config { save_dir, ..config.clone() },
+            run: run.clone(),
+            device,
+            ranks: ranks.clone(),
+            images,
+            kept,
+            held_out,
+            earlier,
+            several,
+            newest,
+            resumed,
+            _scrap: scrap,
+        };
+        run_dir::check_place(&plan.place(&plan.newest.source))?;
+        Ok(plan)
+    }
+
+    /// Opens another of the checkpoints.
+    pub(super) fn open(&self, origin: &Origin, console: &Console) -> Result<Opened> {
+        Opened::open(origin, &self.run, &self.images, self.device, console)
+    }
+
+    /// The directory of an evaluation that is continued; else that which gets a new one, `results/{dataset}/{clr}/
+    /// {batch}_{epoch}_fc|_ft`, without pre-training `results/{dataset}/scratch/{batch}_{epochs}_fc|_ft`.
+    pub(super) fn place(&self, source: &Source) -> PathBuf {
+        if let Some((directory, _)) = &self.run.resume {
+            return directory.clone();
+        }
+        let (run, save_dir, dataset) = (&self.run, &self.config.save_dir, self.run.data.dataset);
+        let objective = source.objective.unwrap_or(Objective::FlatClr);
+        let parent = |batch, epoch| run_dir::evaluation_parent(save_dir, dataset, objective, batch, epoch, run.mode);
+        if source.path.is_some() {
+            return parent(source.batch_size.unwrap_or(0), source.epoch);
+        }
+        let named = parent(run.batch_size, run.epochs);
+        save_dir.join(dataset.name()).join("scratch").join(named.file_name().unwrap_or_default())
+    }
+
+    pub(super) fn batch(&self) -> usize {
+        batch_size(&self.run, self.kept.len())
+    }
+
+    /// Optimiser steps in an epoch; a last batch of one image is none where the whole network is trained.
+    pub(super) fn steps_per_epoch(&self) -> usize {
+        let (images, batch) = (self.kept.len(), self.batch());
+        match self.run.mode {
+            _ if self.run.optimizer.name == OptimizerName::Lbfgs => 1,
+            TransferMode::Finetune if images > batch && images % batch == 1 => images / batch,
+            _ => images.div_ceil(batch),
+        }
+    }
+
+    /// The first epoch to train, counted from 0.
+    pub(super) fn first_epoch(&self) -> u32 {
+        self.resumed.as_ref().map_or(0, |saved| saved.epochs_done)
+    }
+
+    /// Of several ranks all share the making of features.
+    pub(super) fn extractor<'a>(&'a self, encoder: &'a Encoder, console: &'a Console) -> Extractor<'a> {
+        let (compute, workers) = (device::compute_kind(self.run.precision), self.config.workers as usize);
+        Extractor { encoder, compute, seed: self.run.seed, workers, console, ranks: &self.ranks }
+    }
+
+    pub(super) fn training_transform(&self) -> EvalTransform {
+        EvalTransform::training(self.run.data.dataset, self.run.data.image_size_px as usize, self.run.augment)
+    }
+
+    /// What the user should know about an encoder and these settings.
+    ///
+    /// Errors: a setting that cannot be written down: a bug.
+    pub(super) fn warnings(&self, source: &Source) -> Result<Vec<String>> {
+        let mut warnings: Vec<String> =
+            source.assumed.iter().cloned().chain(source.mismatches(&self.run.data)).collect();
+        if source.path.is_some() && source.objective.is_none() {
+            let text = "nothing says with which objective the encoder was trained; the results lie under flatclr";
+            warnings.push(text.to_owned());
+        }
+        if let Some(saved) = &self.resumed {
+            // What changes no result: where the data and the encoder lie, which is checked by itself, and what is saved.
+            let run = Evaluate { save_every_n_epochs: saved.run.save_every_n_epochs, ..self.run.clone() };
+            let Evaluate { source, stated, resume, .. } = saved.run.clone();
+            let data = DataConfig { root: saved.run.data.root.clone(), ..run.data.clone() };
+            let now = serde_json::to_value(Evaluate { source, stated, resume, data, ..run })?;
+            for (setting, before, now) in differences(&serde_json::to_value(&saved.run)?, &now) {
+                warnings.push(format!(
+                    "{setting} {now} differs from the evaluation that is continued, which began with {before}: another \
+                     result than without a stop"
+                ));
+            }
+        }
+        if early_stop::holds_out(&self.run) && self.held_out.is_none() {
+            warnings.push(format!(
+                "no class has two labelled images: none is held out, and all {} epochs are trained; --early-stop-on test \
+                 stops by the test images, --patience-epochs 0 asks for no early stop",
+                self.run.epochs
+            ));
+        }
+        Ok(warnings)
+    }
+}
+
+impl Opened {
+    fn open(origin: &Origin, run: &Evaluate, images: &Images, device: Device, console: &Console) -> Result<Opened> {
+        let source = origin.open(&mut |warning| console.warn(&warning))?.as_stated(&run.stated)?;
+        let encoder = source
+            .build(HeadKind::Classifier(images.classes() as i64), device, run.seed)
+            .with_context(|| format!("{} cannot be evaluated", source.name()))?;
+        let trunk_hash = trunk_hash(&encoder)?;
+        Ok(Opened { source, encoder, trunk_hash })
+    }
+}
+
+/// A directory that goes when it is no longer needed.
+struct Scrap(PathBuf);
+
+impl Scrap {
+    fn create() -> Result<Scrap> {
+        let path = std::env::temp_dir().join(format!("flatnce-rank-{}", std::process::id()));
+        std::fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Scrap(path))
+    }
+}
+
+impl Drop for Scrap {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

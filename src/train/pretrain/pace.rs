@@ -1,0 +1,155 @@
+//! How long a run will take: a few of its own steps, timed and thrown away, and
+//! where that comes to days, what would make it shorter.
+//!
+//! A step of the whole batch may take minutes, so the batch begins small and grows
+//! as far as a step takes [`STEP_SECONDS`].
+
+use super::recorded::WARM_UP_STEPS;
+use super::session::Session;
+use super::tally::peak_memory_mib;
+use crate::config::{Depth, ModelConfig, Pretrain, Stem};
+use crate::model::{Encoder, HeadKind, footprint};
+use crate::native;
+use crate::report::Console;
+use crate::train::facts::{DAY, Facts, about, per_second};
+use anyhow::Result;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tch::Device;
+
+/// The batch that is tried first.
+const FIRST_IMAGES: usize = 4;
+/// The longest step that is taken on purpose, and the time for the steps that count.
+const STEP_SECONDS: f64 = 1.0;
+const TIMED_SECONDS: f64 = 2.5;
+
+/// Steps of one batch size.
+struct Pace {
+    images: usize,
+    steps: u64,
+    seconds: f64,
+}
+
+impl Pace {
+    fn images_per_second(&self) -> f64 {
+        self.images as f64 * self.steps as f64 / self.seconds.max(1e-9)
+    }
+}
+
+/// Takes the steps and says what they tell of the whole run. Nothing is written.
+///
+/// Errors: those of steps.
+pub fn tell(facts: &mut Facts, mut session: Session, console: &Console) -> Result<()> {
+    let (steps_left, device, resumes) = (session.steps_left(), session.device, session.at.step > 0);
+    if steps_left == 0 {
+        return Ok(());
+    }
+    let Some(fitting) = session.memory.fitting(&session.parameters) else {
+        facts.say("time", "not measured: there may be too little memory for a step");
+        return Ok(());
+    };
+    let run = session.pretrain.clone();
+    let judged = session.knn.as_ref().map_or(0, |knn| knn.images_left(session.at.epoch, u64::from(run.epochs)));
+    let whole = run.batch_size as usize;
+    let waiting = console.waiting("taking a few steps");
+    let pace = native::caught(|| measure(&mut session, fitting as usize))
+        .unwrap_or_else(|error| Err(session.memory.explain(error, &session.parameters, session.at.step + 1)))?;
+    drop(waiting);
+
+    let rate = pace.images_per_second();
+    // Forward and backward take three times the forward pass alone, and a step has two views of an image.
+    let images = (steps_left * whole as u64) as f64 + judged as f64 / 6.0;
+    let seconds = images / rate;
+    let all = if resumes { "for what is left" } else { "in all" };
+    let part = if pace.images == whole { String::new() } else { format!(" (a part of the batch of {whole})") };
+    let steps = if pace.steps == 1 { "1 step".to_owned() } else { format!("{} steps", pace.steps) };
+    if let Some(peak) = peak_memory_mib(device).filter(|_| pace.images == whole) {
+        facts.say("memory", format!("{:.1} GiB at most in the steps that were measured", peak / 1024.0));
+    }
+    facts.say("time", format!("about {} {all}, at {}", about(seconds), per_second(rate)));
+    facts.say("time", format!("measured just now: {steps} of {} images{part}, thrown away", pace.images));
+    if seconds > DAY {
+        facts.say("time", shorter(&run, device, resumes, seconds));
+    }
+    Ok(())
+}
+
+/// Times steps of the largest batch that a step of [`STEP_SECONDS`] has time for, of those whose `fitting` images fit into
+/// memory.
+fn measure(session: &mut Session, fitting: usize) -> Result<Pace> {
+    let (whole, parts) = (session.pretrain.batch_size as usize, session.pretrain.grad_cache);
+    // Parts of about the size that they will have.
+    let mut steps = |images: usize, seconds: f64| {
+        let parts = ((parts as usize * images).div_ceil(whole) as u32).max(parts.min(2));
+        steps(session, images, parts, seconds)
+    };
+    // Less than what just fits: the estimate is one.
+    let most = if fitting < whole { (fitting / 2).max(1) } else { whole };
+    let mut images = most.min(FIRST_IMAGES);
+    while images < most {
+        let tried = steps(images, 0.0)?;
+        let fits = (STEP_SECONDS * tried.images_per_second()) as usize;
+        if fits <= images {
+            break;
+        }
+        images = fits.min(8 * images).min(most);
+    }
+    steps(images, TIMED_SECONDS)
+}
+
+/// Trains on batches of `images` images for `seconds` and the step under way then, after what warms up.
+fn steps(session: &mut Session, images: usize, parts: u32, seconds: f64) -> Result<Pace> {
+    session.practise(images, parts)?;
+    // A GPU's step is recorded after some, and replayed from then on.
+    let warm_up = if seconds > 0.0 && session.device != Device::Cpu { WARM_UP_STEPS + 2 } else { 1 };
+    for _ in 0..warm_up {
+        // One step: the request to stop is there already.
+        super::train(session, &AtomicBool::new(true))?;
+    }
+    session.practise(images, parts)?;
+    let (stop, first, started) = (Arc::new(AtomicBool::new(seconds == 0.0)), session.at.step, Instant::now());
+    let timer = Arc::clone(&stop);
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs_f64(seconds));
+        timer.store(true, Ordering::Relaxed);
+    });
+    super::train(session, &stop)?;
+    // Without the first step, which waits for the first images.
+    let all = (session.at.step - first, started.elapsed());
+    let (steps, took) = session.log.pace().unwrap_or(all);
+    Ok(Pace { images, steps, seconds: took.as_secs_f64() })
+}
+
+/// What would bring a run of so many seconds below a day, or nearest to it: the smallest change of each kind.
+fn shorter(run: &Pretrain, device: Device, resumes: bool, seconds: f64) -> String {
+    let work = |model: &ModelConfig, side: u32| {
+        let parameters = Encoder::new(model, HeadKind::Projection, Device::Cpu, 0).parameters();
+        footprint::multiplications(&parameters, model.stem, side)
+    };
+    let (side, own) = (run.data.image_size_px, work(&run.model, run.data.image_size_px));
+    let smallest_change = |ways: &mut dyn Iterator<Item = (String, f64)>| {
+        let mut found = None;
+        for (way, work) in ways.filter(|(_, work)| *work < 0.9 * own) {
+            let seconds = seconds * work / own;
+            found = Some(format!("{way} ({})", about(seconds)));
+            if seconds < DAY {
+                break;
+            }
+        }
+        found
+    };
+    let mut smaller = Depth::ALL.iter().rev().skip_while(|&&depth| depth != run.model.depth).map(|&depth| {
+        let model = ModelConfig { depth, ..run.model.clone() };
+        (format!("--model {depth}"), work(&model, side))
+    });
+    let stem = if run.model.stem == Stem::Imagenet { " --stem imagenet" } else { "" };
+    let halved = [side / 2, side / 4].into_iter().filter(|&side| side >= 32);
+    let mut halved = halved.map(|side| (format!("--image-size {side}{stem}"), work(&run.model, side)));
+    let epochs = (f64::from(run.epochs) * DAY / seconds).floor().max(1.0);
+    // A run that goes on keeps what it is.
+    let changes = [smallest_change(&mut smaller), smallest_change(&mut halved), Some(format!("--epochs {epochs}"))];
+    let gpu = (device == Device::Cpu).then(|| "a machine with a GPU".to_owned());
+    let ways: Vec<String> = changes.into_iter().filter(|_| !resumes).chain([gpu]).flatten().collect();
+    if ways.is_empty() { String::new() } else { format!("shorter: {}", ways.join(", ")) }
+}

@@ -1,0 +1,307 @@
+//! How a run begins: afresh, from weights, or where a checkpoint left it. First it
+//! is planned, with everything opened, read and checked and nothing written: that
+//! is what `--dry-run` prints. Then it is given a directory and a log.
+
+use super::Session;
+use crate::checkpoint::{self, Checkpoint};
+use crate::config::{Config, Engine, Precision, Pretrain, ScheduleConfig, ScheduleName, Start};
+use crate::data::{BadImage, Part, Split};
+use crate::loader::{Loader, Order, Rendering};
+use crate::model::{Encoder, HeadKind};
+use crate::native::{self, cuda};
+use crate::optim::{self, Rate, Scaler, Schedule};
+use crate::report::{self, Console, RunLog, Verbosity};
+use crate::run_dir::{self, CheckpointKind, CheckpointName};
+use crate::train::encoder_source::load_weights;
+use crate::train::pretrain::memory_check::MemoryCheck;
+use crate::train::pretrain::numbers::numbers;
+use crate::train::pretrain::online_knn::KnnEvaluator;
+use crate::train::pretrain::recorded::Recorder;
+use crate::train::pretrain::restore::{Counters, restore};
+use crate::train::pretrain::saver::Saver;
+use crate::train::pretrain::statistics::Statistics;
+use crate::train::pretrain::temperature::Temperature;
+use crate::train::pretrain::warnings::Watch;
+use crate::train::ranks::Ranks;
+use crate::train::readable::{self, Readable};
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+use tch::Device;
+
+/// A run that is ready to begin.
+pub struct Plan {
+    /// Without a directory; it says and writes nothing.
+    pub session: Session,
+    config: Config,
+    left_out: Vec<BadImage>,
+    /// That of the run to be continued, or the one below which a new run gets its own.
+    pub place: PathBuf,
+    /// What was taken of another run's weights.
+    pub taken: Option<String>,
+    /// What the user should know, with the next step in it.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// Opens everything that `config` names; `saved` is the checkpoint of the run to be continued, where it has been read
+    /// already. Of several ranks all come here.
+    ///
+    /// Errors: data that are missing or too small, weights that do not fit, a directory that cannot be written.
+    pub fn make(
+        config: &Config,
+        pretrain: &Pretrain,
+        saved: Option<Checkpoint>,
+        device: Device,
+        console: &Console,
+        ranks: &Ranks,
+    ) -> Result<Plan> {
+        let mut warnings = Vec::new();
+        // Before the first tensor: what is recorded must not be on the device's default stream.
+        if let Device::Cuda(index) = device
+            && cuda::part().is_ok()
+            && let Err(error) = cuda::own_stream(index)
+        {
+            warnings.push(format!(
+                "work on cuda:{index} stays on its default stream, where no step can be recorded: {error:#}"
+            ));
+        }
+        let start = ranks.start(&config.start, console)?;
+        let saved = saved.filter(|_| start == config.start);
+        let config = Config { start, ..config.clone() };
+        let Readable { split, left_out } = readable::load(&pretrain.data, Part::Unlabelled, console)?;
+        let loader = loader(&config, pretrain, split, device, ranks)?;
+        let mut session = Session::new(&config, pretrain, loader, device, ranks)?;
+        warnings.extend(session.memory.foresee(&session.parameters));
+        let mut taken = None;
+        match &config.start {
+            Start::Fresh => {}
+            Start::Pretrained(path) => taken = Some(load_weights(&session.encoder, &pretrain.model, path)?),
+            Start::Resume(path) => {
+                let saved = saved.map_or_else(|| checkpoint::read(path), Ok)?;
+                session.resume(saved, path).with_context(|| format!("cannot continue from {}", path.display()))?;
+            }
+        }
+        // Nobody touches the directory before everybody has read the checkpoint.
+        ranks.check_equal("images", session.loader.split().len() as u64)?;
+        ranks.check_equal("steps trained", session.at.step)?;
+        ranks.broadcast_state(&session.encoder)?;
+        session.knn = knn_evaluator(pretrain, console, &mut warnings, ranks)?;
+        let place = match &session.last_saved {
+            Some(path) => path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
+            None => new_runs(&config, pretrain),
+        };
+        if ranks.writes() {
+            session.claim = session.last_saved.is_some().then(|| run_dir::claim(&place)).transpose()?;
+            run_dir::check_place(&place)?;
+        }
+        Ok(Plan { session, config, left_out, place, taken, warnings })
+    }
+
+    /// Starts the results directory or goes on in it.
+    ///
+    /// Errors: a directory that cannot be written.
+    pub fn begin(self, console: &Console) -> Result<Session> {
+        let Plan { mut session, config, left_out, place, taken, warnings } = self;
+        let ranks = session.ranks.clone();
+        let resumed = session.last_saved.take();
+        session.directory = match &resumed {
+            Some(_) => place,
+            None => ranks.directory(|| {
+                let directory = run_dir::create(&place, chrono::Local::now().naive_local())?;
+                run_dir::write_config(&directory, &serde_json::to_value(&config)?, &config.command)?;
+                Ok(directory)
+            })?,
+        };
+        let directory = session.directory.clone();
+        ranks.remember_directory(&directory)?;
+        if session.writes {
+            if session.claim.is_none() {
+                session.claim = Some(run_dir::claim(&directory)?);
+            }
+            readable::write_names(&directory, &left_out)?;
+            if let Some(path) = resumed {
+                run_dir::remove_half_written(&directory)?;
+                session.last_saved = Some(name_within_longer_run(path, &session, console)?);
+            }
+            session.log = RunLog::create(Some(&directory), session.extent(), numbers(), console.clone())?;
+        } else {
+            session.last_saved = resumed;
+            session.log = RunLog::create(None, session.extent(), numbers(), console.clone())?;
+        }
+        session.saver = Saver::new(&directory, session.pretrain.checkpoints);
+        session.started = Instant::now();
+
+        let log = &mut session.log;
+        log.detail(&format!("command: {}", config.command.join(" ")));
+        log.note(&session.loader.split().describe());
+        log.note(&session.loader.describe());
+        taken.iter().for_each(|text| log.note(text));
+        log.note(&format!("results go to {}", directory.display()));
+        ranks.describe(&session.pretrain).iter().for_each(|text| log.note(text));
+        session.knn.iter().for_each(|knn| log.note(&knn.describe()));
+        session.recorder.describe().iter().for_each(|text| log.note(text));
+        warnings.iter().for_each(|warning| log.warn(warning));
+        let settings = run_dir::to_yaml(&serde_json::to_value(&config)?);
+        log.events().text("configuration", session.at.step, &format!("```\n{settings}\n```"));
+        Ok(session)
+    }
+}
+
+impl Session {
+    /// Drawn from the seed; says and writes nothing yet.
+    fn new(config: &Config, pretrain: &Pretrain, loader: Loader, device: Device, ranks: &Ranks) -> Result<Session> {
+        let memory = MemoryCheck::before(pretrain, device);
+        let encoder = Encoder::new(&pretrain.model, HeadKind::Projection, device, pretrain.seed);
+        let (parameters, loss) = (encoder.parameters(), pretrain.objective.loss(encoder.projected_width(), device));
+        // What a step changes besides the parameters.
+        let mut changed = encoder.running_statistics();
+        changed.extend(loss.state().iter().map(|(_, tensor)| tensor.shallow_clone()));
+        let (steps_per_epoch, epochs) = (loader.batches() as u64, u64::from(pretrain.epochs));
+        let quiet = Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink());
+        let extent = report::Plan { first_epoch: 0, epochs, steps_per_epoch };
+        Ok(Session {
+            pretrain: pretrain.clone(),
+            encoder,
+            loss,
+            optimizer: optim::build(&pretrain.optimizer, parameters.clone())?,
+            parameters,
+            scaler: (pretrain.precision == Precision::Fp16).then(|| Scaler::new(device, changed)),
+            rate: Rate::on(device),
+            schedule: Schedule::new(pretrain.schedule, pretrain.optimizer.lr, steps_per_epoch, epochs),
+            statistics: Statistics::new(pretrain.precision, device),
+            recorder: Recorder::new(config.cuda.graph, pretrain, device, ranks.count()),
+            loader,
+            ranks: ranks.clone(),
+            temperature: Temperature::new(pretrain.temperature, pretrain.ess_target),
+            log: RunLog::create(None, extent, numbers(), quiet)?,
+            at: Counters::default(),
+            memory,
+            last_saved: None,
+            continues_ours: false,
+            earlier_rows: None,
+            saver: Saver::new(Path::new(""), pretrain.checkpoints),
+            watch: Watch::default(),
+            knn: None,
+            workers: config.workers as usize,
+            last_begun: None,
+            directory: PathBuf::new(),
+            writes: ranks.writes(),
+            claim: None,
+            device,
+            first_step: 0,
+            started: Instant::now(),
+        })
+    }
+
+    /// Takes up what the checkpoint of a file holds.
+    ///
+    /// Errors: it does not fit.
+    fn resume(&mut self, saved: Checkpoint, path: &Path) -> Result<()> {
+        self.at = restore(&saved, &self.encoder, self.optimizer.as_mut(), self.loader.batches() as u64)?;
+        self.loss.state().copy_from(&saved.loss).context("the state of its objective")?;
+        if let (Some(scaler), Some(state)) = (&mut self.scaler, saved.scaler) {
+            scaler.restore(state)?;
+        }
+        if let Some(state) = &saved.temperature {
+            self.temperature.restore(state);
+        }
+        self.earlier_rows = saved.epoch_rows;
+        self.first_step = self.at.step;
+        self.last_saved = Some(path.to_owned());
+        self.continues_ours = saved.config.is_some();
+        Ok(())
+    }
+
+    pub fn extent(&self) -> report::Plan {
+        report::Plan {
+            first_epoch: self.at.epoch,
+            epochs: u64::from(self.pretrain.epochs),
+            steps_per_epoch: self.loader.batches() as u64,
+        }
+    }
+
+    /// Steps yet to be taken.
+    pub fn steps_left(&self) -> u64 {
+        let report::Plan { epochs, steps_per_epoch, .. } = self.extent();
+        (epochs * steps_per_epoch).saturating_sub(self.at.step)
+    }
+
+    /// Before a run has begun, for steps that are thrown away: epochs without an end, of batches of `images` images in
+    /// `parts`. Nothing is written.
+    ///
+    /// Errors: the system's null device cannot be opened.
+    pub fn practise(&mut self, images: usize, parts: u32) -> Result<()> {
+        let run = &mut self.pretrain;
+        (run.batch_size, run.grad_cache, run.epochs) = (images as u32, parts, u32::MAX);
+        if self.loader.batch_size() != images {
+            self.recorder.begin_again();
+            self.loader = self.loader.in_batches_of(images);
+        }
+        // Weights that stay as they are do not diverge.
+        self.schedule = Schedule::new(ScheduleConfig { name: ScheduleName::Constant, warmup_epochs: 0 }, 0.0, 1, 1);
+        self.at = Counters { epoch: 0, batch: 0, step: self.at.step };
+        (self.writes, self.knn, self.earlier_rows) = (false, None, None);
+        self.log = RunLog::create(None, self.extent(), numbers(), self.log.console().clone())?;
+        if let Device::Cuda(index) = self.device {
+            native::forget_cuda_peak(index)?;
+        }
+        Ok(())
+    }
+}
+
+/// The directory of all runs like this one.
+pub fn new_runs(config: &Config, pretrain: &Pretrain) -> PathBuf {
+    let (dataset, batch_size) = (pretrain.data.dataset, pretrain.batch_size);
+    run_dir::pretrain_parent(&config.save_dir, dataset, batch_size, pretrain.objective)
+}
+
+/// Batches of views for this rank, on the device.
+fn loader(config: &Config, pretrain: &Pretrain, split: Split, device: Device, ranks: &Ranks) -> Result<Loader> {
+    let rendering =
+        Rendering::Views { recipe: pretrain.augmentation.clone(), size_px: pretrain.data.image_size_px as usize };
+    let (batch, workers) = (pretrain.batch_size as usize, config.workers as usize);
+    let loader = Loader::new(Arc::new(split), rendering, Order::Shuffled, batch, pretrain.seed, workers)?;
+    let loader = loader.with_share(ranks.share_of_batch());
+    match pretrain.engine {
+        Engine::Cpu => Ok(loader.deliver_to(device)),
+        Engine::Tensor => loader.on_device(device, config.data_on_device),
+    }
+}
+
+/// Who evaluates by nearest neighbours during training; of several ranks all of them or none, because they do it together.
+fn knn_evaluator(
+    pretrain: &Pretrain,
+    console: &Console,
+    warnings: &mut Vec<String>,
+    ranks: &Ranks,
+) -> Result<Option<KnnEvaluator>> {
+    // A run that ends before the first evaluation needs no labels.
+    let asked = pretrain.online_knn.filter(|knn| knn.every_epochs <= pretrain.epochs);
+    let evaluator = asked.and_then(|knn| {
+        let refused = |error| format!("no kNN evaluation during training: {error:#} (--knn-every 0 asks for none)");
+        KnnEvaluator::new(knn, &pretrain.data, console).map_err(|error| warnings.push(refused(error))).ok()
+    });
+    Ok(if ranks.any(asked.is_some() && evaluator.is_none())? { None } else { evaluator })
+}
+
+/// A complete run's last checkpoint carries the number of epochs, which is also the name of the epoch that comes next if
+/// the run goes on. It takes the name that it would have had in the longer run.
+fn name_within_longer_run(path: PathBuf, session: &Session, console: &Console) -> Result<PathBuf> {
+    let at = session.at;
+    if !session.continues_ours || at.epoch >= u64::from(session.pretrain.epochs) {
+        return Ok(path);
+    }
+    let name = path.file_name().and_then(|name| CheckpointName::parse(name.to_str()?));
+    if name != Some(CheckpointName::finished(at.epoch as u32)) || at.batch != 0 {
+        return Ok(path);
+    }
+    let kind = if at.epoch == 0 { CheckpointKind::Within { step: 0 } } else { CheckpointKind::Finished };
+    let earlier = CheckpointName { epoch: at.epoch.saturating_sub(1) as u32, kind };
+    let renamed = path.with_file_name(earlier.to_string());
+    std::fs::rename(&path, &renamed)
+        .with_context(|| format!("cannot rename {} to {earlier}, its name in a longer run", path.display()))?;
+    console.note(&format!("{} is {earlier} in the longer run, and was renamed", path.display()));
+    Ok(renamed)
+}
