@@ -10,7 +10,6 @@
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_foreach_sub.h>
-#include <ATen/ops/_foreach_zero.h>
 #include <ATen/ops/_fused_adam.h>
 #include <ATen/ops/_fused_sgd.h>
 #include <ATen/ops/empty_like.h>
@@ -80,10 +79,6 @@ std::vector<at::Tensor> adapted_rates(
 }  // namespace
 
 extern "C" {
-
-char* flatnce_zero(at::Tensor* const* tensors, size_t count) noexcept {
-  return guarded([&] { at::_foreach_zero_(list(tensors, count)); });
-}
 
 char* flatnce_drop_gradients(at::Tensor* const* tensors, size_t count) noexcept {
   return guarded([&] {

@@ -58,7 +58,6 @@ struct RawStepped {
 }
 
 unsafe extern "C" {
-    fn flatnce_zero(tensors: *const *const C_tensor, count: usize) -> *mut c_char;
     fn flatnce_drop_gradients(tensors: *const *const C_tensor, count: usize) -> *mut c_char;
     fn flatnce_unscale(
         gradients: *const *const C_tensor,
@@ -75,18 +74,6 @@ unsafe extern "C" {
         second_beta: f64,
         epsilon: f64,
     ) -> *mut c_char;
-}
-
-/// Sets every tensor to 0.
-///
-/// Errors: libtorch's message.
-pub fn zero(tensors: &[Tensor]) -> Result<(), TchError> {
-    if tensors.is_empty() {
-        return Ok(());
-    }
-    let tensors = pointers(tensors);
-    // SAFETY: as many live tensors as are counted.
-    Ok(outcome(unsafe { flatnce_zero(tensors.as_ptr(), tensors.len()) })?)
 }
 
 /// Takes the gradients of parameters away: the next backward pass leaves its own tensors in their place, instead of
@@ -107,7 +94,7 @@ pub fn unscale(gradients: &[Tensor], overflowed: &Tensor, inverse: &Tensor) -> R
     if gradients.is_empty() {
         return Ok(());
     }
-    let gradients = pointers(gradients);
+    let gradients: Vec<*const C_tensor> = gradients.iter().map(Tensor::as_ptr).collect();
     let _guard = tch::no_grad_guard();
     let (overflowed, inverse) = (overflowed.as_ptr(), inverse.as_ptr());
     // SAFETY: as many live tensors as are counted, and two more.
@@ -154,8 +141,4 @@ pub fn step(
             }
         }
     })?)
-}
-
-fn pointers(tensors: &[Tensor]) -> Vec<*const C_tensor> {
-    tensors.iter().map(Tensor::as_ptr).collect()
 }

@@ -57,7 +57,7 @@ pub fn clear_gradients(parameters: &[Parameter]) {
     }
     let gradients = parameters.iter().map(|parameter| parameter.tensor.grad()).filter(Tensor::defined);
     let _guard = tch::no_grad_guard();
-    lists::zero(&gradients.map(|mut gradient| gradient.detach_()).collect::<Vec<_>>()).unwrap();
+    gradients.for_each(|mut gradient| drop(gradient.detach_().zero_()));
 }
 
 /// The Euclidean norm of all gradients together, `[]` float32 on the device; what was not trained counts as 0.

@@ -155,15 +155,6 @@ impl Dict {
     }
 }
 
-impl IntoIterator for Dict {
-    type Item = (Value, Value);
-    type IntoIter = std::vec::IntoIter<(Value, Value)>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.entries.into_iter()
-    }
-}
-
 impl<K: Into<Value>, V: Into<Value>> FromIterator<(K, V)> for Dict {
     /// Later values replace earlier ones of the same key, as in Python.
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Dict {

@@ -38,7 +38,8 @@ pub(super) enum Node<'a> {
         first: u64,
         end: u64,
     },
-    Tensor(Box<TensorNode>),
+    /// Which storage, and which of its elements.
+    Tensor(usize, Box<View>),
     /// Of an inert class: the class, a tuple of arguments, and what was set afterwards.
     Object {
         class: u32,
@@ -60,12 +61,6 @@ pub(super) struct DictNode {
     pub entries: Vec<(Item, Item)>,
     pub ordered: bool,
     pub attributes: Option<Item>,
-}
-
-#[derive(Debug)]
-pub(super) struct TensorNode {
-    pub storage: usize,
-    pub view: View,
 }
 
 /// A storage as the pickle describes it; its bytes are elsewhere in the file.

@@ -5,7 +5,7 @@ use super::super::strided::{MAX_DIMENSIONS, View};
 use super::super::value::Value;
 use super::globals::Global;
 use super::machine::Machine;
-use super::nodes::{DictNode, Item, Kind, Node, TensorNode};
+use super::nodes::{DictNode, Item, Kind, Node};
 use super::number::numpy_number;
 use std::borrow::Cow;
 
@@ -25,7 +25,7 @@ impl<'a> Machine<'a, '_> {
                 self.tensor([*storage, *offset, *size, *stride])
             }
             // The tensor is the first argument; whether it wants a gradient is the model's affair.
-            (Global::RebuildParameter, [tensor, ..]) if matches!(self.node(*tensor), Some(Node::Tensor(_))) => {
+            (Global::RebuildParameter, [tensor, ..]) if matches!(self.node(*tensor), Some(Node::Tensor(..))) => {
                 Ok(*tensor)
             }
             (Global::RebuildFromType, [inner, class, inner_arguments, ..]) => {
@@ -128,8 +128,8 @@ impl<'a> Machine<'a, '_> {
         let first = first.ok_or_else(|| Error::damaged("a tensor starts beyond any storage"))?;
         let view = View { dtype, first, end, shape: self.counts(size)?, strides: self.counts(stride)? };
         view.check()?;
-        self.budget.take((size_of::<TensorNode>() + 16 * view.shape.len()) as u64)?;
-        self.add(Node::Tensor(Box::new(TensorNode { storage: index, view })))
+        self.budget.take((size_of::<View>() + 16 * view.shape.len()) as u64)?;
+        self.add(Node::Tensor(index, Box::new(view)))
     }
 
     /// Conjugated and negated views are stored without that operation: as they stand they would be wrong.

@@ -81,13 +81,13 @@ impl<'a> Unfold<'a, '_> {
                 }
                 Value::Dict(dict)
             }
-            Node::Tensor(node) => {
+            Node::Tensor(storage, view) => {
                 if let Some(tensor) = self.tensors.get(&index) {
                     // The shape is copied each time.
                     self.budget.take(8 * tensor.shape().len() as u64)?;
                     return Ok(Value::Tensor(tensor.clone()));
                 }
-                let tensor = node.view.over(&self.storages[node.storage], self.budget)?;
+                let tensor = view.over(&self.storages[*storage], self.budget)?;
                 self.tensors.insert(index, tensor.clone());
                 Value::Tensor(tensor)
             }

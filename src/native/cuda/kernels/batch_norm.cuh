@@ -56,3 +56,20 @@ template <class F>
 DEVICE void fetch(const float* of_channels, int channel, float (&values)[F::lanes]) {
   UNROLL for (int i = 0; i < F::lanes; ++i) values[i] = of_channels[channel + i];
 }
+
+// Two numbers for each channel of a tile and each line of a block's threads.
+template <class F>
+struct Pairs {
+  float first[Place<F>::down][TILE];
+  float second[Place<F>::down][TILE];
+
+  // Those of line 0 become the block's partial results, of [blocks, 2, C].
+  DEVICE void give(const Place<F>& place, float* partial, int channels) const {
+    if (place.line != 0) return;
+    float* own = partial + 2ll * blockIdx.y * channels + place.channel;
+    UNROLL for (int i = 0; i < F::lanes; ++i) {
+      own[i] = first[0][place.column + i];
+      own[channels + i] = second[0][place.column + i];
+    }
+  }
+};

@@ -40,17 +40,11 @@ struct Weighed {
   }
 };
 
-template <class F>
-struct Sums {
-  float sum[Place<F>::down][TILE];
-  float product[Place<F>::down][TILE];
-};
-
 // Partial sums [blocks, 2, C] of g and g (x - mean).
 template <class F, After after>
 DEVICE void weigh(const void* x, const void* y, const void* gradient, void* masked, const float* statistics,
                   const float* bias, float* partial, long long rows, int channels, int chunk) {
-  SHARED(Sums<F>, shared);
+  SHARED(Pairs<F>, shared);
   const Place<F> place(blockIdx.y, rows, chunk);
   const long long stride = static_cast<long long>(Place<F>::down) * channels;
   Weighed<F, after> own = {x, y, gradient, masked, stride, {}, {}, {}, {}, {}};
@@ -61,26 +55,20 @@ DEVICE void weigh(const void* x, const void* y, const void* gradient, void* mask
   }
   place.template walk<2>(channels, own);
   UNROLL for (int i = 0; i < F::lanes; ++i) {
-    shared.sum[place.line][place.column + i] = own.sum[i];
-    shared.product[place.line][place.column + i] = own.product[i];
+    shared.first[place.line][place.column + i] = own.sum[i];
+    shared.second[place.line][place.column + i] = own.product[i];
   }
   for (int half = Place<F>::down / 2; half > 0; half /= 2) {
     SYNCHRONISE();
     if (place.line < half) {
       UNROLL for (int i = 0; i < F::lanes; ++i) {
         const int column = place.column + i;
-        shared.sum[place.line][column] += shared.sum[place.line + half][column];
-        shared.product[place.line][column] += shared.product[place.line + half][column];
+        shared.first[place.line][column] += shared.first[place.line + half][column];
+        shared.second[place.line][column] += shared.second[place.line + half][column];
       }
     }
   }
-  if (place.line == 0) {
-    float* sum = partial + 2ll * blockIdx.y * channels + place.channel;
-    UNROLL for (int i = 0; i < F::lanes; ++i) {
-      sum[i] = shared.sum[0][place.column + i];
-      sum[channels + i] = shared.product[0][place.column + i];
-    }
-  }
+  shared.give(place, partial, channels);
 }
 
 // From partial sums [blocks, 2, C] to the gradients of weight and bias, and [2, C]: what dx takes from x - mean, and from 1.

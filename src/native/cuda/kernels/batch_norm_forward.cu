@@ -1,13 +1,6 @@
 // BatchNorm in training mode, forward: R rows of C channels are read, read again and written (with a shortcut: that is read
 // too). Three launches: statistics of each block, their sum, and y = after((x - mean) * scale + bias [+ shortcut]).
 
-// Mean of a part of the rows and the sum of squared distances from it, for each channel.
-template <class F>
-struct Moments {
-  float mean[Place<F>::down][TILE];
-  float squares[Place<F>::down][TILE];
-};
-
 // A thread's own sums are of distances from its first row, a member of them: the squares cannot cancel by more than the
 // number of its rows, however large the mean is beside the spread.
 template <class F>
@@ -39,10 +32,11 @@ DEVICE int rows_of(long long rows, int line, int step) {
   return line < rows ? static_cast<int>((rows - line + step - 1) / step) : 0;
 }
 
+// Of a part of the rows: the mean, and the sum of squared distances from it.
 template <class F>
 DEVICE void statistics(const void* x, float* partial, long long rows, int channels, int chunk) {
   constexpr int down = Place<F>::down;
-  SHARED(Moments<F>, shared);
+  SHARED(Pairs<F>, shared);
   const Place<F> place(blockIdx.y, rows, chunk);
   Gathered<F> own = {x, static_cast<long long>(down) * channels, {}, {}, {}, 0};
   if (place.begin + place.line < place.end) {
@@ -52,9 +46,9 @@ DEVICE void statistics(const void* x, float* partial, long long rows, int channe
   const float share = own.count > 0 ? 1.0f / static_cast<float>(own.count) : 0.0f;
   UNROLL for (int i = 0; i < F::lanes; ++i) {
     const float offset = own.sum[i] * share;
-    shared.mean[place.line][place.column + i] = own.first[i] + offset;
+    shared.first[place.line][place.column + i] = own.first[i] + offset;
     const float squares = fmaf(-offset, own.sum[i], own.squares[i]);
-    shared.squares[place.line][place.column + i] = squares < 0.0f ? 0.0f : squares;  // NaN stays.
+    shared.second[place.line][place.column + i] = squares < 0.0f ? 0.0f : squares;  // NaN stays.
   }
   const long long block_rows = place.end - place.begin;
   for (int half = down / 2; half > 0; half /= 2) {
@@ -65,20 +59,14 @@ DEVICE void statistics(const void* x, float* partial, long long rows, int channe
       const float weight = static_cast<float>(there) / static_cast<float>(here + there);
       UNROLL for (int i = 0; i < F::lanes; ++i) {
         const int column = place.column + i;
-        const float distance = shared.mean[other][column] - shared.mean[place.line][column];
+        const float distance = shared.first[other][column] - shared.first[place.line][column];
         const float between = distance * distance * static_cast<float>(here) * weight;
-        shared.mean[place.line][column] += distance * weight;
-        shared.squares[place.line][column] += shared.squares[other][column] + between;
+        shared.first[place.line][column] += distance * weight;
+        shared.second[place.line][column] += shared.second[other][column] + between;
       }
     }
   }
-  if (place.line == 0) {
-    float* mean = partial + 2ll * blockIdx.y * channels + place.channel;
-    UNROLL for (int i = 0; i < F::lanes; ++i) {
-      mean[i] = shared.mean[0][place.column + i];
-      mean[channels + i] = shared.squares[0][place.column + i];
-    }
-  }
+  shared.give(place, partial, channels);
 }
 
 // Threads of a block that sum over blocks: for each of ACROSS channels DOWN of them.
