@@ -71,8 +71,16 @@ require_platform() {
 require_pip() {
     have python3 || fail "python3 was not found; it fetches and unpacks the wheels." \
         "Debian, Ubuntu: sudo apt install python3 python3-pip   Fedora: sudo dnf install python3-pip"
-    [[ -n ${FLATNCE_WHEELS-} ]] || python3 -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("pip"))' 2>/dev/null || fail "python3 has no pip ($(command -v python3))." \
+    [[ -n ${FLATNCE_WHEELS-} ]] ||
+        python3 -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("pip"))' 2>/dev/null ||
+        fail "python3 has no pip ($(command -v python3))." \
         "Debian, Ubuntu: sudo apt install python3-pip   Fedora: sudo dnf install python3-pip   elsewhere: python3 -m ensurepip"
+}
+
+# pip_failed WHAT WITHOUT_A_NETWORK...
+pip_failed() {
+    fail "$1; pip's message stands above." "Network: is https://pypi.org reachable? pip reads HTTPS_PROXY and PIP_INDEX_URL." \
+        "Disk: $(df -Ph -- "$cache" | awk 'NR == 2 { print $4 " free" }') in $cache." "Without a network: $2" "${@:3}"
 }
 
 # require_space MEGABYTES WHAT

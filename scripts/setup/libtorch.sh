@@ -206,11 +206,8 @@ fetch_wheel() {
     # keep every wheel a second time.
     TMPDIR=$tmp interruptible python3 -m pip --disable-pip-version-check --no-cache-dir download "${pip_loudness[@]}" \
         "${pip_selection[@]}" --require-hashes -d "$tmp" -r "$tmp/requirement.txt" ||
-        fail "${requirement%% *} could not be fetched; pip's message stands above." \
-            "Network: is https://pypi.org reachable? pip reads HTTPS_PROXY and PIP_INDEX_URL." \
-            "Disk: $(df -Ph -- "$store" | awk 'NR == 2 { print $4 " free" }') in $store." \
-            "Without a network: fetch the wheels elsewhere and name their directory with FLATNCE_WHEELS:" \
-            "  $(download_line "$name")"
+        pip_failed "${requirement%% *} could not be fetched" \
+            "fetch the wheels elsewhere and name their directory with FLATNCE_WHEELS:" "  $(download_line "$name")"
     mv -- "$tmp"/*.whl "$store/"
     rm -rf -- "$tmp"
 }

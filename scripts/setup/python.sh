@@ -71,10 +71,7 @@ make_python() {
     mkdir -- "$home/tmp"
     TMPDIR=$home/tmp interruptible "$home/bin/python" -m pip --disable-pip-version-check install "${pip_loudness[@]}" \
         --no-deps --only-binary=:all: "${source[@]}" -r "$scripts/setup/python.txt" ||
-        fail "the Python packages could not be installed; pip's message stands above." \
-            "Network: is https://pypi.org reachable? pip reads HTTPS_PROXY and PIP_INDEX_URL." \
-            "Disk: $(df -Ph -- "$cache" | awk 'NR == 2 { print $4 " free" }') in $cache." \
-            "Without a network: FLATNCE_WHEELS=DIR with every wheel of scripts/setup/python.txt."
+        pip_failed "the Python packages could not be installed" "FLATNCE_WHEELS=DIR with every wheel of scripts/setup/python.txt."
     rm -rf -- "$home/tmp"
     interruptible "$home/bin/python" -m pip --disable-pip-version-check check ||
         fail "the pinned packages do not fit this Python together; pip's message stands above."

@@ -120,9 +120,9 @@ def tables(results, before):
     for batch in sorted({r["batch"] for r in results}):
         for objective in OBJECTIVES:
             mine = [r for r in results if r["batch"] == batch and r["objective"] == objective]
-            ness, seconds = (statistics.mean(of(r) for r in mine) for of in (lambda r: r["epochs"][-1]["ness_mean"], lambda r: r["seconds"]))
+            ness = statistics.mean(r["epochs"][-1]["ness_mean"] for r in mine)
             accuracies = [spread(mine, "linear"), spread(mine, "knn")]
-            cost = [f"{seconds:.0f}", f"{max(r['memory_mib'] for r in mine):.0f}"]
+            cost = [f"{statistics.mean(r['seconds'] for r in mine):.0f}", f"{max(r['memory_mib'] for r in mine):.0f}"]
             lines.append([batch, objective, f"{mine[0]['lr']:.3g}", len(mine), *accuracies, f"{ness:.3f}", *cost])
     lines.append(["", "untrained", "", len(before), spread(before, "linear"), spread(before, "knn"), "", "", ""])
     return markdown(head, lines) + "\n" + cost_of(results) + "\n"

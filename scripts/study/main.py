@@ -40,13 +40,18 @@ def arguments():
     )  # fmt: skip
     parser.add_argument("parts", nargs="*", metavar="PART")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="batch sizes 8, 32 and 128, one seed, 2,048 images: under an hour on 2 cores (the default)")
-    size.add_argument("--full", action="store_true", help="batch sizes 8 to 512, three seeds, 60,000 images: days on a CPU, hours on a GPU")
+    quick = "batch sizes 8, 32 and 128, one seed, 2,048 images: under an hour on 2 cores (the default)"
+    full = "batch sizes 8 to 512, three seeds, 60,000 images: days on a CPU, hours on a GPU"
+    size.add_argument("--quick", action="store_true", help=quick)
+    size.add_argument("--full", action="store_true", help=full)
     parser.add_argument("--optimizer", choices=["adam", "lars"], default="adam", help="of the pre-training (default: adam)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N or auto (default)")
-    parser.add_argument("--out", type=Path, default=Path("results/study"), help="tables and pictures (default: results/study)")
-    parser.add_argument("--runs", type=Path, default=Path("results/study-runs"), help="where the trainings are kept (default: results/study-runs)")
-    parser.add_argument("--data", type=Path, default=Path("datasets"), help="as flatnce's --data (default: datasets)")
+    for name, default, about in (
+        ("out", "results/study", "tables and pictures"),
+        ("runs", "results/study-runs", "where the trainings are kept"),
+        ("data", "datasets", "as flatnce's --data"),
+    ):
+        parser.add_argument(f"--{name}", metavar="DIR", type=Path, default=Path(default), help=f"{about} (default: {default})")
     parser.add_argument("--model", default="res10")
     parser.add_argument("--batches", type=numbers(int), help="these and the next instead of what --quick or --full says")
     parser.add_argument("--factors", type=numbers(float), default=[0.5, 1.0, 2.0], help="multiply the learning rate in its search")
