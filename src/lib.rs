@@ -142,18 +142,17 @@ pub fn use_tool(tool: &Tool) -> anyhow::Result<()> {
 }
 
 fn use_resolved(tool: &Tool) -> anyhow::Result<()> {
-    let Tool::Embed(embed) = tool else { return tools::run(tool, &Console::new(Verbosity::Normal, LogFormat::Text)) };
+    let console = || Console::new(Verbosity::Normal, LogFormat::Text);
+    let Tool::Embed(embed) = tool else { return tools::run(tool, &console(), &Ranks::alone()) };
     let timeout = Duration::from_secs(embed.distributed_timeout_seconds.into());
     if let Some(count) = embed.nproc {
         return start(count, timeout).map(|_| ());
     }
     let place = distributed::placement(&|name| std::env::var(name).ok())?;
-    let console = console_of(place.as_ref(), || Console::new(Verbosity::Normal, LogFormat::Text));
+    let console = console_of(place.as_ref(), console);
     let hello = distributed::hello(&serde_json::json!({ "embed": format!("{:?}", embed.source) }));
     let gpu = place.is_some() && matches!(device::resolve(embed.device)?.0, tch::Device::Cuda(_));
-    distributed::together(place.as_ref(), &hello, gpu, timeout, |group| {
-        tools::embed(embed, &console, &Ranks::from(group))
-    })
+    distributed::together(place.as_ref(), &hello, gpu, timeout, |group| tools::run(tool, &console, &Ranks::from(group)))
 }
 
 /// One of several processes talks; the others have only their errors.

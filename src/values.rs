@@ -105,11 +105,6 @@ pub fn two_views(text: &str) -> Result<u32, String> {
     }
 }
 
-/// A number above 0 and below 1.
-pub fn inside_unit(text: &str) -> Result<f64, String> {
-    number(text, |value| value > 0.0 && value < 1.0, "above 0 and below 1")
-}
-
 /// An odd number of pixels.
 pub fn odd(text: &str) -> Result<u32, String> {
     match text.parse() {
@@ -134,28 +129,24 @@ fn number(text: &str, allowed: impl Fn(f64) -> bool, range: &str) -> Result<f64,
     if value.is_finite() && allowed(value) { Ok(value) } else { Err(format!("use a number {range}")) }
 }
 
-pub fn above_zero(text: &str) -> Result<f64, String> {
-    number(text, |value| value > 0.0, "above 0")
+/// Numbers in a range: the reader's name, what is allowed, and how that is said.
+macro_rules! numbers {
+    ($($(#[$about:meta])* $name:ident: $allowed:expr, $range:literal;)+) => {$(
+        $(#[$about])*
+        pub fn $name(text: &str) -> Result<f64, String> {
+            number(text, $allowed, $range)
+        }
+    )+};
 }
 
-pub fn not_negative(text: &str) -> Result<f64, String> {
-    number(text, |value| value >= 0.0, "of 0 or more")
-}
-
-pub fn probability(text: &str) -> Result<f64, String> {
-    number(text, |value| (0.0..=1.0).contains(&value), "from 0 to 1")
-}
-
-pub fn share(text: &str) -> Result<f64, String> {
-    number(text, |value| value > 0.0 && value <= 1.0, "above 0 and at most 1")
-}
-
-/// A momentum: at 1 and above the sum of the gradients grows without end.
-pub fn momentum(text: &str) -> Result<f64, String> {
-    number(text, |value| (0.0..1.0).contains(&value), "of 0 or more and below 1")
-}
-
-/// The jitter strength `s`: the hue varies by 0.2 s of a turn, and half a turn reaches every colour.
-pub fn jitter_strength(text: &str) -> Result<f64, String> {
-    number(text, |value| (0.0..=2.5).contains(&value), "from 0 to 2.5")
+numbers! {
+    above_zero: |value| value > 0.0, "above 0";
+    not_negative: |value| value >= 0.0, "of 0 or more";
+    probability: |value| (0.0..=1.0).contains(&value), "from 0 to 1";
+    share: |value| value > 0.0 && value <= 1.0, "above 0 and at most 1";
+    inside_unit: |value| value > 0.0 && value < 1.0, "above 0 and below 1";
+    /// At 1 and above the sum of the gradients grows without end.
+    momentum: |value| (0.0..1.0).contains(&value), "of 0 or more and below 1";
+    /// The hue varies by 0.2 s of a turn, and half a turn reaches every colour.
+    jitter_strength: |value| (0.0..=2.5).contains(&value), "from 0 to 2.5";
 }

@@ -219,7 +219,9 @@ mod tests {
     #[test]
     fn damage_is_an_error_with_its_line() {
         for (text, expected) in [
-            ("", "no settings"),
+            ("", ""),
+            ("# no more", ""),
+            ("- 1", "no settings"),
             ("a: 1\nb", "line 2"),
             ("a: 1\n   b: 2\n", "line 2"),
             ("a: \"torn\n", "line"),

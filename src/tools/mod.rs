@@ -29,23 +29,16 @@ pub enum Tool {
     Report(Report),
 }
 
-/// Does what a subcommand asks for.
+/// Does what a subcommand asks for; `embed` alone is shared by several processes.
 ///
 /// Errors: whatever stops it, with its causes.
-pub fn run(tool: &Tool, console: &Console) -> Result<()> {
+pub fn run(tool: &Tool, console: &Console, ranks: &Ranks) -> Result<()> {
     match tool {
         Tool::Doctor(doctor) => doctor::run(doctor, console),
         Tool::Export(export) => export::run(export, console),
         Tool::Inspect(inspect) => inspect::run(inspect, console),
-        Tool::Embed(embed) => embed::run(embed, console, &Ranks::alone()),
+        Tool::Embed(embed) => embed::run(embed, console, ranks),
         Tool::Preview(preview) => preview::run(preview, console),
         Tool::Report(report) => report::run(report, console),
     }
-}
-
-/// `flatnce embed`, by one process or by several that share the work.
-///
-/// Errors: whatever stops it, with its causes.
-pub fn embed(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
-    embed::run(embed, console, ranks)
 }
