@@ -754,7 +754,7 @@ fn a_real_checkpoint_gives_its_run_back() {
     let began = "--dataset-name fashion_mnist_mini --model res10 --batch-size 64 --epochs 4";
     let encoder = Encoder::new(&pretrain(began).model, HeadKind::Projection, tch::Device::Cpu, 1);
     let (model, parameters) = (encoder.state_dict(), encoder.parameters().len());
-    let mut loss = StateDict::new();
+    let mut loss = flatnce::state::StateDict::new();
     loss.push("queue", tch::Tensor::arange(6, (tch::Kind::Float, tch::Device::Cpu)).view([2, 3]));
     let checkpoint = Checkpoint {
         epochs_done: 2,

@@ -9,7 +9,7 @@ use flatnce::optim::{Optimizer, Rate, StateEntry, Update};
 use flatnce::rng::{Purpose, Stream};
 use flatnce::state::{Parameter, StateDict};
 use flatnce::train::pretrain::step;
-use flatnce::train::ranks::Ranks;
+use flatnce::train::ranks::{Ranks, check_job};
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::Duration;
@@ -441,9 +441,11 @@ fn ranks_that_read_different_files_do_not_begin() {
 
 #[test]
 fn a_batch_that_cannot_be_divided_is_refused() {
-    on_ranks(3, |ranks| {
-        let error = ranks.share_of_batch(64).unwrap_err().to_string();
-        assert!(error.contains("--batch-size 64") && error.contains("use 63 or 66"), "{error}");
-        assert!(ranks.share_of_batch(66).is_ok());
-    });
+    let job = |batch: &str| {
+        let line = ["flatnce", "--dataset-name=cifar10", "--device=cpu", "--batch-size", batch];
+        flatnce::cli::resolve(&flatnce::cli::parse(line).unwrap(), &flatnce::cli::resolve::read_saved).unwrap().config.job
+    };
+    let error = check_job(&job("64"), 3).unwrap_err().to_string();
+    assert!(error.contains("--batch-size 64") && error.contains("use 63 or 66"), "{error}");
+    assert!(check_job(&job("66"), 3).is_ok() && check_job(&job("64"), 1).is_ok());
 }

@@ -128,8 +128,7 @@ pub fn whole_loop(model: &str, precision: &str, steps: usize) -> Result<()> {
         &count,
         &results,
     ];
-    let program = resolved(&line)?;
-    let Job::Pretrain(run) = program.config.job.clone() else { bail!("these flags pre-train") };
+    let Job::Pretrain(run) = resolved(&line)?.config.job else { bail!("these flags pre-train") };
 
     let encoder = Encoder::new(&run.model, HeadKind::Projection, Device::Cpu, 0);
     let parameters = encoder.parameters();
@@ -150,7 +149,7 @@ pub fn whole_loop(model: &str, precision: &str, steps: usize) -> Result<()> {
     serve(|| {
         let loader_seconds = Arc::new(AtomicBool::new(true));
         let watch = watch_loader(Arc::clone(&loader_seconds));
-        flatnce::run(program)?;
+        flatnce::run(resolved(&line)?)?;
         loader_seconds.store(false, Ordering::Relaxed);
         let loader_seconds = watch.join().unwrap_or(f64::NAN);
         let row = newest_metrics(place.path())?;
