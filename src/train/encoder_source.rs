@@ -324,6 +324,7 @@ mod tests {
             state: None,
             path: Some("run/checkpoint_0002.pth.tar".into()),
             epoch: 2,
+            epochs_done: 3,
             batch_size: Some(64),
             objective,
             data: None,

@@ -27,7 +27,7 @@ mod resize;
 mod weights;
 
 pub use plan::{Plan, Planner};
-pub use resize::Products;
+pub use weights::Products;
 
 use super::OPS;
 use crate::native::cuda::kernels;

@@ -32,7 +32,7 @@ pub fn tell(
         if linear { "train a linear classifier on the frozen trunk" } else { "train the whole network with labels" };
     facts.say("job", job);
     if let Ok(plan) = &plan {
-        plan.warnings(&plan.newest.source).iter().for_each(|warning| console.warn(warning));
+        plan.warnings(&plan.newest.source)?.iter().for_each(|warning| console.warn(warning));
         plan.tell(facts);
     }
     let drawn = match EvalTransform::training(run.data.dataset, run.data.image_size_px as usize, run.augment) {
