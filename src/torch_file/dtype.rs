@@ -15,50 +15,45 @@ pub enum DType {
     Bool,
 }
 
-/// Type, name of the storage class in `torch`, and name of the dtype in `torch`.
-const NAMES: [(DType, &str, &str); 10] = [
-    (DType::F32, "FloatStorage", "float32"),
-    (DType::F64, "DoubleStorage", "float64"),
-    (DType::F16, "HalfStorage", "float16"),
-    (DType::BF16, "BFloat16Storage", "bfloat16"),
-    (DType::U8, "ByteStorage", "uint8"),
-    (DType::I8, "CharStorage", "int8"),
-    (DType::I16, "ShortStorage", "int16"),
-    (DType::I32, "IntStorage", "int32"),
-    (DType::I64, "LongStorage", "int64"),
-    (DType::Bool, "BoolStorage", "bool"),
+/// Bytes of an element, name of the storage class in `torch`, and name of the dtype in `torch`.
+const TYPES: [(DType, usize, &str, &str); 10] = [
+    (DType::F32, 4, "FloatStorage", "float32"),
+    (DType::F64, 8, "DoubleStorage", "float64"),
+    (DType::F16, 2, "HalfStorage", "float16"),
+    (DType::BF16, 2, "BFloat16Storage", "bfloat16"),
+    (DType::U8, 1, "ByteStorage", "uint8"),
+    (DType::I8, 1, "CharStorage", "int8"),
+    (DType::I16, 2, "ShortStorage", "int16"),
+    (DType::I32, 4, "IntStorage", "int32"),
+    (DType::I64, 8, "LongStorage", "int64"),
+    (DType::Bool, 1, "BoolStorage", "bool"),
 ];
 
 impl DType {
     /// Bytes of one element.
     pub fn size_bytes(self) -> usize {
-        match self {
-            DType::U8 | DType::I8 | DType::Bool => 1,
-            DType::F16 | DType::BF16 | DType::I16 => 2,
-            DType::F32 | DType::I32 => 4,
-            DType::F64 | DType::I64 => 8,
-        }
-    }
-
-    /// The name of the dtype in Python without `torch.`, such as `float32`.
-    pub fn name(self) -> &'static str {
-        self.names().2
+        self.row().1
     }
 
     /// The storage class that `torch.save` names, such as `FloatStorage`.
     pub(super) fn storage_class(self) -> &'static str {
-        self.names().1
+        self.row().2
+    }
+
+    /// The name of the dtype in Python without `torch.`, such as `float32`.
+    pub fn name(self) -> &'static str {
+        self.row().3
     }
 
     pub(super) fn from_storage_class(class: &str) -> Option<DType> {
-        NAMES.iter().find(|row| row.1 == class).map(|row| row.0)
+        TYPES.iter().find(|row| row.2 == class).map(|row| row.0)
     }
 
     pub(super) fn from_name(name: &str) -> Option<DType> {
-        NAMES.iter().find(|row| row.2 == name).map(|row| row.0)
+        TYPES.iter().find(|row| row.3 == name).map(|row| row.0)
     }
 
-    fn names(self) -> &'static (DType, &'static str, &'static str) {
-        NAMES.iter().find(|row| row.0 == self).expect("every element type has its row")
+    fn row(self) -> &'static (DType, usize, &'static str, &'static str) {
+        TYPES.iter().find(|row| row.0 == self).expect("every element type has its row")
     }
 }

@@ -71,12 +71,14 @@ impl View {
             self.shape.iter().zip(&self.strides).map(|(&size, &stride)| if size == 1 { 0 } else { stride as usize });
         let strides: Vec<usize> = steps.collect();
         let source = &storage.bytes()[first_byte..];
-        let copy = match element {
-            1 => gather::<1>(source, &shape, &strides, bytes),
-            2 => gather::<2>(source, &shape, &strides, bytes),
-            4 => gather::<4>(source, &shape, &strides, bytes),
-            _ => gather::<8>(source, &shape, &strides, bytes),
+        let gather = match element {
+            1 => gather::<1>,
+            2 => gather::<2>,
+            4 => gather::<4>,
+            _ => gather::<8>,
         };
+        let mut copy = Vec::with_capacity(bytes);
+        gather(source, 0, &shape, &strides, &mut copy);
         Ok(TensorData::new(self.dtype, shape, copy))
     }
 
@@ -91,32 +93,14 @@ impl View {
     }
 }
 
-/// The elements (of `E` bytes) of a strided view in row-major order. `shape` has no 0 and is not scalar row-major.
-fn gather<const E: usize>(source: &[u8], shape: &[usize], strides: &[usize], bytes: usize) -> Vec<u8> {
+/// Appends the elements (of `E` bytes) of a strided view in row-major order; `start` is its first one. `shape` is not empty.
+fn gather<const E: usize>(source: &[u8], start: usize, shape: &[usize], strides: &[usize], copy: &mut Vec<u8>) {
     let (elements, _) = source.as_chunks::<E>();
-    let mut copy = Vec::with_capacity(bytes);
-    let inner = shape.len() - 1;
-    let mut index = vec![0usize; inner];
-    let mut start = 0;
-    loop {
-        for step in 0..shape[inner] {
-            copy.extend_from_slice(&elements[start + step * strides[inner]]);
-        }
-        // The next row, as an odometer counts.
-        let mut axis = inner;
-        loop {
-            if axis == 0 {
-                return copy;
-            }
-            axis -= 1;
-            index[axis] += 1;
-            start += strides[axis];
-            if index[axis] < shape[axis] {
-                break;
-            }
-            start -= index[axis] * strides[axis];
-            index[axis] = 0;
-        }
+    let steps = (0..shape[0]).map(|step| start + step * strides[0]);
+    if shape.len() == 1 {
+        steps.for_each(|at| copy.extend_from_slice(&elements[at]));
+    } else {
+        steps.for_each(|at| gather::<E>(source, at, &shape[1..], &strides[1..], copy));
     }
 }
 
