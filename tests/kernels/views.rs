@@ -163,7 +163,9 @@ fn hue_has_the_bits_of_the_cpu_engine_for_many_colors_and_every_step() {
     let plain = ViewParameters::crop_only(CropBox::whole(128, 128));
     let turned = |steps: i32| {
         let hue = (steps as f32 + 0.5) / 255.0 - 0.5;
-        ViewParameters { jitter: Some(Jitter { order, brightness: 1.0, contrast: 1.0, saturation: 1.0, hue }), ..plain }
+        let mut view = plain;
+        view.jitter = Some(Jitter { order, brightness: 1.0, contrast: 1.0, saturation: 1.0, hue });
+        view
     };
     let _emulation = Emulation::start();
     pictures.check("hue", &(0..256).map(turned).collect::<Vec<_>>(), 3, 128);
