@@ -3,7 +3,7 @@
 
 mod support;
 
-use flatnce::report::plots::{Arrangement, Figure, Panel, Series, Stroke, curves, draw};
+use flatnce::report::plots::{Figure, Panel, Series, Stroke, curves, draw};
 use flatnce::report::{Console, Histogram, Plan, Record, RunLog, Verbosity, encode_png, read_json_lines};
 use flatnce::run_dir::{self, CheckpointKind, CheckpointName};
 use flatnce::train::pretrain::curves::training_figure;
@@ -555,7 +555,6 @@ fn awkward_figures_are_drawn() {
     });
     let figure = Figure {
         title: "Awkward".into(),
-        arrangement: Arrangement::Stacked,
         panels: vec![
             panel("seven runs", many.collect()),
             panel("one point", vec![series("a", 0, vec![(3.0, 1e-5)])]),
@@ -565,7 +564,7 @@ fn awkward_figures_are_drawn() {
     };
     let path = picture_path(directory.path(), "awkward.png");
     curves(&path, &figure).unwrap();
-    assert_eq!(image::open(&path).unwrap().to_rgb8().dimensions(), (640, 4 * 440 + 52));
+    assert_eq!(image::open(&path).unwrap().to_rgb8().dimensions(), (4 * 640, 440 + 52));
     // Before the first epoch there is nothing to show, and that can be shown.
     curves(&picture_path(directory.path(), "empty.png"), &training_figure("no epoch yet", &[], &[])).unwrap();
     let (epochs, steps) = curve(100, 200);

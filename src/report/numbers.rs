@@ -63,13 +63,13 @@ pub struct Number {
     pub words: fn(f64) -> Option<String>,
     pub chart: Option<Chart>,
     /// For a number that is not in the record, because it follows from others.
-    pub derived: Option<fn(&Record) -> f64>,
+    pub derived: Option<fn(&Record) -> Option<f64>>,
 }
 
 impl Number {
     /// Its value in `record`, if it is there.
     pub fn of(&self, record: &Record) -> Option<f64> {
-        self.derived.map_or_else(|| record.get(self.key), |derived| Some(derived(record)))
+        self.derived.map_or_else(|| record.get(self.key), |derived| derived(record))
     }
 }
 

@@ -20,18 +20,11 @@ use anyhow::Result;
 use std::path::Path;
 use ticks::Axis;
 
-/// A picture: panels side by side or on top of each other.
+/// A picture: panels side by side.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
     pub title: String,
     pub panels: Vec<Panel>,
-    pub arrangement: Arrangement,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrangement {
-    SideBySide,
-    Stacked,
 }
 
 /// One pair of axes. Labels carry the units: `loss (nats)`.

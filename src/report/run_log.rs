@@ -46,7 +46,7 @@ impl RunLog {
             log: Log::create(directory, plan.first_epoch, console)?,
             steps: JsonLines::continue_at(&file_in(directory, "steps.jsonl"), plan.first_epoch)?,
             events: Events::create(directory, plan.first_epoch * plan.steps_per_epoch)?,
-            clock: Clock::new(plan),
+            clock: Clock { plan, steps: 0, first_step_done: None },
             bar: None,
             plan,
             numbers,
@@ -66,7 +66,6 @@ impl RunLog {
     pub fn start_epoch(&mut self, epoch: u64) {
         // The old bar goes before the new one comes.
         self.bar = None;
-        self.clock.begin_epoch();
         let title = format!("epoch {}/{}", epoch + 1, self.plan.epochs);
         self.bar = Some(self.console().progress(&title, self.plan.steps_per_epoch, "steps"));
     }
@@ -78,9 +77,10 @@ impl RunLog {
     /// No epoch has been started: a bug.
     pub fn step(&mut self, images: u64, record: impl FnOnce() -> Record) {
         let clock = &mut self.clock;
-        clock.count_step(images);
+        clock.count_step();
         let bar = self.bar.as_mut().expect("a step belongs to an epoch that was started");
-        bar.advance_with(1, |_, room| step_text(&record(), self.numbers, clock.images_per_second(), clock.eta(), room));
+        let speed = |bar: &Progress| bar.per_second() * images as f64;
+        bar.advance_with(1, |bar, room| step_text(&record(), self.numbers, speed(bar), clock.eta(), room));
     }
 
     /// Numbers of single steps, fetched together (once an epoch, say): `steps.jsonl` and TensorBoard.
@@ -137,36 +137,18 @@ impl DerefMut for RunLog {
     }
 }
 
-/// Speed and time left.
+/// Time left.
 struct Clock {
     plan: Plan,
-    epoch_start: Instant,
-    epoch_images: u64,
     /// Steps of this process; a resumed run starts at 0.
     steps: u64,
     first_step_done: Option<Instant>,
 }
 
 impl Clock {
-    fn new(plan: Plan) -> Self {
-        Clock { plan, epoch_start: Instant::now(), epoch_images: 0, steps: 0, first_step_done: None }
-    }
-
-    fn begin_epoch(&mut self) {
-        self.epoch_start = Instant::now();
-        self.epoch_images = 0;
-    }
-
-    fn count_step(&mut self, images: u64) {
+    fn count_step(&mut self) {
         self.steps += 1;
-        self.epoch_images += images;
-        if self.steps == 1 {
-            self.first_step_done = Some(Instant::now());
-        }
-    }
-
-    fn images_per_second(&self) -> f64 {
-        self.epoch_images as f64 / self.epoch_start.elapsed().as_secs_f64().max(1e-9)
+        self.first_step_done.get_or_insert_with(Instant::now);
     }
 
     fn pace(&self) -> Option<(u64, Duration)> {

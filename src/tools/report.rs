@@ -9,7 +9,7 @@ mod rows;
 
 use crate::config::ReportFormat;
 use crate::durable;
-use crate::report::plots::{Arrangement, Figure, Panel, curves};
+use crate::report::plots::{Figure, Panel, curves};
 use crate::report::{Console, encode_png};
 use crate::values::one_of;
 use anyhow::{Context, Result, bail};
@@ -149,7 +149,7 @@ fn draw(
 }
 
 fn figure(panel: &Panel) -> Figure {
-    Figure { title: String::new(), panels: vec![panel.clone()], arrangement: Arrangement::Stacked }
+    Figure { title: String::new(), panels: vec![panel.clone()] }
 }
 
 /// Letters and digits of a title, the rest as one hyphen each.

@@ -2,7 +2,7 @@
 
 use super::canvas::{Area, DRAWS, INK, SCALE, painted, px, text, width_of};
 use super::panel::{self, Canvas, Frame, Point, Rule, Words};
-use super::{Arrangement, Figure, PALETTE_COLOURS, Panel, Series, Stroke};
+use super::{Figure, PALETTE_COLOURS, Panel, Series, Stroke};
 use crate::pixels::RgbImage;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
@@ -31,17 +31,13 @@ const LEGEND_ROW_PX: u32 = 24;
 const FAINT: f64 = 0.45;
 
 pub(super) fn draw(figure: &Figure) -> RgbImage {
-    let count = figure.panels.len().max(1) as u32;
-    let (columns, rows) = match figure.arrangement {
-        Arrangement::SideBySide => (count, 1),
-        Arrangement::Stacked => (1, count),
-    };
+    let panels = figure.panels.len().max(1);
     let title_px = if figure.title.is_empty() { 0 } else { TITLE_PX };
-    let (width, height) = (PANEL_PX.0 * columns, PANEL_PX.1 * rows + title_px);
+    let (width, height) = (PANEL_PX.0 * panels as u32, PANEL_PX.1 + title_px);
     painted(width as usize, height as usize, |root| {
         let (head, body) = root.split_vertically(px(f64::from(title_px)));
         text(&head, &figure.title, 24.0, HPos::Center, on_pixel((f64::from(width) / 2.0, 30.0)));
-        for (panel, area) in figure.panels.iter().zip(body.split_evenly((rows as usize, columns as usize))) {
+        for (panel, area) in figure.panels.iter().zip(body.split_evenly((1, panels))) {
             draw_panel(panel, &area);
         }
     })
@@ -60,10 +56,10 @@ fn draw_panel(panel: &Panel, area: &Area) {
         top: f64::from(PANEL_TITLE_PX + legend_px.max(LEGEND_ROW_PX) + 4),
         bottom: height - 62.0,
         tick: 5.0,
-        below: 13.0,
+        below: 14.0,
         beside: 10.0,
         label_y: height - 19.0,
-        label_x: 16.0,
+        label_x: 19.0,
     };
     panel::draw(panel, (&x, &y), frame, &mut Pixels(area));
 }
@@ -96,9 +92,11 @@ impl Canvas for Pixels<'_, '_> {
     }
 
     fn words(&mut self, words: &str, at: Point, what: Words) {
+        // plotters' idea of the middle of digits is a little high.
+        let digits = on_pixel((at.0, at.1 + 2.0));
         match what {
-            Words::TickOfX => text(self.0, words, 15.0, HPos::Center, on_pixel(at)),
-            Words::TickOfY => text(self.0, words, 15.0, HPos::Right, on_pixel(at)),
+            Words::TickOfX => text(self.0, words, 15.0, HPos::Center, digits),
+            Words::TickOfY => text(self.0, words, 15.0, HPos::Right, digits),
             Words::LabelOfX => text(self.0, words, 17.0, HPos::Center, on_pixel(at)),
             Words::LabelOfY => {
                 let style = super::canvas::font(17.0).transform(FontTransform::Rotate270);

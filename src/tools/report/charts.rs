@@ -97,21 +97,20 @@ pub fn names(found: &Found) -> Vec<String> {
         wanted.map(|i| all[i].as_str()).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", ")
     };
     let mut names: Vec<String> = facts.iter().map(|all| of(all)).collect();
-    let twice = |name: &String, names: &[String]| names.iter().filter(|other| *other == name).count() > 1;
-    let before = names.clone();
-    for (name, run) in names.iter_mut().zip(&found.runs) {
-        if twice(name, &before) {
-            let end = run.directory.file_name().map_or_else(String::new, |end| end.to_string_lossy().into_owned());
-            *name = format!("{name}, {end}");
-        }
-    }
-    let before = names.clone();
-    for (number, name) in names.iter_mut().enumerate() {
-        if twice(name, &before) {
-            *name = format!("{name} ({})", number + 1);
-        }
-    }
+    let end = |place: usize| found.runs[place].directory.file_name().unwrap_or_default().to_string_lossy();
+    tell_apart(&mut names, |place| format!(", {}", end(place)));
+    tell_apart(&mut names, |place| format!(" ({})", place + 1));
     names
+}
+
+/// Adds something to the names that are there twice.
+fn tell_apart(names: &mut [String], more: impl Fn(usize) -> String) {
+    let before = names.to_vec();
+    for (place, name) in names.iter_mut().enumerate() {
+        if before.iter().filter(|other| *other == name).count() > 1 {
+            name.push_str(&more(place));
+        }
+    }
 }
 
 /// What runs are told apart by, the most telling first; empty where a run does not say.

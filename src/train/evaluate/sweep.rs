@@ -4,7 +4,7 @@
 use super::outcome::Outcome;
 use crate::config::{Config, Evaluate};
 use crate::durable;
-use crate::report::plots::{Arrangement, Figure, Panel, Series, Stroke, curves};
+use crate::report::plots::{Figure, Panel, Series, Stroke, curves};
 use crate::report::{Console, Table};
 use crate::run_dir;
 use anyhow::{Context, Result};
@@ -85,9 +85,5 @@ fn figure(run: &Evaluate, outcomes: &[Outcome]) -> Figure {
         series: series.collect(),
         ..Panel::default()
     };
-    Figure {
-        title: format!("{} on {}", outcomes[0].protocol.name(), run.data.dataset),
-        panels: vec![panel],
-        arrangement: Arrangement::SideBySide,
-    }
+    Figure { title: format!("{} on {}", outcomes[0].protocol.name(), run.data.dataset), panels: vec![panel] }
 }

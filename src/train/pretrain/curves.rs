@@ -2,7 +2,7 @@
 
 use super::numbers::numbers;
 use crate::report::Record;
-use crate::report::plots::{Arrangement, Figure, Panel, Series, Stroke};
+use crate::report::plots::{Figure, Panel, Series, Stroke};
 
 /// Two panels side by side over epochs: InfoNCE value (every step thin, epoch means bold, the value of
 /// collapsed features dashed), and NESS (steps thin, epoch means bold). A mean stands in the middle of its
@@ -27,5 +27,5 @@ pub fn training_figure(title: &str, epochs: &[Record], steps: &[Record]) -> Figu
         Panel { x_range, y_range: None, series, ..chart.panel() }
     };
     let panels = vec![panel("loss_infonce"), panel("ness_mean")];
-    Figure { title: title.into(), panels, arrangement: Arrangement::SideBySide }
+    Figure { title: title.into(), panels }
 }

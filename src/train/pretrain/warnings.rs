@@ -7,20 +7,10 @@ use crate::report::Record;
 /// What has been said, and what later epochs are compared with.
 #[derive(Debug, Default)]
 pub struct Watch {
-    said: Vec<Fault>,
+    /// Names of the faults that have been told.
+    said: Vec<&'static str>,
     highest_rank: f64,
     last_loss: Option<f64>,
-}
-
-/// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    Collapsed,
-    RankFalling,
-    Saturated,
-    PullVanished,
-    Starved,
-    LossJumped,
 }
 
 /// What the run is, as far as advice depends on it.
@@ -36,83 +26,71 @@ impl Watch {
     /// Looks at a finished epoch; each text names what was seen and what to do.
     pub fn look(&mut self, record: &Record, setting: Setting) -> Vec<String> {
         let mut found = Vec::new();
-        let epoch = record.epoch + 1;
-        let loss = record.number("loss_infonce");
+        let mut warn = |fault: &'static str, text: String| {
+            if !self.said.contains(&fault) {
+                self.said.push(fault);
+                found.push(format!("epoch {}: {text}", record.epoch + 1));
+            }
+        };
         if let Some(spread) = record.get("feature_std").filter(|&spread| spread < 0.1) {
-            found.push((
-                Fault::Collapsed,
-                format!(
-                    "epoch {epoch}: the features are collapsing (standard deviation {spread:.3}, spread evenly it is 1): \
-                     lower --lr, lengthen --warmup-epochs, and look whether the two views still differ"
-                ),
-            ));
+            let text = format!(
+                "the features are collapsing (standard deviation {spread:.3}, spread evenly it is 1): lower --lr, \
+                 lengthen --warmup-epochs, and look whether the two views still differ"
+            );
+            warn("collapsed", text);
         }
         if let Some(rank) = record.get("effective_rank").filter(|rank| rank.is_finite()) {
-            if rank < 0.5 * self.highest_rank {
-                found.push((
-                    Fault::RankFalling,
-                    format!(
-                        "epoch {epoch}: the effective rank of the trunk's features has fallen from {:.1} to {rank:.1}: \
-                         they use ever fewer dimensions; compare the kNN accuracy of earlier checkpoints, lower --lr or \
-                         the weight decay",
-                        self.highest_rank
-                    ),
-                ));
+            let highest = self.highest_rank;
+            if rank < 0.5 * highest {
+                let text = format!(
+                    "the effective rank of the trunk's features has fallen from {highest:.1} to {rank:.1}: they use \
+                     ever fewer dimensions; compare the kNN accuracy of earlier checkpoints, lower --lr or the weight \
+                     decay"
+                );
+                warn("rank falling", text);
             }
-            self.highest_rank = self.highest_rank.max(rank);
+            self.highest_rank = highest.max(rank);
         }
         let saturation = record.number("mi_estimate_nats") / record.number("mi_ceiling_nats");
         if setting.objective == Objective::SimClr && saturation > 0.95 {
-            found.push((
-                Fault::Saturated,
-                format!(
-                    "epoch {epoch}: InfoNCE has reached {:.0}% of what a batch of {} can tell (its ceiling is log(2N-1)), \
-                     and its gradient fades with the rest: a larger --batch-size raises the ceiling, --clr flatclr has none",
-                    100.0 * saturation,
-                    setting.batch_size
-                ),
-            ));
+            let text = format!(
+                "InfoNCE has reached {:.0}% of what a batch of {} can tell (its ceiling is log(2N-1)), and its gradient \
+                 fades with the rest: a larger --batch-size raises the ceiling, --clr flatclr has none",
+                100.0 * saturation,
+                setting.batch_size
+            );
+            warn("saturated", text);
         }
-        if let Some(share) = record.get("vanished_pull_share").filter(|&share| share > 0.25)
-            && setting.objective == Objective::SimClr
-        {
-            found.push((
-                Fault::PullVanished,
-                format!(
-                    "epoch {epoch}: for {:.0}% of the anchors 1 + xi is 1 in {}, so InfoNCE computed in it would pull at \
-                     them no more (here it is computed in fp32): --clr flatclr, or harder views",
-                    100.0 * share,
-                    setting.precision
-                ),
-            ));
+        let vanished = record.number("vanished_pull_share");
+        if setting.objective == Objective::SimClr && vanished > 0.25 {
+            let text = format!(
+                "for {:.0}% of the anchors 1 + xi is 1 in {}, so InfoNCE computed in it would pull at them no more \
+                 (here it is computed in fp32): --clr flatclr, or harder views",
+                100.0 * vanished,
+                setting.precision
+            );
+            warn("pull vanished", text);
         }
         // The first epoch also reads files for the first time.
-        if record.epoch > 0 && record.number("data_wait_share") > 0.25 {
-            found.push((
-                Fault::Starved,
-                format!(
-                    "epoch {epoch}: training waited for images {:.0}% of the time: raise --workers if there are cores, or \
-                     store smaller images",
-                    100.0 * record.number("data_wait_share")
-                ),
-            ));
+        let waited = record.number("data_wait_share");
+        if record.epoch > 0 && waited > 0.25 {
+            let text = format!(
+                "training waited for images {:.0}% of the time: raise --workers if there are cores, or store smaller \
+                 images",
+                100.0 * waited
+            );
+            warn("starved", text);
         }
-        if let Some(before) = self.last_loss.replace(loss)
-            && loss > before + 0.5
-        {
-            found.push((
-                Fault::LossJumped,
-                format!(
-                    "epoch {epoch}: the loss jumped from {before:.3} to {loss:.3}: the learning rate ({:.3e}) is probably too \
-                     high; lower --lr or lengthen --warmup-epochs (now {})",
-                    record.number("lr"),
-                    setting.warmup_epochs
-                ),
-            ));
+        let (loss, lr) = (record.number("loss_infonce"), record.number("lr"));
+        if let Some(before) = self.last_loss.replace(loss).filter(|before| loss > before + 0.5) {
+            let text = format!(
+                "the loss jumped from {before:.3} to {loss:.3}: the learning rate ({lr:.3e}) is probably too high; \
+                 lower --lr or lengthen --warmup-epochs (now {})",
+                setting.warmup_epochs
+            );
+            warn("loss jumped", text);
         }
-        let fresh: Vec<(Fault, String)> = found.into_iter().filter(|(fault, _)| !self.said.contains(fault)).collect();
-        self.said.extend(fresh.iter().map(|(fault, _)| *fault));
-        fresh.into_iter().map(|(_, text)| text).collect()
+        found
     }
 }
 
