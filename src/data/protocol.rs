@@ -85,7 +85,7 @@ impl Augmentation {
         Augmentation {
             jitter_strength,
             blur_prob: if blurs { 0.5 } else { 0.0 },
-            blur_kernel_px: (image_size_px / 10 | 1).max(3),
+            blur_kernel_px: ((image_size_px / 10) | 1).max(3),
             ..Augmentation::default()
         }
     }

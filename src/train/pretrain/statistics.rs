@@ -7,6 +7,9 @@ use crate::loss::Contrast;
 use crate::state::Parameter;
 use tch::{Device, Tensor};
 
+/// How a number is made of a step, `[]` on the device.
+type Measure = fn(&Look) -> Tensor;
+
 /// Makes a step's row of statistics: part of the step, so that a recorded one makes it too.
 #[derive(Debug)]
 pub struct Statistics {
@@ -51,7 +54,7 @@ impl Statistics {
         features: &StepFeatures,
         scaling: &Tensor,
         parameters: &[Parameter],
-        of: fn(How) -> Option<fn(&Look) -> Tensor>,
+        of: fn(How) -> Option<Measure>,
     ) -> Tensor {
         let _guard = tch::no_grad_guard();
         let look = Look { contrast, features, parameters, scaling, precision: self.precision };
