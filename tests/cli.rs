@@ -754,9 +754,7 @@ fn a_real_checkpoint_gives_its_run_back() {
     let began = "--dataset-name fashion_mnist_mini --model res10 --batch-size 64 --epochs 4";
     let encoder = Encoder::new(&pretrain(began).model, HeadKind::Projection, tch::Device::Cpu, 1);
     let (model, parameters) = (encoder.state_dict(), encoder.parameters().len());
-    let mut loss = flatnce::state::StateDict::new();
-    loss.push("queue", tch::Tensor::arange(6, (tch::Kind::Float, tch::Device::Cpu)).view([2, 3]));
-    let checkpoint = Checkpoint {
+    let mut checkpoint = Checkpoint {
         epochs_done: 2,
         step: 124,
         batch_in_epoch: 0,
@@ -767,13 +765,17 @@ fn a_real_checkpoint_gives_its_run_back() {
         epoch_rows: None,
         temperature: None,
         scaler: None,
-        loss,
+        loss: flatnce::state::StateDict::new(),
         batch_size: Some(64),
     };
     let path = directory.path().join("checkpoint_0001.pth.tar");
     checkpoint::write(&path, &checkpoint).unwrap();
-    let read = checkpoint::read(&path).unwrap().loss;
-    assert!(read.len() == 1 && read.get("queue").unwrap().equal(checkpoint.loss.get("queue").unwrap()));
+    // An objective's own state comes back as well.
+    let (queue, other) = (tch::Tensor::from_slice(&[0.5f32, -1.0, 3.0]), directory.path().join("other.pth.tar"));
+    checkpoint.loss.push("queue", queue.shallow_clone());
+    checkpoint::write(&other, &checkpoint).unwrap();
+    let read = checkpoint::read(&other).unwrap().loss;
+    assert!(read.len() == 1 && read.get("queue").unwrap().equal(&queue));
     std::fs::write(directory.path().join("checkpoint_0003.pth.tar"), b"cut off").unwrap();
 
     let line = format!("--resume {} --device cpu", directory.path().display());
