@@ -135,7 +135,10 @@ impl Plan {
             }
             if saved.trunk_hash != newest.trunk_hash {
                 let (now, then) = (&newest.trunk_hash, &saved.trunk_hash);
-                bail!("the encoder (trunk {now}) is not the one (trunk {then}) with which the evaluation in {directory} began");
+                bail!(
+                    "the encoder (trunk {now}) is not the one (trunk {then}) with which the evaluation in {directory} \
+                     began"
+                );
             }
             if run.optimizer.name == OptimizerName::Lbfgs {
                 // It saves no state: from the same start it takes the same steps.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tch::Device;
 
 /// The batch that is tried first.
-const FIRST_IMAGES: usize = 4;
+const FIRST_IMAGES: usize = 8;
 /// The longest step that is taken on purpose, and the time for the steps that count.
 const STEP_SECONDS: f64 = 1.0;
 const TIMED_SECONDS: f64 = 2.5;
@@ -62,12 +62,16 @@ pub fn tell(facts: &mut Facts, mut session: Session, console: &Console) -> Resul
     let images = (steps_left * whole as u64) as f64 + judged as f64 / 6.0;
     let seconds = images / rate;
     let all = if resumes { "for what is left" } else { "in all" };
-    let part = if pace.images == whole { String::new() } else { format!(" (a part of the batch of {whole})") };
+    // An image of a larger batch takes no more time than one of a smaller.
+    let (most, part) = match pace.images == whole {
+        true => ("about", String::new()),
+        false => ("at most", format!(" (a part of the batch of {whole})")),
+    };
     let steps = if pace.steps == 1 { "1 step".to_owned() } else { format!("{} steps", pace.steps) };
     if let Some(peak) = peak_memory_mib(device).filter(|_| pace.images == whole) {
         facts.say("memory", format!("{:.1} GiB at most in the steps that were measured", peak / 1024.0));
     }
-    facts.say("time", format!("about {} {all}, at {}", about(seconds), per_second(rate)));
+    facts.say("time", format!("{most} {} {all}, at {}", about(seconds), per_second(rate)));
     facts.say("time", format!("measured just now: {steps} of {} images{part}, thrown away", pace.images));
     if seconds > DAY {
         facts.say("time", shorter(&run, device, resumes, seconds));
@@ -132,7 +136,7 @@ fn shorter(run: &Pretrain, device: Device, resumes: bool, seconds: f64) -> Strin
         let mut found = None;
         for (way, work) in ways.filter(|(_, work)| *work < 0.9 * own) {
             let seconds = seconds * work / own;
-            found = Some(format!("{way} ({})", about(seconds)));
+            found = Some(format!("{way}: {}", about(seconds)));
             if seconds < DAY {
                 break;
             }
@@ -151,5 +155,5 @@ fn shorter(run: &Pretrain, device: Device, resumes: bool, seconds: f64) -> Strin
     let changes = [smallest_change(&mut smaller), smallest_change(&mut halved), Some(format!("--epochs {epochs}"))];
     let gpu = (device == Device::Cpu).then(|| "a machine with a GPU".to_owned());
     let ways: Vec<String> = changes.into_iter().filter(|_| !resumes).chain([gpu]).flatten().collect();
-    if ways.is_empty() { String::new() } else { format!("shorter: {}", ways.join(", ")) }
+    if ways.is_empty() { String::new() } else { format!("shorter with {}", ways.join("; ")) }
 }

@@ -126,6 +126,7 @@ impl Plan {
             }
             session.log = RunLog::create(&directory, session.extent(), console.clone())?;
         } else {
+            session.last_saved = resumed;
             session.log = RunLog::silent(session.extent(), console.clone())?;
         }
         session.saver = Saver::new(&directory, session.pretrain.checkpoints);
