@@ -443,7 +443,10 @@ fn ranks_that_read_different_files_do_not_begin() {
 fn a_batch_that_cannot_be_divided_is_refused() {
     let job = |batch: &str| {
         let line = ["flatnce", "--dataset-name=cifar10", "--device=cpu", "--batch-size", batch];
-        flatnce::cli::resolve(&flatnce::cli::parse(line).unwrap(), &flatnce::cli::resolve::read_saved).unwrap().config.job
+        flatnce::cli::resolve(&flatnce::cli::parse(line).unwrap(), &flatnce::cli::resolve::read_saved)
+            .unwrap()
+            .config
+            .job
     };
     let error = check_job(&job("64"), 3).unwrap_err().to_string();
     assert!(error.contains("--batch-size 64") && error.contains("use 63 or 66"), "{error}");
