@@ -2,9 +2,9 @@
 //! (FlatNCE, arXiv 2107.01152) over libtorch.
 //!
 //! Floors; a module uses only floors below its own (`tests/layers.rs`):
-//! `tools`, F3 `train`, F2 `loader`, F1 `data` `augment` `model` `loss` `optim` `monitor`
+//! `tools`, F3 `train`, F2 `loader`, F1 `data` `augment` `model` `optim` `monitor`
 //! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `config` `device` `distributed`
-//! `durable` `memory` `native` `pixels` `rng` `values` `vectorise`. `cli` sits on top of all.
+//! `durable` `loss` `memory` `native` `pixels` `rng` `values` `vectorise`. `cli` sits on top of all.
 
 #[macro_use]
 mod vectorise;
