@@ -1,5 +1,7 @@
 //! The command line: every flag, every command of the paper's README, the errors, the dry run and the exit codes.
 
+mod support;
+
 use assert_cmd::Command;
 use flatnce::checkpoint::{self, Checkpoint, SavedOptimizer};
 use flatnce::cli::resolve::{Origin, Saved, read_saved};
@@ -711,8 +713,7 @@ fn colour_is_for_terminals_that_want_it() {
         command.output().ok().map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let (Some(coloured), Some(plain)) = (on_terminal(""), on_terminal("1")) else {
-        eprintln!("SKIPPED: no `script` to make a terminal with");
-        return;
+        return support::skipped("no `script` to make a terminal with");
     };
     assert!(coloured.contains("\u{1b}[1;33mwarning:"), "{coloured:?}");
     assert!(plain.contains("warning: no effect") && !plain.contains("\u{1b}[1;33m"), "{plain:?}");

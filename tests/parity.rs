@@ -300,20 +300,24 @@ fn swapping_the_views_swaps_the_gradient() {
 }
 
 /// The paper's numerical argument. Computed naively in a low precision, log(1 + xi) has no gradient once 1 + xi
-/// rounds to 1; FlatNCE's pull on the positive is -1/t there as everywhere.
+/// rounds to 1; the program's InfoNCE pulls with sigmoid(log xi) there as everywhere, its FlatNCE with 1.
 #[test]
 fn in_low_precision_info_nce_vanishes_and_flat_nce_does_not() {
     for (kind, edge) in [(Kind::Float, 24), (Kind::Half, 11), (Kind::BFloat16, 8)] {
         for (exponent, vanishes) in [(edge + 1, true), (edge - 1, false)] {
-            let xi = Tensor::from_slice(&[2f64.powi(-exponent)]).to_kind(kind);
-            let value = (&xi + 1.0).log();
-            assert_eq!(value.double_value(&[0]) == 0.0, vanishes, "{kind:?} xi = 2^-{exponent}");
-            let s_pos = Tensor::zeros([1], (kind, Device::Cpu)).set_requires_grad(true);
-            // d = s_neg - s_pos with xi = exp(d), t = 1.
-            let v = Tensor::from_slice(&[-f64::from(exponent) * 2f64.ln()]).to_kind(kind) - &s_pos;
-            let flat = (&v - v.detach()).exp();
-            flat.backward();
-            assert_eq!(s_pos.grad().double_value(&[0]), -1.0);
+            let xi = 2f64.powi(-exponent);
+            let naive = (Tensor::from_slice(&[xi]).to_kind(kind) + 1.0).log();
+            assert_eq!(naive.double_value(&[0]) == 0.0, vanishes, "{kind:?} xi = 2^-{exponent}");
+            // Two images whose views agree and that have nothing in common: xi = 2 exp(-1/t) for every anchor.
+            let z = Tensor::eye(2, (Kind::Float, Device::Cpu)).repeat([2, 1]);
+            let t = 1.0 / (f64::from(exponent + 1) * 2f64.ln());
+            let [info, flat] = [Objective::SimClr, Objective::FlatClr].map(|objective| contrast(&z, t, objective));
+            assert!((info.anchors.log_xi.double_value(&[0]) - xi.ln()).abs() < 1e-4);
+            let pull = xi / (1.0 + xi);
+            let error = relative_error(&to_vec(&info.gradient), &to_vec(&(&flat.gradient * pull)));
+            assert!(error < 1e-4, "{kind:?} xi = 2^-{exponent}: {error:e}");
+            // Towards the positive with 1/t, from the anchor's side and from the positive's.
+            assert!((flat.gradient.double_value(&[0, 0]) * t * 2.0 + 1.0).abs() < 1e-5, "xi = 2^-{exponent}");
         }
     }
 }
