@@ -1,5 +1,7 @@
 //! The command line: every flag, every command of the paper's README, the errors, the dry run and the exit codes.
 
+mod support;
+
 use assert_cmd::Command;
 use flatnce::checkpoint::{self, Checkpoint, SavedOptimizer};
 use flatnce::cli::resolve::{Origin, Saved, read_saved};
@@ -227,9 +229,8 @@ const MODES_OF_MAIN_PY: [(&str, &str); 6] = [
 
 #[test]
 fn what_a_mode_of_the_python_program_reads_has_an_effect_here() {
-    let by_pytorch = |_: &Origin, _: &mut dyn FnMut(String)| {
-        Ok(Saved { path: "d/f".into(), config: None, model_name: None, batch_size: None })
-    };
+    let by_pytorch =
+        |_: &Origin, _: &mut dyn FnMut(String)| Ok(Saved { path: "d/f".into(), checkpoint: Checkpoint::default() });
     let resolve = |line: &str| {
         let resolved = cli::resolve(&typed(line), &by_pytorch).unwrap_or_else(|error| panic!("{line}: {error:#}"));
         assert!(
@@ -872,8 +873,7 @@ fn colour_is_for_terminals_that_want_it() {
         command.output().ok().map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let (Some(coloured), Some(plain)) = (on_terminal(""), on_terminal("1")) else {
-        eprintln!("SKIPPED: no `script` to make a terminal with");
-        return;
+        return support::skipped("no `script` to make a terminal with");
     };
     assert!(coloured.contains("\u{1b}[1;33mwarning:"), "{coloured:?}");
     assert!(plain.contains("warning: no effect") && !plain.contains("\u{1b}[1;33m"), "{plain:?}");

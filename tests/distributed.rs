@@ -1,8 +1,11 @@
 //! What several ranks compute is what one process computes. The ranks are threads here, each with its own group over
 //! the loopback interface: collectives, store and autograd are those of separate processes.
 
+#[path = "support/ranks.rs"]
+mod ranks;
+
 use flatnce::config::{DatasetName, Depth, HeadConfig, HeadMode, ModelConfig, Normalisation, Objective, Stem};
-use flatnce::distributed::{self, Group, Launcher, Placement, Reduction};
+use flatnce::distributed::{self, Group, Reduction};
 use flatnce::loss::{Anchors, Contrast, Loss, Pairs, contrast};
 use flatnce::model::{Encoder, HeadKind, Pass};
 use flatnce::optim::{Optimizer, Rate, StateEntry, Update};
@@ -10,8 +13,9 @@ use flatnce::rng::{Purpose, Stream};
 use flatnce::state::{Parameter, StateDict};
 use flatnce::train::pretrain::step;
 use flatnce::train::ranks::{Ranks, check_job};
-use std::net::TcpListener;
+use ranks::{free_port, place};
 use std::rc::Rc;
+use std::sync::mpsc;
 use std::time::Duration;
 use tch::{Device, Kind, Tensor};
 
@@ -28,25 +32,6 @@ static NO_RECORD: extern "C" fn() = {
     }
     turn_off
 };
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number").port()
-}
-
-fn place(rank: usize, world_size: usize, port: u16) -> Placement {
-    Placement {
-        rank,
-        world_size,
-        local_rank: rank,
-        local_world_size: Some(world_size),
-        host: "127.0.0.1".to_owned(),
-        port,
-        rank_zero_serves: true,
-        attempt: 0,
-        job: String::new(),
-        launcher: Launcher::Torchrun,
-    }
-}
 
 /// Runs `work` on so many ranks at once and gives back what each made, in their order. One rank has no group.
 fn on_ranks<T: Send>(count: usize, work: impl Fn(&Ranks) -> T + Sync) -> Vec<T> {
@@ -359,15 +344,19 @@ fn statistics_of_own_images_alone_are_another_training() {
 fn the_optimiser_sees_no_trace_of_a_lost_rank() {
     let port = free_port();
     let hello = distributed::hello(&serde_json::json!({}));
+    let (gone, waiting) = mpsc::channel();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let group = Group::join(&place(1, 2, port), &hello, false, TIMEOUT).unwrap();
+        let (hello, port) = (&hello, port);
+        scope.spawn(move || {
+            let group = Group::join(&place(1, 2, port), hello, false, TIMEOUT).unwrap();
             group.barrier().unwrap();
+            drop(group);
+            gone.send(()).unwrap();
         });
-        scope.spawn(|| {
-            let group = Rc::new(Group::join(&place(0, 2, port), &hello, false, Duration::from_secs(5)).unwrap());
+        scope.spawn(move || {
+            let group = Rc::new(Group::join(&place(0, 2, port), hello, false, Duration::from_secs(5)).unwrap());
             group.barrier().unwrap();
-            std::thread::sleep(Duration::from_millis(300));
+            waiting.recv_timeout(TIMEOUT).expect("the other rank leaves");
             let ranks = Ranks::from(Some(Rc::clone(&group)));
             // BatchNorm cannot return the fault; the step must.
             let x = normal(1, &[4, 3], 1.0, 0.0);

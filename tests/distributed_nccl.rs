@@ -2,39 +2,22 @@
 
 #[path = "support/pytorch.rs"]
 mod pytorch;
+#[path = "support/ranks.rs"]
+mod ranks;
 mod support;
 
 use flatnce::device;
-use flatnce::distributed::{self, Group, Launcher, Placement};
+use flatnce::distributed::{self, Group};
 use pytorch::run_inside;
-use std::net::TcpListener;
+use ranks::{free_port, place};
 use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-fn place(rank: usize, port: u16) -> Placement {
-    Placement {
-        rank,
-        world_size: 2,
-        local_rank: rank,
-        local_world_size: Some(2),
-        host: "127.0.0.1".to_owned(),
-        port,
-        rank_zero_serves: true,
-        attempt: 0,
-        job: String::new(),
-        launcher: Launcher::Torchrun,
-    }
-}
-
 /// What a rank is told that wants to reduce tensors on GPUs too.
 fn refusal(rank: usize, port: u16) -> String {
     let hello = distributed::hello(&serde_json::json!({}));
-    format!("{:#}", Group::join(&place(rank, port), &hello, true, TIMEOUT).unwrap_err())
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number").port()
+    format!("{:#}", Group::join(&place(rank, 2, port), &hello, true, TIMEOUT).unwrap_err())
 }
 
 #[test]

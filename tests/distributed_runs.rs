@@ -2,12 +2,15 @@
 
 #[path = "support/program.rs"]
 mod program;
+#[path = "support/ranks.rs"]
+mod ranks;
+mod support;
 
-use flatnce::rng::{Purpose, Stream};
 use flatnce::torch_file::{self, Value};
-use program::{said, succeeds};
+use program::{find_run, said, save_dir, succeeds};
+use ranks::free_port;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -51,10 +54,6 @@ fn flatnce(words: &[&str]) -> Command {
     command
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number").port()
-}
-
 /// One rank, as torchrun would start it.
 fn rank(rank: usize, count: usize, port: u16, words: &[&str]) -> Command {
     let mut command = flatnce(words);
@@ -62,21 +61,6 @@ fn rank(rank: usize, count: usize, port: u16, words: &[&str]) -> Command {
     command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-}
-
-fn save_dir(place: &Path) -> String {
-    format!("--save-dir={}", place.display())
-}
-
-/// The one run directory below a results directory, if it is there.
-fn find_run(results: &Path) -> Option<PathBuf> {
-    let mut at = results.to_path_buf();
-    for _ in 0..3 {
-        let entries: Vec<PathBuf> = std::fs::read_dir(&at).ok()?.flatten().map(|entry| entry.path()).collect();
-        assert!(entries.len() <= 1, "one of the ranks writes, and into one directory: {entries:?}");
-        at = entries.into_iter().next()?;
-    }
-    Some(at)
 }
 
 fn state(checkpoint: &Path) -> Vec<Value> {
@@ -210,17 +194,16 @@ fn wait_for(state: impl Fn() -> bool, processes: &mut [&mut Child]) {
 
 #[test]
 fn a_killed_rank_ends_the_others_and_is_named() {
-    let mut stream = Stream::new(11, Purpose::View, 0, 0, 0);
-    for victim in [2, 0, 1] {
+    // As soon as the run has begun, after its first checkpoint, and within some later step.
+    for (victim, moment) in [(2, "training.log"), (0, "checkpoint_0000.pth.tar"), (1, "checkpoint_0002.pth.tar")] {
         let place = tempfile::tempdir().unwrap();
         let results = place.path().join("runs");
         let saved = save_dir(&results);
         let words = [SMALL, &["--epochs=300", &saved]].concat();
         let port = free_port();
         let mut ranks: Vec<Child> = (0..3).map(|r| rank(r, 3, port, &words).spawn().unwrap()).collect();
-        // Any moment from joining on: before the first checkpoint or within some step.
-        wait_for(|| find_run(&results).is_some(), &mut ranks.iter_mut().collect::<Vec<_>>());
-        std::thread::sleep(Duration::from_millis(stream.below(1500)));
+        let there = || find_run(&results).is_some_and(|run| run.join(moment).exists());
+        wait_for(there, &mut ranks.iter_mut().collect::<Vec<_>>());
         ranks[victim].kill().unwrap();
         let killed = Instant::now();
         for (at, child) in ranks.into_iter().enumerate() {
@@ -315,8 +298,7 @@ fn what_cannot_begin_says_why() {
 fn under_torchrun_a_group_that_failed_is_started_anew_and_goes_on() {
     let torchrun = std::env::home_dir().unwrap_or_default().join(".cache/flatnce/python/bin/torchrun");
     if !torchrun.exists() {
-        eprintln!("skipped: {} is not there; ./scripts/setup.sh --python makes it", torchrun.display());
-        return;
+        return support::skipped(&format!("{} is not there; ./scripts/setup.sh --python makes it", torchrun.display()));
     }
     let place = tempfile::tempdir().unwrap();
     let results = place.path().join("runs");
@@ -363,8 +345,7 @@ fn ranks_meet_across_network_namespaces_and_see_the_cable_go() {
             ip(&["-n", space, "link", "set", card, "up"]) && ip(&["-n", space, "link", "set", "lo", "up"])
         });
     if !ready {
-        eprintln!("skipped: no network namespaces here (they need root and the program `ip`)");
-        return;
+        return support::absent("no network namespaces here (they need root and the program `ip`)");
     }
     let place = tempfile::tempdir().unwrap();
     let start = |epochs: &str, results: &Path| -> Vec<Child> {

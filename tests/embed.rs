@@ -1,8 +1,9 @@
 //! `flatnce embed`: the features of the linear evaluation, as files that NumPy and safetensors read.
 
+#[path = "support/program.rs"]
+mod program;
 mod support;
 
-use assert_cmd::cargo::CommandCargoExt;
 use flatnce::augment::EvalTransform;
 use flatnce::checkpoint;
 use flatnce::config::{BadImages, DataConfig, DatasetName};
@@ -11,23 +12,16 @@ use flatnce::model::{Encoder, HeadKind};
 use flatnce::report::{Console, Verbosity};
 use flatnce::train::features::Extractor;
 use flatnce::train::ranks::Ranks;
+use program::{flatnce, run_directory, said, save_dir, start, succeeds};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use tch::{Device, Kind};
 
-fn start(words: &[&str]) -> Output {
-    let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
-    command.args(words).env("OMP_NUM_THREADS", "1").output().expect("it starts")
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
 /// The initial weights of a run, at 8 pixels.
 fn encoder(place: &Path) -> PathBuf {
-    let save_dir = format!("--save-dir={}", place.join("results").display());
+    let results = place.join("results");
+    let save_dir = save_dir(&results);
     let words = [
         "--dataset-name=fashion_mnist_mini",
         "--image-size=8",
@@ -37,13 +31,8 @@ fn encoder(place: &Path) -> PathBuf {
         "--device=cpu",
         &save_dir,
     ];
-    let output = start(&words);
-    assert!(output.status.success(), "{}", said(&output));
-    let mut at = place.join("results");
-    for _ in 0..3 {
-        at = std::fs::read_dir(&at).expect("a directory").next().expect("an entry").expect("readable").path();
-    }
-    at.join("checkpoint_0000.pth.tar")
+    succeeds(flatnce(&words));
+    run_directory(&results).join("checkpoint_0000.pth.tar")
 }
 
 fn embed(checkpoint: &Path, out: &Path, more: &[&str]) -> Output {
@@ -182,8 +171,7 @@ fn memory_does_not_grow_with_the_data() {
         for number in 0..images {
             std::fs::hard_link(&picture, data.join(format!("{number:06}.png"))).expect("links");
         }
-        let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
-        command.args([
+        let mut command = flatnce(&[
             "embed",
             "--image-size=8",
             "--precision=fp32",
@@ -192,7 +180,7 @@ fn memory_does_not_grow_with_the_data() {
             "--dataset-name=folder",
         ]);
         command.args(["--part=unlabelled", &format!("--data={}", data.display()), &format!("--out={}", out.display())]);
-        command.arg(format!("--checkpoint={}", file.display())).env("OMP_NUM_THREADS", "1");
+        command.arg(format!("--checkpoint={}", file.display()));
         // The list of the folder's names may be kept; it is no part of what is measured.
         command.env("FLATNCE_INDEX_CACHE", "off").stdout(std::process::Stdio::null());
         #[expect(clippy::zombie_processes, reason = "wait4 waits for it")]

@@ -3,12 +3,14 @@
 
 #[path = "support/formats.rs"]
 mod formats;
+#[path = "support/program.rs"]
+mod program;
 mod support;
 #[path = "support/trees.rs"]
 mod trees;
 
-use assert_cmd::cargo::CommandCargoExt;
 use flatnce::torch_file::{self, Dict, Value};
+use program::{said, start, succeeds};
 use serde_json::Value as Json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,10 +22,7 @@ const SMALL: [&str; 6] =
 
 /// Runs the program, which must succeed, and answers with what it said.
 fn flatnce(words: &[&str]) -> String {
-    let output = Command::cargo_bin("flatnce").unwrap().args(words).env("OMP_NUM_THREADS", "1").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{} {words:?}\n{said}", output.status);
-    said
+    said(&succeeds(program::flatnce(words)))
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
@@ -234,7 +233,7 @@ fn every_mode_runs_from_a_checkpoint_of_pytorchs() {
 #[test]
 fn supervised_training_takes_no_checkpoint() {
     let words = ["--train-mode=supervised", "--dataset-name=fashion_mnist_mini", "--checkpoint=x.pth.tar"];
-    let output = Command::cargo_bin("flatnce").unwrap().args(words).output().unwrap();
+    let output = start(&words);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(2) && said.contains("--checkpoint goes with --train-mode eval"), "{said}");
 

@@ -2,8 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use flatnce::data::indexed_in;
 
@@ -29,9 +30,14 @@ fn place() -> Place {
     Place { _temporary: temporary, tree, cache }
 }
 
-/// Longer than a directory must have rested to be believed.
-fn rest() {
-    std::thread::sleep(Duration::from_millis(4_100));
+/// Waits until every directory has rested as long as it must to be believed: 3 seconds, counted in whole ones.
+fn rest(place: &Place) {
+    let classes = fs::read_dir(&place.tree).unwrap().map(|entry| entry.unwrap().path());
+    let changed = classes.chain([place.tree.clone()]).map(|path| fs::metadata(path).unwrap().ctime()).max();
+    let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() as i64;
+    while now() < changed.unwrap() + 3 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Names, counts, and whether they came from the index.
@@ -54,7 +60,7 @@ fn an_index_is_believed_until_a_directory_changes() {
     let (names, counts, kept) = look(&place.tree, &place.cache);
     assert!(!kept && counts == [PER_CLASS; 3] && names.len() == 3 * PER_CLASS);
     assert!(!place.cache.exists(), "directories that have just changed may change again within the same tick");
-    rest();
+    rest(&place);
     assert!(!look(&place.tree, &place.cache).2, "nothing was kept yet");
     assert_eq!(look(&place.tree, &place.cache), (names.clone(), counts, true));
 
@@ -80,7 +86,7 @@ fn an_index_is_believed_until_a_directory_changes() {
         assert_eq!(fresh.len(), plain.files.len(), "{what}");
     }
     // The settled tree is kept again, with the change in it.
-    rest();
+    rest(&place);
     look(&place.tree, &place.cache);
     let (names, counts, kept) = look(&place.tree, &place.cache);
     assert!(kept && counts == [PER_CLASS, PER_CLASS + 1, PER_CLASS - 1, 1]);
@@ -90,7 +96,7 @@ fn an_index_is_believed_until_a_directory_changes() {
 #[test]
 fn a_damaged_index_is_made_anew() {
     let place = place();
-    rest();
+    rest(&place);
     let (names, _, _) = look(&place.tree, &place.cache);
     let file = only_file(&place.cache);
     let whole = fs::read(&file).unwrap();
@@ -124,7 +130,7 @@ fn a_damaged_index_is_made_anew() {
 #[test]
 fn the_program_keeps_an_index_and_sees_a_new_image() {
     let place = place();
-    rest();
+    rest(&place);
     let results = place.tree.parent().unwrap().join("results");
     let run = |off: bool| {
         let mut command = assert_cmd::Command::cargo_bin("flatnce").unwrap();

@@ -1,31 +1,21 @@
 //! Checkpoints cross to PyTorch and back: real runs, real PyTorch.
 
+#[path = "support/program.rs"]
+mod program;
 mod support;
 
-use assert_cmd::cargo::CommandCargoExt;
 use flatnce::checkpoint;
 use flatnce::model::{Encoder, HeadKind, Pass};
-use std::path::{Path, PathBuf};
+use program::{flatnce, run_directory, said, save_dir, succeeds};
+use std::path::Path;
 use std::process::Command;
 use tch::{Device, Kind, Tensor};
-
-fn run(mut command: Command) -> String {
-    let output = command.env("OMP_NUM_THREADS", "1").output().expect("it starts");
-    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}\n{out}{error}");
-    format!("{out}{error}")
-}
 
 fn peer(python: &Path, words: &[&str]) -> String {
     let mut command = Command::new(python);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interchange.py")).args(words);
-    run(command)
-}
-
-fn flatnce(words: &[&str]) -> String {
-    let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
-    command.args(words);
-    run(command)
+    command.env("OMP_NUM_THREADS", "1");
+    said(&succeeds(command))
 }
 
 const SMALL: &[&str] = &[
@@ -38,14 +28,6 @@ const SMALL: &[&str] = &[
     "--precision=fp32",
     "--device=cpu",
 ];
-
-fn checkpoint_below(results: &Path, name: &str) -> PathBuf {
-    let mut at = results.to_path_buf();
-    for _ in 0..3 {
-        at = std::fs::read_dir(&at).expect("a directory").next().expect("an entry").expect("readable").path();
-    }
-    at.join(name)
-}
 
 /// The images of `interchange.py`.
 fn images() -> Tensor {
@@ -68,13 +50,10 @@ fn pytorch_continues_with_what_a_run_saves() {
     let Some(python) = support::python("torchvision") else { return };
     for (optimizer, lr) in [("lars", "0.6"), ("sgd", "0.05"), ("adam", "1e-3")] {
         let place = tempfile::tempdir().expect("a directory");
-        let (optimizer_flag, lr, save_dir) = (
-            format!("--optimizer={optimizer}"),
-            format!("--lr={lr}"),
-            format!("--save-dir={}", place.path().display()),
-        );
-        flatnce(&[SMALL, &["--epochs=2", &optimizer_flag, &lr, &save_dir]].concat());
-        let path = checkpoint_below(place.path(), "checkpoint_0002.pth.tar");
+        let (optimizer_flag, lr, save_dir) =
+            (format!("--optimizer={optimizer}"), format!("--lr={lr}"), save_dir(place.path()));
+        succeeds(flatnce(&[SMALL, &["--epochs=2", &optimizer_flag, &lr, &save_dir]].concat()));
+        let path = run_directory(place.path()).join("checkpoint_0002.pth.tar");
         let answer = peer(&python, &["read", path.to_str().expect("utf-8"), optimizer]);
         let answer: serde_json::Value = serde_json::from_str(answer.lines().next().expect("a line")).expect("JSON");
         assert_eq!(
@@ -103,7 +82,7 @@ fn a_run_of_pytorch_is_continued_evaluated_and_started_from() {
     // 6 steps are one epoch of 48 images at 8: the second one follows, with Adam's state.
     let log_dir = format!("--log-dir={directory}");
     let words = ["--train-from=checkpoint_0000.pth.tar", "--epochs=2", "--optimizer=adam", "--lr=1e-3", &log_dir];
-    flatnce(&[SMALL, &words].concat());
+    succeeds(flatnce(&[SMALL, &words].concat()));
     let theirs = checkpoint::read(&file).expect("theirs");
     let ours = checkpoint::read(&run_directory.join("checkpoint_0002.pth.tar")).expect("ours");
     assert_eq!((ours.epochs_done, ours.step), (2, 12));
@@ -114,14 +93,12 @@ fn a_run_of_pytorch_is_continued_evaluated_and_started_from() {
     // Adam moves a weight by about lr in each of 6 steps.
     assert!(moved > 1e-4 && moved < 1e-2, "{moved}");
 
-    let save_dir = format!("--save-dir={}", place.path().join("results").display());
-    let from = format!("--from-pretrained={file_name}");
-    flatnce(&[SMALL, &["--epochs=0", &from, &save_dir]].concat());
-    let started =
-        checkpoint::read(&checkpoint_below(&place.path().join("results"), "checkpoint_0000.pth.tar")).expect("ours");
+    let (results, from) = (place.path().join("results"), format!("--from-pretrained={file_name}"));
+    succeeds(flatnce(&[SMALL, &["--epochs=0", &from, &save_dir(&results)]].concat()));
+    let started = checkpoint::read(&run_directory(&results).join("checkpoint_0000.pth.tar")).expect("ours");
     assert_eq!(bound(&started), bound(&theirs));
 
-    let save_dir = format!("--save-dir={}", place.path().join("evaluation").display());
+    let save_dir = save_dir(&place.path().join("evaluation"));
     let words = [
         "--train-mode=eval",
         "--transfer-mode=linear_eval",
@@ -134,5 +111,5 @@ fn a_run_of_pytorch_is_continued_evaluated_and_started_from() {
         file_name,
         &save_dir,
     ];
-    assert!(flatnce(&words).contains("test top-1"));
+    assert!(said(&succeeds(flatnce(&words))).contains("test top-1"));
 }

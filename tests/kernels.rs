@@ -12,6 +12,8 @@ mod compile;
 mod emulation;
 #[path = "kernels/encoder.rs"]
 mod encoder;
+#[path = "support/pictures.rs"]
+mod pictures;
 #[path = "kernels/schedules.rs"]
 mod schedules;
 #[path = "kernels/views.rs"]

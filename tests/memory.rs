@@ -1,11 +1,14 @@
 //! The estimate against measured peaks, batches in parts, and what happens when memory is not enough.
 
-use assert_cmd::cargo::CommandCargoExt;
+#[path = "support/program.rs"]
+mod program;
+
 use flatnce::config::{Depth, HeadConfig, HeadMode, ModelConfig, Normalisation, OptimizerName, Precision, Stem};
 use flatnce::model::footprint::{StepSize, estimate};
 use flatnce::model::{Encoder, HeadKind};
+use program::{run_directory, save_dir, succeeds};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 const MIB: f64 = 1_048_576.0;
@@ -14,26 +17,8 @@ const MIB: f64 = 1_048_576.0;
 const TOLERANCE: f64 = 0.2;
 
 fn flatnce(results: &Path, settings: &[&str]) -> Command {
-    let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
     let always = ["--dataset-name=fashion_mnist_mini", "--knn-every=0", "--device=cpu", "--workers=1"];
-    command.args(always).arg("--warmup-epochs=0").arg("--lr=0.01").args(settings);
-    command.arg(format!("--save-dir={}", results.display())).env("OMP_NUM_THREADS", "1");
-    command
-}
-
-fn succeed(mut command: Command) -> Output {
-    let output = command.output().expect("it starts");
-    assert!(output.status.success(), "{command:?}\n{}", String::from_utf8_lossy(&output.stderr));
-    output
-}
-
-/// The one run directory below a results directory.
-fn directory(results: &Path) -> PathBuf {
-    let mut at = results.to_path_buf();
-    for _ in 0..3 {
-        at = std::fs::read_dir(&at).expect("a directory").next().expect("an entry").expect("readable").path();
-    }
-    at
+    program::flatnce(&[&always[..], settings, &["--warmup-epochs=0", "--lr=0.01", &save_dir(results)]].concat())
 }
 
 /// Peak of a process that trains two steps, in MiB.
@@ -48,8 +33,8 @@ fn peak(depth: Depth, batch: u32, precision: Precision, parts: u32) -> f64 {
         format!("--grad-cache={parts}"),
         "--epochs=1".into(),
     ];
-    succeed(flatnce(place.path(), &settings.iter().map(String::as_str).collect::<Vec<_>>()));
-    let text = std::fs::read_to_string(directory(place.path()).join("metrics.jsonl")).expect("metrics");
+    succeeds(flatnce(place.path(), &settings.iter().map(String::as_str).collect::<Vec<_>>()));
+    let text = std::fs::read_to_string(run_directory(place.path()).join("metrics.jsonl")).expect("metrics");
     let line: serde_json::Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
     line["memory_peak_mib"].as_f64().expect("Linux tells")
 }
@@ -122,9 +107,9 @@ fn limited(mut command: Command, mib: u64) -> Output {
 fn running_out_is_one_sentence_and_spares_the_checkpoints() {
     let place = tempfile::tempdir().expect("a directory");
     let settings = ["--model=res10", "--image-size=16", "--batch-size=4", "--train-images=8", "--epochs=1"];
-    let small = succeed(flatnce(place.path(), &[&settings[..], &["--precision=fp32"]].concat()));
+    let small = succeeds(flatnce(place.path(), &[&settings[..], &["--precision=fp32"]].concat()));
     assert!(!String::from_utf8_lossy(&small.stderr).contains("may run out of memory"));
-    let saved = directory(place.path()).join("checkpoint_0001.pth.tar");
+    let saved = run_directory(place.path()).join("checkpoint_0001.pth.tar");
     let before = std::fs::read(&saved).expect("saved");
 
     // 1,024 images want 8 GiB; there are 3 of address space, of which the program takes some.

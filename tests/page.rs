@@ -1,9 +1,10 @@
 //! `flatnce report`: two small runs and their evaluations as a table, a picture
 //! and a page.
 
+mod support;
+
 use serde_json::Value;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
@@ -156,8 +157,7 @@ fn in_a_browser(page: &Path) {
             .ok()
     };
     let Some(output) = browsers.into_iter().find_map(open) else {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: no chromium to open the report with");
-        return;
+        return support::absent("no chromium to open the report with");
     };
     let (seen, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}");

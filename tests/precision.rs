@@ -1,9 +1,11 @@
 //! fp16 with its scaler, batches in parts, the settings of the arithmetic: whole runs on the CPU.
 
-use assert_cmd::cargo::CommandCargoExt;
+#[path = "support/program.rs"]
+mod program;
+
 use flatnce::torch_file::{self, Value};
+use program::{flatnce, run_directory, save_dir, succeeds};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 /// Seconds even in fp16, for which a CPU has no arithmetic.
 const SMALL: &[&str] = &[
@@ -17,32 +19,10 @@ const SMALL: &[&str] = &[
     "--workers=1",
 ];
 
-fn flatnce(arguments: &[&str]) -> Output {
-    let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
-    command.args(arguments).env("OMP_NUM_THREADS", "1").output().expect("it starts")
-}
-
-fn run(arguments: &[&str]) -> Output {
-    let output = flatnce(arguments);
-    let [said, errors] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
-    assert!(output.status.success(), "{arguments:?}\n{said}{errors}");
-    output
-}
-
 /// Trains `SMALL` with `settings` below `results` and gives the run's directory.
 fn trained(results: &Path, settings: &[&str]) -> PathBuf {
-    let save_dir = format!("--save-dir={}", results.display());
-    run(&[SMALL, settings, &[&save_dir]].concat());
-    directory(results)
-}
-
-/// The one run directory below a results directory.
-fn directory(results: &Path) -> PathBuf {
-    let mut at = results.to_path_buf();
-    for _ in 0..3 {
-        at = std::fs::read_dir(&at).expect("a directory").next().expect("an entry").expect("readable").path();
-    }
-    at
+    succeeds(flatnce(&[SMALL, settings, &[&save_dir(results)]].concat()));
+    run_directory(results)
 }
 
 /// What training changes, in a checkpoint.
@@ -58,7 +38,7 @@ fn goes_on_exactly(settings: &[&str]) -> PathBuf {
     let part = place.join("part");
     std::fs::create_dir(&part).expect("a directory");
     std::fs::copy(whole.join("checkpoint_0000.pth.tar"), part.join("checkpoint_0000.pth.tar")).expect("a copy");
-    run(&["--resume", part.to_str().expect("utf-8")]);
+    succeeds(flatnce(&["--resume", part.to_str().expect("utf-8")]));
     let last = "checkpoint_0003.pth.tar";
     assert_eq!(state(&whole.join(last)), state(&part.join(last)), "{settings:?}");
     whole
@@ -91,12 +71,12 @@ fn fp16_trains_counts_its_overflows_and_goes_on_exactly() {
 #[test]
 fn fp16_that_cannot_be_saved_by_any_scale_stops_with_advice() {
     let place = tempfile::tempdir().expect("a directory");
-    let save_dir = format!("--save-dir={}", place.path().display());
+    let save_dir = save_dir(place.path());
     // Weights of millions: every product overflows.
     let settings = ["--precision=fp16", "--batch-size=2", "--train-images=6", "--optimizer=sgd", "--lr=1e9"];
     let rest = ["--epochs=30", "--save-every-n-epochs=100", &save_dir];
     let small: Vec<&str> = SMALL.iter().copied().filter(|flag| !flag.starts_with("--save-every")).collect();
-    let output = flatnce(&[&small[..], &settings, &rest].concat());
+    let output = flatnce(&[&small[..], &settings, &rest].concat()).output().expect("it starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("the loss scale has fallen to") && errors.contains("--precision fp32"), "{errors}");
@@ -106,10 +86,10 @@ fn fp16_that_cannot_be_saved_by_any_scale_stops_with_advice() {
 #[test]
 fn fine_tuning_in_fp16_scales_its_loss() {
     let place = tempfile::tempdir().expect("a directory");
-    let save_dir = format!("--save-dir={}", place.path().display());
+    let save_dir = save_dir(place.path());
     let settings = ["--train-mode=supervised", "--dataset-name=fashion_mnist_mini", "--image-size=8", "--fc-epochs=2"];
     let sizes = ["--model=res10", "--train-images=16", "--fc-batch-size=8", "--fc-lr=0.05", "--precision=fp16"];
-    run(&[&settings[..], &sizes, &["--device=cpu", "--workers=1", &save_dir]].concat());
+    succeeds(flatnce(&[&settings[..], &sizes, &["--device=cpu", "--workers=1", &save_dir]].concat()));
     let mut found = vec![place.path().to_owned()];
     let checkpoint = loop {
         let at = found.pop().expect("a checkpoint somewhere");
@@ -134,7 +114,9 @@ fn a_batch_in_parts_goes_on_exactly() {
         goes_on_exactly(&["--precision=fp32", "--batch-size=6", "--train-images=18", "--grad-cache=3", "--lr=0.1"]);
     assert!(epochs(&whole).iter().all(|epoch| epoch.get("overflow_steps").is_none()));
     // The number of parts belongs to the run.
-    let output = flatnce(&["--resume", whole.to_str().expect("utf-8"), "--grad-cache=2", "--epochs=4"]);
+    let output = flatnce(&["--resume", whole.to_str().expect("utf-8"), "--grad-cache=2", "--epochs=4"])
+        .output()
+        .expect("it starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("--grad-cache 2: the run has 3"), "{errors}");
     std::fs::remove_dir_all(whole.ancestors().nth(4).expect("the place")).expect("ours");
@@ -177,39 +159,33 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("src/optim/mod.rs", "Tensor::zeros([], (Kind::Float, tch::Device::Cpu))", "of a network without gradients"),
 ];
 
+/// Files of the same rooms that no step on a device runs through.
+const ELSEWHERE: &[&str] = &["src/optim/lbfgs.rs", "src/optim/fused.rs"];
+
 #[test]
 fn nothing_in_a_step_waits_for_the_device() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let files = [
-        "src/train/pretrain/recorded.rs",
-        "src/train/pretrain/numbers.rs",
-        "src/train/pretrain/statistics.rs",
-        "src/train/pretrain/step.rs",
-        "src/loss/mod.rs",
-        "src/loss/pairs.rs",
-        "src/loss/info_nce.rs",
-        "src/loss/flat_nce.rs",
-        "src/model/mod.rs",
-        "src/model/layers.rs",
-        "src/model/resnet.rs",
-        "src/model/head.rs",
-        "src/optim/mod.rs",
-        "src/optim/first_order.rs",
-        "src/optim/rate.rs",
-        "src/optim/update.rs",
-        "src/native/lists.rs",
-        "src/native/lists.cpp",
-        "src/optim/scaler.rs",
-    ];
+    // Every file of the rooms that a step runs through, so that a new one is looked at too.
+    let rooms = ["src/loss", "src/model", "src/optim"].map(|room| std::fs::read_dir(root.join(room)).expect(room));
+    let in_rooms = rooms.into_iter().flatten().map(|entry| entry.expect("readable").path());
+    let step = ["recorded", "numbers", "statistics", "step"].map(|file| format!("train/pretrain/{file}.rs"));
+    let others = step.into_iter().chain(["native/lists.rs", "native/lists.cpp"].map(str::to_owned));
+    let files: Vec<String> = in_rooms
+        .filter(|path| path.is_file())
+        .chain(others.map(|file| root.join("src").join(file)))
+        .map(|path| path.strip_prefix(root).unwrap().to_string_lossy().into_owned())
+        .filter(|file| !ELSEWHERE.contains(&file.as_str()))
+        .collect();
+    assert!(files.len() > 20, "{files:?}");
     let mut allowed_seen = 0;
     for file in files {
-        let text = std::fs::read_to_string(root.join(file)).expect(file);
+        let text = std::fs::read_to_string(root.join(&file)).expect(&file);
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
             if !READS.iter().any(|read| line.contains(read)) {
                 continue;
             }
-            let allowed = ALLOWED.iter().any(|(path, part, _)| *path == file && line.contains(part));
+            let allowed = ALLOWED.iter().any(|(path, part, _)| *path == file.as_str() && line.contains(part));
             assert!(allowed, "{file} waits for the device: {}", line.trim());
             allowed_seen += 1;
         }

@@ -2,7 +2,7 @@
 
 use assert_cmd::cargo::CommandCargoExt;
 use flatnce::config::{Augmentation, BadImages, DataConfig, DatasetName};
-use flatnce::data::{self, Part};
+use flatnce::data::{self, Part, Split};
 use flatnce::loader::{Loader, Order, Rendering};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -12,6 +12,18 @@ fn preview(directory: &Path, words: &[&str]) -> Output {
     let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
     command.arg("preview").args(words).current_dir(directory).env("OMP_NUM_THREADS", "1");
     command.output().expect("it starts")
+}
+
+/// The images inside the program.
+fn embedded() -> Arc<Split> {
+    let data = DataConfig {
+        dataset: DatasetName::FashionMnistMini,
+        root: "datasets".into(),
+        image_size_px: 32,
+        train_images: None,
+        bad_images: BadImages::Fail,
+    };
+    Arc::new(data::load(&data, Part::Unlabelled).expect("it is inside the program"))
 }
 
 /// The top left pixel of every enlarged pixel of the tile at `(left, top)`: the tile as it was.
@@ -33,16 +45,8 @@ fn the_views_on_the_sheet_are_those_of_the_first_batch() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let sheet = image::open(place.path().join("views.png")).expect("a picture").to_rgb8();
 
-    let dataset = DatasetName::FashionMnistMini;
-    let data = DataConfig {
-        dataset,
-        root: "datasets".into(),
-        image_size_px: 32,
-        train_images: None,
-        bad_images: BadImages::Fail,
-    };
-    let split = Arc::new(data::load(&data, Part::Unlabelled).expect("it is inside the program"));
-    let recipe = Augmentation { crop_scale_min: 0.3, ..Augmentation::paper(dataset, 32, false) };
+    let split = embedded();
+    let recipe = Augmentation { crop_scale_min: 0.3, ..Augmentation::paper(DatasetName::FashionMnistMini, 32, false) };
     let rendering = Rendering::Views { recipe, size_px: 32 };
     // As training has it, with another batch size and number of workers than the sheet.
     let loader = Loader::new(Arc::clone(&split), rendering, Order::Shuffled, 64, 9, 1).expect("a loader");
@@ -107,16 +111,9 @@ fn batches_of_views_are_those_of_training() {
     let words = ["--dataset-name=fashion_mnist_mini", "--images=5", "--seed=9", "--batches=3", "--views=v.safetensors"];
     let output = preview(place.path(), &words);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let dataset = DatasetName::FashionMnistMini;
-    let data = DataConfig {
-        dataset,
-        root: "datasets".into(),
-        image_size_px: 32,
-        train_images: None,
-        bad_images: BadImages::Fail,
-    };
-    let split = Arc::new(data::load(&data, Part::Unlabelled).expect("it is inside the program"));
-    let rendering = Rendering::Views { recipe: Augmentation::paper(dataset, 32, false), size_px: 32 };
+    let split = embedded();
+    let rendering =
+        Rendering::Views { recipe: Augmentation::paper(DatasetName::FashionMnistMini, 32, false), size_px: 32 };
     let loader = Loader::new(split, rendering, Order::Shuffled, 5, 9, 2).expect("a loader");
     let bytes = std::fs::read(place.path().join("v.safetensors")).expect("a file");
     let file = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");

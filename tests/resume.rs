@@ -4,8 +4,9 @@
 mod program;
 
 use flatnce::torch_file::{self, Value};
-use program::{flatnce, said, succeeds};
+use program::{find_run, flatnce, run_directory, said, save_dir, succeeds};
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// A run of seconds: 48 real images at 8 pixels, 6 steps an epoch.
@@ -19,18 +20,6 @@ const SMALL: &[&str] = &[
     "--save-every-n-epochs=1",
     "--device=cpu",
 ];
-
-/// The one run directory below a results directory.
-fn run_directory(results: &Path) -> PathBuf {
-    let mut at = results.to_path_buf();
-    for _ in 0..3 {
-        let entries: Vec<_> =
-            std::fs::read_dir(&at).expect("a directory").map(|e| e.expect("an entry").path()).collect();
-        assert_eq!(entries.len(), 1, "{entries:?}");
-        at = entries[0].clone();
-    }
-    at
-}
 
 /// Everything in a checkpoint that training changes.
 fn state(path: &Path) -> Vec<Value> {
@@ -51,7 +40,7 @@ fn tensor<'a>(root: &'a Value, name: &str) -> &'a torch_file::TensorData {
 fn two_and_two_are_four(precision: &str, optimizer: &str, lr: &str) {
     let place = tempfile::tempdir().expect("a directory");
     let (whole, parts) = (place.path().join("whole"), place.path().join("parts"));
-    let save_dir = format!("--save-dir={}", whole.display());
+    let save_dir = save_dir(&whole);
     let (precision, optimizer, lr) =
         (format!("--precision={precision}"), format!("--optimizer={optimizer}"), format!("--lr={lr}"));
     let settings = [SMALL, &[&precision, &optimizer, &lr, "--epochs=4", "--workers=1", &save_dir]].concat();
@@ -103,46 +92,39 @@ fn nor_with_the_tensor_engine_which_trains_as_the_other_does() {
 fn stopping_within_epochs(engine: &str) {
     let place = tempfile::tempdir().expect("a directory");
     let (whole, parts) = (place.path().join("whole"), place.path().join("parts"));
-    let with = |results: &Path| format!("--save-dir={}", results.display());
-    let settings = |save_dir: &str| -> Vec<String> {
-        SMALL
-            .iter()
-            .copied()
-            .chain(["--precision=fp32", "--epochs=3", "--train-images=192", "--optimizer=sgd", "--lr=0.05"])
-            .filter(|a| *a != "--train-images=48")
-            .chain([save_dir])
-            .map(str::to_owned)
-            .collect()
+    let settings = |results: &Path| -> Vec<String> {
+        let more = ["--precision=fp32", "--epochs=3", "--train-images=192", "--optimizer=sgd", "--lr=0.05"];
+        let words = SMALL.iter().filter(|word| **word != "--train-images=48").chain(&more);
+        words.map(|word| (*word).to_owned()).chain([save_dir(results)]).collect()
     };
-    let as_words = |words: &[String]| words.iter().map(String::as_str).collect::<Vec<_>>().join("\u{0}");
-    let whole_words = settings(&with(&whole));
-    succeeds(flatnce(&as_words(&whole_words).split('\u{0}').collect::<Vec<_>>()));
+    let mut command = flatnce(&[]);
+    command.args(settings(&whole));
+    succeeds(command);
     let whole = run_directory(&whole);
 
-    let mut part_words = settings(&with(&parts));
-    part_words.push(format!("--engine={engine}"));
-    let mut command = flatnce(&as_words(&part_words).split('\u{0}').collect::<Vec<_>>());
+    let mut command = flatnce(&[]);
+    // A checkpoint within an epoch says where the run is.
+    command.args(settings(&parts)).arg(format!("--engine={engine}")).arg("--save-every-n-steps=5");
     let mut stops = 0;
     let mut within_epoch = 0;
-    for round in 0..30 {
-        let log_length = || {
-            std::fs::read_dir(&parts)
-                .ok()
-                .map(|_| run_directory_if_any(&parts))
-                .and_then(|d| d)
-                .and_then(|d| std::fs::read_to_string(d.join("training.log")).ok())
-                .map_or(0, |text| text.len())
+    for _ in 0..30 {
+        let saved_within = || {
+            let found = find_run(&parts).and_then(|run| flatnce::run_dir::list_checkpoints(&run).ok());
+            let names = found.into_iter().flatten().map(|(name, _)| name.to_string());
+            names.filter(|name| name.contains("_step_")).collect::<Vec<_>>()
         };
-        let before = log_length();
+        let before = saved_within();
         let mut child = command.stdout(std::process::Stdio::null()).spawn().expect("it starts");
         if stops < 3 {
             let start = Instant::now();
-            while log_length() == before && start.elapsed() < Duration::from_secs(60) {
+            let mut running = || child.try_wait().expect("it is ours").is_none();
+            while saved_within() == before && running() && start.elapsed() < Duration::from_secs(60) {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            std::thread::sleep(Duration::from_millis(150 + 60 * round));
-            // SAFETY: the child has not been waited for, so its number is still its own.
-            unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+            if running() {
+                // SAFETY: the child has not been waited for to its end, so its number is still its own.
+                unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+            }
         }
         let status = child.wait().expect("it ends");
         let directory = run_directory(&parts);
@@ -180,18 +162,10 @@ fn stopping_within_epochs(engine: &str) {
     assert_eq!(epochs, [0, 1, 2]);
 }
 
-fn run_directory_if_any(results: &Path) -> Option<PathBuf> {
-    let mut at = results.to_path_buf();
-    for _ in 0..3 {
-        at = std::fs::read_dir(&at).ok()?.next()?.ok()?.path();
-    }
-    Some(at)
-}
-
 #[test]
 fn a_damaged_checkpoint_is_passed_over_with_a_warning_and_named_when_asked_for() {
     let place = tempfile::tempdir().expect("a directory");
-    let save_dir = format!("--save-dir={}", place.path().display());
+    let save_dir = save_dir(place.path());
     succeeds(flatnce(&[SMALL, &["--epochs=2", "--optimizer=sgd", "--lr=0.05", &save_dir]].concat()));
     let directory = run_directory(place.path());
     let newest = directory.join("checkpoint_0002.pth.tar");
@@ -216,7 +190,7 @@ fn a_damaged_checkpoint_is_passed_over_with_a_warning_and_named_when_asked_for()
 #[test]
 fn a_loss_that_is_not_finite_stops_the_run_and_nothing_of_it_is_saved() {
     let place = tempfile::tempdir().expect("a directory");
-    let save_dir = format!("--save-dir={}", place.path().display());
+    let save_dir = save_dir(place.path());
     let words =
         [SMALL, &["--epochs=4", "--optimizer=sgd", "--lr=1e30", "--warmup-epochs=0", "--precision=fp32", &save_dir]]
             .concat();
@@ -235,7 +209,7 @@ fn a_loss_that_is_not_finite_stops_the_run_and_nothing_of_it_is_saved() {
 #[test]
 fn a_longer_run_goes_on_under_the_names_of_a_longer_run() {
     let place = tempfile::tempdir().expect("a directory");
-    let save_dir = format!("--save-dir={}", place.path().display());
+    let save_dir = save_dir(place.path());
     succeeds(flatnce(&[SMALL, &["--epochs=2", "--optimizer=sgd", "--lr=0.05", "--keep-last=3", &save_dir]].concat()));
     let directory = run_directory(place.path());
     let names = || -> Vec<String> {
@@ -255,7 +229,7 @@ fn a_longer_run_goes_on_under_the_names_of_a_longer_run() {
 #[test]
 fn the_spelling_of_multi_gpu_runs_is_written_when_asked_for_and_read_back() {
     let place = tempfile::tempdir().expect("a directory");
-    let save_dir = format!("--save-dir={}", place.path().display());
+    let save_dir = save_dir(place.path());
     let prefix = "--checkpoint-prefix=module.";
     succeeds(flatnce(&[SMALL, &["--epochs=1", "--optimizer=sgd", "--lr=0.05", prefix, &save_dir]].concat()));
     let directory = run_directory(place.path());
@@ -274,13 +248,26 @@ fn the_spelling_of_multi_gpu_runs_is_written_when_asked_for_and_read_back() {
 fn wait_for_training(results: &Path) -> PathBuf {
     let start = Instant::now();
     loop {
-        let directory = run_directory_if_any(results);
+        let directory = find_run(results);
         let log = directory.as_ref().and_then(|d| std::fs::read_to_string(d.join("training.log")).ok());
         if let (Some(directory), true) = (directory, log.is_some_and(|text| text.contains("results go to"))) {
             return directory;
         }
         assert!(start.elapsed() < Duration::from_secs(60), "it does not start");
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Until the process has taken the signal: a second one that meets a pending one is lost.
+fn wait_until_delivered(process: u32, signal: i32) {
+    let start = Instant::now();
+    let pending = || {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).unwrap_or("0");
+        u64::from_str_radix(mask.trim(), 16).expect("hexadecimal") >> (signal - 1) & 1 == 1
+    };
+    while pending() && start.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -298,7 +285,7 @@ fn each_signal_saves_within_a_step_and_a_second_interrupt_ends_at_once() {
         "--optimizer=sgd",
         "--lr=0.05",
     ];
-    let send = |child: &std::process::Child, signal: i32| {
+    let send = |child: &Child, signal: i32| {
         // SAFETY: the child has not been waited for, so its number is still its own.
         unsafe { libc::kill(child.id() as i32, signal) };
     };
@@ -306,13 +293,13 @@ fn each_signal_saves_within_a_step_and_a_second_interrupt_ends_at_once() {
         [(vec![libc::SIGUSR1], 75), (vec![libc::SIGINT], 75), (vec![libc::SIGINT, libc::SIGINT], 130)]
     {
         let place = tempfile::tempdir().expect("a directory");
-        let save_dir = format!("--save-dir={}", place.path().display());
+        let save_dir = save_dir(place.path());
         let mut command = flatnce(&[&long_steps[..], &[&save_dir]].concat());
         let child = command.stdout(std::process::Stdio::piped()).spawn().expect("it starts");
         let directory = wait_for_training(place.path());
         for &signal in &signals {
-            std::thread::sleep(Duration::from_millis(60));
             send(&child, signal);
+            wait_until_delivered(child.id(), signal);
         }
         let output = child.wait_with_output().expect("it ends");
         assert_eq!(output.status.code(), Some(code), "{signals:?}");
@@ -335,7 +322,7 @@ fn looking_closely_changes_no_bit_of_the_training() {
         .iter()
         .map(|every| {
             let results = place.path().join(every);
-            let (save_dir, every) = (format!("--save-dir={}", results.display()), format!("--log-every={every}"));
+            let (save_dir, every) = (save_dir(&results), format!("--log-every={every}"));
             succeeds(flatnce(&[SMALL, &["--epochs=2", "--optimizer=adam", "--lr=1e-3", &every, &save_dir]].concat()));
             let directory = run_directory(&results);
             let steps = std::fs::read_to_string(directory.join("steps.jsonl")).expect("steps");
@@ -354,7 +341,7 @@ fn neighbours_are_asked_while_training_goes_on_and_change_no_bit_of_it() {
         .iter()
         .map(|every| {
             let results = place.path().join(every);
-            let (save_dir, flag) = (format!("--save-dir={}", results.display()), format!("--knn-every={every}"));
+            let (save_dir, flag) = (save_dir(&results), format!("--knn-every={every}"));
             succeeds(flatnce(&[SMALL, &["--epochs=4", "--optimizer=adam", "--lr=1e-3", &flag, &save_dir]].concat()));
             let directory = run_directory(&results);
             let metrics = std::fs::read_to_string(directory.join("metrics.jsonl")).expect("metrics");

@@ -7,8 +7,8 @@ use flatnce::checkpoint;
 use flatnce::rng::{Purpose, Stream};
 use flatnce::run_dir;
 use flatnce::torch_file::{self, Value};
-use program::{flatnce, said, succeeds};
-use std::path::{Path, PathBuf};
+use program::{find_run, flatnce, run_directory, said, save_dir, succeeds};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,19 +31,6 @@ const SETTINGS: &[&str] = &[
     "--ess-target=0.6",
     "--device=cpu",
 ];
-
-/// The one run directory below `results`, if it has been made.
-fn run_directory(results: &Path) -> Option<PathBuf> {
-    let mut at = results.to_path_buf();
-    for _ in 0..3 {
-        at = std::fs::read_dir(&at).ok()?.next()?.ok()?.path();
-    }
-    Some(at)
-}
-
-fn save_dir(results: &Path) -> String {
-    format!("--save-dir={}", results.display())
-}
 
 /// What training changes, of the last checkpoint of a complete run.
 fn final_state(directory: &Path) -> Vec<Value> {
@@ -72,7 +59,7 @@ fn half_written(directory: &Path) -> usize {
 fn wait_for_saves(child: &mut Child, results: &Path, saves: u64) {
     let (mut begun, mut writing, start) = (0, false, Instant::now());
     while begun < saves && child.try_wait().expect("it is ours").is_none() && start.elapsed().as_secs() < 60 {
-        let now = run_directory(results).is_some_and(|directory| half_written(&directory) > 0);
+        let now = find_run(results).is_some_and(|directory| half_written(&directory) > 0);
         begun += u64::from(now && !writing);
         writing = now;
         std::thread::sleep(Duration::from_micros(300));
@@ -91,13 +78,13 @@ fn killed_runs_continue_to_the_same_bits() {
     let place = tempfile::tempdir().expect("a directory");
     let whole = place.path().join("whole");
     succeeds(flatnce(&[SETTINGS, &[&save_dir(&whole)]].concat()));
-    let whole = run_directory(&whole).expect("a run");
+    let whole = run_directory(&whole);
 
     let (mut killed, mut while_saving, mut complete, mut lives) = (0u64, 0u64, 0, 0);
     let mut results = place.path().join("killed-0");
     let mut step_saved = 0;
     while killed < kills || complete == 0 {
-        let directory = run_directory(&results);
+        let directory = find_run(&results);
         // Killed before its first checkpoint, a run begins again.
         let goes_on = directory.filter(|d| run_dir::list_checkpoints(d).is_ok_and(|found| !found.is_empty()));
         let mut command = match &goes_on {
@@ -119,7 +106,7 @@ fn killed_runs_continue_to_the_same_bits() {
             child.kill().expect("it is ours");
         }
         let output = child.wait_with_output().expect("it ends");
-        let directory = run_directory(&results);
+        let directory = find_run(&results);
         if output.status.success() {
             let directory = directory.expect("a complete run");
             assert!(final_state(&whole) == final_state(&directory), "other weights, after kills, seed {seed}");

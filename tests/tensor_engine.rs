@@ -1,80 +1,17 @@
 //! The tensor engine against the CPU engine: each operation, whole recipes, odd shapes, chunks.
 
-use flatnce::augment::{
-    BLUR, CropBox, GRAYSCALE, Jitter, JitterOp, Products, Renderer, TensorRenderer, ViewParameters, draw,
-};
+#[path = "support/pictures.rs"]
+mod pictures;
+
+use flatnce::augment::{BLUR, CropBox, GRAYSCALE, Jitter, JitterOp, Products, TensorRenderer, ViewParameters};
 use flatnce::config::{Augmentation, DatasetName};
-use flatnce::pixels::RgbRef;
-use flatnce::rng::{Purpose, Stream};
+use pictures::{Content, Pictures};
 use tch::{Device, Kind, Tensor};
 
-/// Images of one size.
-struct Pictures {
-    pixels: Vec<u8>,
-    width: usize,
-    height: usize,
-}
-
-/// What is in a picture.
-#[derive(Clone, Copy)]
-enum Content {
-    /// Smooth parts, edges and noise.
-    Mixed,
-    /// Every level of every channel on its own.
-    Noise,
-    /// Equal channels.
-    Grey,
-}
-
 impl Pictures {
-    fn new(count: usize, width: usize, height: usize, content: Content) -> Pictures {
-        let mut noise = Stream::new(11, Purpose::Subset, width as u64, height as u64, 0);
-        let mut pixels = Vec::with_capacity(count * width * height * 3);
-        for place in 0..count * width * height {
-            let (x, y) = (place % width, place / width % height);
-            let base = [x * 255 / width, y * 255 / height, (x / 3 + y / 3) % 2 * 160];
-            match content {
-                Content::Mixed => pixels.extend(base.map(|level| (level as u64 + noise.below(64)).min(255) as u8)),
-                Content::Noise => pixels.extend([0; 3].map(|_: u8| noise.below(256) as u8)),
-                Content::Grey => pixels.extend([noise.below(256) as u8; 3]),
-            }
-        }
-        Pictures { pixels, width, height }
-    }
-
-    fn count(&self) -> usize {
-        self.pixels.len() / (self.width * self.height * 3)
-    }
-
-    fn get(&self, number: usize) -> RgbRef<'_> {
-        let stride = self.width * self.height * 3;
-        RgbRef { width: self.width, height: self.height, pixels: &self.pixels[number * stride..][..stride] }
-    }
-
-    fn tensor(&self) -> Tensor {
-        let shape = [self.count() as i64, self.height as i64, self.width as i64, 3];
-        Tensor::from_data_size(&self.pixels, &shape, Kind::Uint8)
-    }
-
-    /// Parameters of `count` views, view v of picture v modulo their number.
-    fn drawn(&self, recipe: &Augmentation, count: usize) -> Vec<ViewParameters> {
-        let stream = |view| Stream::new(3, Purpose::View, 0, view as u64, 0);
-        (0..count).map(|view| draw(recipe, &mut stream(view), self.width, self.height)).collect()
-    }
-
-    fn by_cpu(&self, views: &[ViewParameters], kernel_px: u32, size: usize) -> Vec<u8> {
-        let mut renderer = Renderer::new();
-        let mut all = vec![0; views.len() * size * size * 3];
-        for ((number, view), out) in views.iter().enumerate().zip(all.chunks_exact_mut(size * size * 3)) {
-            renderer.view(self.get(number % self.count()), view, kernel_px, size, out);
-        }
-        all
-    }
-
     fn by_tensors(&self, renderer: &TensorRenderer, views: &[ViewParameters]) -> Vec<u8> {
-        let rows: Vec<i64> = (0..views.len()).map(|view| (view % self.count()) as i64).collect();
         let plan = renderer.planner().views(views, self.width, self.height);
-        let images = renderer.views(&self.tensor(), &Tensor::from_slice(&rows), &plan);
+        let images = renderer.views(&self.tensor(), &self.rows(views.len()), &plan);
         let side = renderer.size_px() as i64;
         assert_eq!((images.size(), images.kind()), (vec![views.len() as i64, side, side, 3], Kind::Uint8));
         Vec::try_from(images.contiguous().view(-1)).expect("bytes")

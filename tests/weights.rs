@@ -1,28 +1,19 @@
 //! Encoders cross to torchvision and timm and back (`flatnce export`, `--from-pretrained`, `--checkpoint`), and
 //! `flatnce inspect` says what a file holds.
 
+#[path = "support/program.rs"]
+mod program;
 mod support;
 
-use assert_cmd::cargo::CommandCargoExt;
 use flatnce::checkpoint::{self, WeightsFile};
 use flatnce::model::{Encoder, HeadKind, Pass};
+use program::{run_directory, said, save_dir, start, succeeds};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tch::{Device, Kind, Tensor};
 
-fn start(words: &[&str]) -> Output {
-    let mut command = Command::cargo_bin("flatnce").expect("the binary is built");
-    command.args(words).env("OMP_NUM_THREADS", "1").output().expect("it starts")
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
 fn flatnce(words: &[&str]) -> String {
-    let output = start(words);
-    assert!(output.status.success(), "{words:?}\n{}", said(&output));
-    said(&output)
+    said(&succeeds(program::flatnce(words)))
 }
 
 fn refused(words: &[&str]) -> String {
@@ -39,7 +30,7 @@ fn text(path: &Path) -> &str {
 fn trained(place: &Path, model: &str, stem: &str, more: &[&str]) -> PathBuf {
     let results = place.join(format!("{model}-{stem}"));
     let (model, stem) = (format!("--model={model}"), format!("--stem={stem}"));
-    let save_dir = format!("--save-dir={}", results.display());
+    let save_dir = save_dir(&results);
     let words = [
         "--dataset-name=fashion_mnist_mini",
         "--train-images=8",
@@ -56,11 +47,7 @@ fn trained(place: &Path, model: &str, stem: &str, more: &[&str]) -> PathBuf {
         &save_dir,
     ];
     flatnce(&[&words[..], more].concat());
-    let mut at = results;
-    for _ in 0..3 {
-        at = std::fs::read_dir(&at).expect("a directory").next().expect("an entry").expect("readable").path();
-    }
-    at.join("checkpoint_0001.pth.tar")
+    run_directory(&results).join("checkpoint_0001.pth.tar")
 }
 
 /// Images that Python makes by the same formula.

@@ -40,6 +40,7 @@ mod tests {
     use super::super::tests::{gradient_by_definition, noise, relative_error};
     use super::super::{Objective, contrast, normalise};
     use super::*;
+    use tch::Device;
 
     #[test]
     fn every_anchor_pulls_as_hard_as_its_positive_is_in_doubt() {
@@ -54,14 +55,24 @@ mod tests {
         assert!(ratio.std(true).double_value(&[]) > 1e-3);
     }
 
-    /// Computed naively in a low precision, log(1 + xi) has no gradient once 1 + xi rounds to 1.
+    /// The paper's numerical argument. Computed naively in a low precision, log(1 + xi) has no gradient once 1 + xi rounds
+    /// to 1; the program's InfoNCE pulls with sigmoid(log xi) there as everywhere, its FlatNCE with 1.
     #[test]
     fn in_low_precision_it_vanishes() {
         for (kind, edge) in [(Kind::Float, 24), (Kind::Half, 11), (Kind::BFloat16, 8)] {
             for (exponent, vanishes) in [(edge + 1, true), (edge - 1, false)] {
-                let xi = Tensor::from_slice(&[2f64.powi(-exponent)]).to_kind(kind);
-                let value = (&xi + 1.0).log();
+                let xi = 2f64.powi(-exponent);
+                let value = (Tensor::from_slice(&[xi]).to_kind(kind) + 1.0).log();
                 assert_eq!(value.double_value(&[0]) == 0.0, vanishes, "{kind:?} xi = 2^-{exponent}");
+                // Two images whose views agree and that have nothing in common: xi = 2 exp(-1/t) for every anchor.
+                let z = Tensor::eye(2, (Kind::Float, Device::Cpu)).repeat([2, 1]);
+                let t = 1.0 / (f64::from(exponent + 1) * 2f64.ln());
+                let [info, flat] = [Objective::SimClr, Objective::FlatClr].map(|objective| contrast(&z, t, objective));
+                assert!((info.anchors.log_xi.double_value(&[0]) - xi.ln()).abs() < 1e-4);
+                let error = relative_error(&info.gradient, &(&flat.gradient * (xi / (1.0 + xi))));
+                assert!(error < 1e-4, "{kind:?} xi = 2^-{exponent}: {error:e}");
+                // Towards the positive with 1/t, from the anchor's side and from the positive's.
+                assert!((flat.gradient.double_value(&[0, 0]) * t * 2.0 + 1.0).abs() < 1e-5, "xi = 2^-{exponent}");
             }
         }
     }

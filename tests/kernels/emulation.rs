@@ -1,9 +1,9 @@
 //! The kernels compiled for the CPU, in place of a GPU's.
 
+use super::support;
 use flatnce::native::cuda::kernels::module::{ErrorText, Launch, Loaded, names};
 use flatnce::native::cuda::kernels::{cache, disable, enable, enable_loaded, source};
 use std::ffi::{CStr, CString, c_char, c_int, c_longlong, c_void};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -48,7 +48,7 @@ impl Gpu {
     pub fn start() -> Option<Gpu> {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(obstacle) = flatnce::device::cuda_obstacle() {
-            let _ = writeln!(std::io::stderr(), "SKIPPED: {obstacle}");
+            support::absent(&obstacle);
             return None;
         }
         enable(Device::Cuda(0)).expect("a GPU that libtorch can use runs the kernels");

@@ -1,63 +1,12 @@
 //! Whole views: the bits of the CPU engine, blur included.
 
 use super::emulation::{Emulation, Gpu};
-use flatnce::augment::{BLUR, CropBox, Jitter, JitterOp, Renderer, TensorRenderer, ViewParameters, draw};
+use super::pictures::{Content, Pictures};
+use flatnce::augment::{BLUR, CropBox, Jitter, JitterOp, TensorRenderer, ViewParameters};
 use flatnce::config::{Augmentation, DatasetName};
-use flatnce::pixels::RgbRef;
-use flatnce::rng::{Purpose, Stream};
 use tch::{Device, Kind, Tensor};
 
-struct Pictures {
-    pixels: Vec<u8>,
-    width: usize,
-    height: usize,
-}
-
 impl Pictures {
-    /// Smooth parts, edges and noise; every fifth one grey.
-    fn new(count: usize, width: usize, height: usize) -> Pictures {
-        let mut noise = Stream::new(12, Purpose::Subset, width as u64, height as u64, 0);
-        let mut pixels = Vec::with_capacity(count * width * height * 3);
-        for place in 0..count * width * height {
-            let (x, y) = (place % width, place / width % height);
-            let mut color = [x * 255 / width, y * 255 / height, (x / 3 + y / 3) % 2 * 160]
-                .map(|level| (level as u64 + noise.below(64)).min(255) as u8);
-            if place / (width * height) % 5 == 4 {
-                color = [color[0]; 3];
-            }
-            pixels.extend(color);
-        }
-        Pictures { pixels, width, height }
-    }
-
-    fn count(&self) -> usize {
-        self.pixels.len() / (self.width * self.height * 3)
-    }
-
-    fn get(&self, number: usize) -> RgbRef<'_> {
-        let stride = self.width * self.height * 3;
-        RgbRef { width: self.width, height: self.height, pixels: &self.pixels[number * stride..][..stride] }
-    }
-
-    fn drawn(&self, recipe: &Augmentation, count: usize) -> Vec<ViewParameters> {
-        let stream = |view| Stream::new(5, Purpose::View, 0, view as u64, 0);
-        (0..count).map(|view| draw(recipe, &mut stream(view), self.width, self.height)).collect()
-    }
-
-    /// View v of picture `7 v` modulo their number.
-    fn row(&self, view: usize) -> usize {
-        7 * view % self.count()
-    }
-
-    fn by_cpu(&self, views: &[ViewParameters], kernel_px: u32, size: usize) -> Vec<u8> {
-        let mut renderer = Renderer::new();
-        let mut all = vec![0; views.len() * size * size * 3];
-        for ((number, view), out) in views.iter().enumerate().zip(all.chunks_exact_mut(size * size * 3)) {
-            renderer.view(self.get(self.row(number)), view, kernel_px, size, out);
-        }
-        all
-    }
-
     fn by_kernel(&self, views: &[ViewParameters], kernel_px: u32, size: usize) -> Tensor {
         self.by_kernel_on(Device::Cpu, views, kernel_px, size)
     }
@@ -66,10 +15,7 @@ impl Pictures {
         let renderer = TensorRenderer::new(device, size, kernel_px);
         let plan = renderer.planner().views(views, self.width, self.height);
         assert_eq!((plan.chunk_count(), plan.views()), (0, views.len()), "the plan is the kernel's");
-        let shape = [self.count() as i64, self.height as i64, self.width as i64, 3];
-        let images = Tensor::from_data_size(&self.pixels, &shape, Kind::Uint8).to_device(device);
-        let rows: Vec<i64> = (0..views.len()).map(|view| self.row(view) as i64).collect();
-        renderer.views(&images, &Tensor::from_slice(&rows).to_device(device), &plan)
+        renderer.views(&self.tensor().to_device(device), &self.rows(views.len()).to_device(device), &plan)
     }
 
     fn check(&self, name: &str, views: &[ViewParameters], kernel_px: u32, size: usize) {
@@ -89,7 +35,7 @@ fn bytes(images: &Tensor) -> Vec<u8> {
 
 /// One view with every operation.
 pub fn everything() -> Tensor {
-    let pictures = Pictures::new(1, 23, 19);
+    let pictures = Pictures::new(1, 23, 19, Content::SomeGrey);
     let order = [JitterOp::Saturation, JitterOp::Contrast, JitterOp::Hue, JitterOp::Brightness];
     let jitter = Some(Jitter { order, brightness: 1.2, contrast: 0.6, saturation: 1.4, hue: 0.1 });
     let crop = CropBox { top: 1, left: 2, height: 17, width: 20 };
@@ -111,7 +57,7 @@ fn random_views_have_the_bits_of_the_cpu_engine() {
     for &dataset in DatasetName::ALL {
         let size = flatnce::data::protocol(dataset).size_px.min(96);
         let count = if size <= 32 { 400 } else { 60 };
-        let pictures = Pictures::new(24, size as usize, size as usize);
+        let pictures = Pictures::new(24, size as usize, size as usize, Content::SomeGrey);
         let _emulation = Emulation::start();
         for faster in [false, true] {
             let recipe = Augmentation::paper(dataset, size, faster);
@@ -125,13 +71,13 @@ fn random_views_have_the_bits_of_the_cpu_engine() {
 fn at_224_pixels_and_beside_shared_memory_the_bits_are_the_same() {
     let recipe = Augmentation { blur_prob: 0.7, ..Augmentation::paper(DatasetName::Imagenet, 224, false) };
     for (width, height) in [(256, 256), (500, 375)] {
-        let pictures = Pictures::new(3, width, height);
+        let pictures = Pictures::new(3, width, height, Content::SomeGrey);
         let _emulation = Emulation::start();
         pictures.check(&format!("{width} x {height}"), &pictures.drawn(&recipe, 16), recipe.blur_kernel_px, 224);
     }
     // A GPU without shared memory for it; more views than blocks, so that a block renders several.
     let recipe = Augmentation { blur_prob: 0.7, ..Augmentation::paper(DatasetName::Imagenet, 16, false) };
-    let pictures = Pictures::new(9, 20, 30);
+    let pictures = Pictures::new(9, 20, 30, Content::SomeGrey);
     let _emulation = Emulation::with_shared_bytes(1024);
     pictures.check("several views a block", &pictures.drawn(&recipe, 1200), 5, 16);
 }
@@ -142,7 +88,7 @@ fn odd_shapes_have_the_bits_of_the_cpu_engine() {
     for (width, height, size) in
         [(61, 47, 32), (47, 61, 7), (5, 9, 32), (96, 3, 16), (3, 96, 16), (1, 1, 8), (200, 40, 24), (40, 200, 1)]
     {
-        let pictures = Pictures::new(5, width, height);
+        let pictures = Pictures::new(5, width, height, Content::SomeGrey);
         let _emulation = Emulation::start();
         let views = pictures.drawn(&recipe, 60);
         for kernel_px in [3, 23] {
@@ -173,7 +119,7 @@ fn hue_has_the_bits_of_the_cpu_engine_for_many_colors_and_every_step() {
 
 #[test]
 fn colors_alone_complete_a_resized_view() {
-    let pictures = Pictures::new(6, 45, 33);
+    let pictures = Pictures::new(6, 45, 33, Content::SomeGrey);
     let recipe = Augmentation { blur_prob: 0.5, ..Augmentation::paper(DatasetName::Imagenet, 24, false) };
     let views = pictures.drawn(&recipe, 40);
     let resized: Vec<ViewParameters> = views.iter().map(|view| view.without_colors()).collect();
@@ -196,7 +142,7 @@ fn an_empty_batch_is_an_empty_batch() {
 
 #[test]
 fn views_have_the_same_bits_in_every_order_of_threads() {
-    let pictures = Pictures::new(4, 37, 29);
+    let pictures = Pictures::new(4, 37, 29, Content::SomeGrey);
     let recipe = Augmentation { blur_prob: 0.7, ..Augmentation::paper(DatasetName::Imagenet, 33, false) };
     let views = pictures.drawn(&recipe, 24);
     let emulation = Emulation::start();
@@ -212,7 +158,7 @@ fn a_gpu_has_the_bits_of_the_cpu_engine() {
     let Some(_gpu) = Gpu::start() else { return };
     for (side, size, count) in [(32, 32, 2000), (96, 96, 500), (256, 224, 200)] {
         let recipe = Augmentation::paper(DatasetName::Imagenet, size, false);
-        let pictures = Pictures::new(20, side, side);
+        let pictures = Pictures::new(20, side, side, Content::SomeGrey);
         let views = pictures.drawn(&recipe, count);
         let got = pictures.by_kernel_on(Device::Cuda(0), &views, recipe.blur_kernel_px, size as usize);
         let wanted = pictures.by_cpu(&views, recipe.blur_kernel_px, size as usize);

@@ -14,6 +14,11 @@ pub fn flatnce(arguments: &[&str]) -> Command {
     command
 }
 
+/// What comes of it.
+pub fn start(arguments: &[&str]) -> Output {
+    flatnce(arguments).output().expect("it starts")
+}
+
 /// All that a process printed.
 pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
