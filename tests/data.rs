@@ -77,7 +77,7 @@ mod packed {
             let split = read(DatasetName::FashionMnistMini, &temporary(), part);
             assert_eq!(counts(&split), vec![per_class; 10]);
             let packed = split.packed().expect("packed");
-            assert_eq!((packed.len(), packed.width(), packed.height()), (per_class * 10, 32, 32));
+            assert_eq!((split.len(), packed.width(), packed.height()), (per_class * 10, 32, 32));
             for index in 0..split.len() {
                 let image = packed.get(index);
                 for (at, pixel) in image.pixels.chunks_exact(3).enumerate() {

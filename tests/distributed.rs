@@ -14,6 +14,7 @@ use flatnce::state::{Parameter, StateDict};
 use flatnce::train::pretrain::step;
 use flatnce::train::ranks::{Ranks, check_job};
 use ranks::{free_port, place};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::time::Duration;

@@ -73,10 +73,10 @@ fn pytorch_continues_with_what_a_run_saves() {
 fn a_run_of_pytorch_is_continued_evaluated_and_started_from() {
     let Some(python) = support::python("torchvision") else { return };
     let place = tempfile::tempdir().expect("a directory");
-    let run_directory = place.path().join("theirs");
-    std::fs::create_dir(&run_directory).expect("a directory");
-    let file = run_directory.join("checkpoint_0000.pth.tar");
-    let (file_name, directory) = (file.to_str().expect("utf-8"), run_directory.to_str().expect("utf-8"));
+    let their_directory = place.path().join("theirs");
+    std::fs::create_dir(&their_directory).expect("a directory");
+    let file = their_directory.join("checkpoint_0000.pth.tar");
+    let (file_name, directory) = (file.to_str().expect("utf-8"), their_directory.to_str().expect("utf-8"));
     peer(&python, &["write", file_name]);
 
     // 6 steps are one epoch of 48 images at 8: the second one follows, with Adam's state.
@@ -84,7 +84,7 @@ fn a_run_of_pytorch_is_continued_evaluated_and_started_from() {
     let words = ["--train-from=checkpoint_0000.pth.tar", "--epochs=2", "--optimizer=adam", "--lr=1e-3", &log_dir];
     succeeds(flatnce(&[SMALL, &words].concat()));
     let theirs = checkpoint::read(&file).expect("theirs");
-    let ours = checkpoint::read(&run_directory.join("checkpoint_0002.pth.tar")).expect("ours");
+    let ours = checkpoint::read(&their_directory.join("checkpoint_0002.pth.tar")).expect("ours");
     assert_eq!((ours.epochs_done, ours.step), (2, 12));
     let steps = |saved: &checkpoint::Checkpoint| saved.optimizer.get(0, "step").expect("there").double_value(&[]);
     assert_eq!((steps(&theirs), steps(&ours)), (6.0, 12.0));

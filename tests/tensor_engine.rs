@@ -48,8 +48,11 @@ const ORDERS: [[JitterOp; 4]; 6] = {
 
 fn jitter(brightness: f32, contrast: f32, saturation: f32, hue: f32) -> Vec<ViewParameters> {
     let plain = ViewParameters::crop_only(CropBox::whole(32, 32));
-    let with =
-        |order| ViewParameters { jitter: Some(Jitter { order, brightness, contrast, saturation, hue }), ..plain };
+    let with = |order| {
+        let mut view = plain;
+        view.jitter = Some(Jitter { order, brightness, contrast, saturation, hue });
+        view
+    };
     ORDERS.map(with).into()
 }
 
