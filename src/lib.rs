@@ -5,6 +5,17 @@
 //! `tools`, F3 `train`, F2 `loader`, F1 `data` `augment` `model` `optim` `monitor`
 //! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `config` `device` `distributed`
 //! `durable` `loss` `memory` `native` `pixels` `rng` `values` `vectorise`. `cli` sits on top of all.
+//!
+//! Where to begin: [`run`] below is the program; `train/pretrain.rs` has the method in one loop, `loss/` the two
+//! objectives. What a newcomer adds, and the files that it touches:
+//!
+//! | new | files | told at the top of |
+//! |---|---|---|
+//! | data set | its own in `data/`, its place in `data/mod.rs`, its name in `config/choices.rs` | `data/mod.rs` |
+//! | objective | its own in `loss/`, its rows in `loss/mod.rs` | `loss/mod.rs` |
+//! | operation of a view | its own in `augment/`, its place in `augment/mod.rs`, its settings in `config/parts.rs`, its case in `native/cuda/kernels/view_color.cuh` | `augment/mod.rs` |
+//! | number of a run | a function in `monitor/`, its row in `train/pretrain/numbers.rs` | `train/pretrain/numbers.rs` |
+//! | flag | its text and row in its group in `cli/`, its setting in `config/`, whoever reads it | `cli/mod.rs` |
 
 #[macro_use]
 mod vectorise;
