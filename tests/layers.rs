@@ -53,6 +53,12 @@ type Circles = [(&'static str, &'static str, &'static str, &'static str)];
 const CIRCLES: &Circles = &[
     ("data", "decode", "jpeg", "an image's size is refused by the same rule, wherever it is read"),
     ("data", "cifar", "cifar_python", "one data set in two file formats, of the same variants and sizes"),
+    (
+        "augment",
+        "blur",
+        "op",
+        "an operation's row stands beside it, and the view it works on brings its working memory",
+    ),
 ];
 
 fn floor_of(module: &str) -> Option<usize> {

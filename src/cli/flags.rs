@@ -1,10 +1,10 @@
 //! The table of flags: which modes read each, what one that nobody reads means, and what it may change in a run that is
 //! continued.
 //!
-//! The rows stand beside the flags, one list a group; [`table`] joins them. A tool has only flags that it reads, and
+//! The rows stand beside the flags, one list a group; [`table`](super::table) joins them. A tool has only flags that it reads, and
 //! nothing to continue: those that are its own have no row.
 
-use super::{Typed, augmentation, data, evaluate, flag_name, machine, output, pretrain, results};
+use super::{Typed, flag_name, table};
 use crate::config::OptimizerName;
 use crate::config::TrainMode::{self, Eval, Semi, Ssl, Supervised, Transfer};
 use anyhow::{Result, bail};
@@ -81,12 +81,6 @@ impl Flag {
     pub const fn adopted_changing(self, path: &'static str, what: &'static str) -> Flag {
         Flag { resume: Resume::Adopted { path, changes: Some(what) }, ..self }
     }
-}
-
-/// Every row, in the order of the help.
-pub fn table() -> impl Iterator<Item = &'static Flag> {
-    let (runs, around) = ([data::FLAGS, pretrain::FLAGS, augmentation::FLAGS], [results::FLAGS, machine::FLAGS]);
-    runs.into_iter().chain([evaluate::FLAGS]).chain(around).chain([output::FLAGS]).flatten()
 }
 
 /// Refuses the flags that another `--train-mode` reads, where leaving them unread would give another result than

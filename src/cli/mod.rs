@@ -51,6 +51,20 @@ Examples:
 Switches read --flag, --flag true and --flag=False alike; underscores in the
 names of flags work as well as dashes.";
 
+/// Every flag's row, in the order of the help.
+pub fn table() -> impl Iterator<Item = &'static flags::Flag> {
+    let groups = [
+        data::FLAGS,
+        pretrain::FLAGS,
+        augmentation::FLAGS,
+        evaluate::FLAGS,
+        results::FLAGS,
+        machine::FLAGS,
+        output::FLAGS,
+    ];
+    groups.into_iter().flatten()
+}
+
 /// Contrastive pre-training of image encoders with FlatNCE or InfoNCE (SimCLR),
 /// and the evaluation of what they learned.
 #[derive(Clone, Debug, clap::Parser)]

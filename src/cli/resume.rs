@@ -1,8 +1,8 @@
 //! A run that is continued: its own settings, read from its checkpoint, apply. What the [table of flags](super::flags)
 //! calls its identity must agree with them; what it calls adopted changes them from here on.
 
-use super::flags::{Resume, table};
-use super::{Typed, flag_name, pretrain};
+use super::flags::Resume;
+use super::{Typed, flag_name, pretrain, table};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Depth, Precision, Pretrain, Start};
 use anyhow::{Context, Result, bail};

@@ -70,7 +70,7 @@ static SOURCES: [&Source; DatasetName::ALL.len()] = [
 ];
 
 /// The row of a data set.
-pub fn source(name: DatasetName) -> &'static Source {
+pub fn source_of(name: DatasetName) -> &'static Source {
     SOURCES.iter().find(|source| source.name == name).expect("every name has a row")
 }
 
@@ -81,7 +81,7 @@ pub fn source(name: DatasetName) -> &'static Source {
 /// [`DataConfig::train_images`] are kept when that is set. Errors name the file, what was
 /// expected of it (size in bytes or layout), and how to get the data.
 pub fn load(config: &DataConfig, part: Part) -> Result<Split> {
-    let source = source(config.dataset);
+    let source = source_of(config.dataset);
     let whole = (source.load)(source, &config.root, part)?;
     match config.train_images {
         Some(count) if part != Part::Test => subset::some_of(&whole, count as usize),
@@ -97,7 +97,7 @@ mod tests {
     fn every_name_has_one_row_that_says_how_to_get_it() {
         for &name in DatasetName::ALL {
             assert_eq!(SOURCES.iter().filter(|source| source.name == name).count(), 1, "{name}");
-            assert!(!source(name).how_to_get.is_empty());
+            assert!(!source_of(name).how_to_get.is_empty());
             assert!([32, 64, 96, 224].contains(&protocol(name).size_px));
         }
     }

@@ -6,7 +6,7 @@
 //! `CenterCrop(224)` in validation; `Resize(224, bicubic)` and `CenterCrop(224)`
 //! for the transfer sets. `--fc-augment` chooses another one for the training.
 
-use super::source;
+use super::source_of;
 use crate::config::{Augmentation, ClassifierAugment, DatasetName, EvalTransform, Filter, Normalisation};
 
 /// What follows from the data set where nothing else is asked for.
@@ -74,7 +74,7 @@ fn centre(resize_px: usize, crop_px: usize) -> EvalTransform {
 
 /// The protocol of a data set.
 pub fn protocol(dataset: DatasetName) -> &'static Protocol {
-    &source(dataset).protocol
+    &source_of(dataset).protocol
 }
 
 impl Augmentation {

@@ -43,8 +43,9 @@ KERNEL(render_views, VIEW_MOST_THREADS, 1,
         view.planes[channel * area + at] = level;
       }
     }
-    const int planes = change_colors(view);
+    change_colors(view);
     SYNCHRONISE();
+    const int planes = planes_before(view, VIEW_WORDS);
     unsigned char* made = out + static_cast<long long>(number) * 3 * area;
     for (int at = thread; at < 3 * area; at += threads) {
       made[at] = view.planes[planes == 1 ? at / 3 : at % 3 * area + at / 3];

@@ -1,12 +1,14 @@
 // Brightness, contrast, saturation, hue, greyscale and blur with the bits of color.rs, hue.rs and blur.rs, by the threads
 // of a block.
 
-// The numbers of an operation.
+// The numbers of the operation at `place` of a view's words. They are looked up there each time: what is carried along
+// takes registers, which are scarce.
 struct Step {
   const int* words;
-  int count;
+  int place;
 
-  DEVICE float number(int place) const { return __uint_as_float(static_cast<unsigned int>(words[place])); }
+  DEVICE int count() const { return words[place + 2]; }
+  DEVICE float number(int at) const { return __uint_as_float(static_cast<unsigned int>(words[words[place + 1] + at])); }
 };
 
 struct Pixel {
@@ -104,7 +106,7 @@ DEVICE int mirrored(int index, int side) {
 template <class Level>
 DEVICE float convolved(const Step& step, Level level) {
   float sum = step.number(0) * level(0);
-  for (int offset = 1; offset < step.count; ++offset) {
+  for (int offset = 1; offset < step.count(); ++offset) {
     sum += step.number(offset) * (level(-offset) + level(offset));
   }
   return sum;
@@ -127,12 +129,19 @@ DEVICE void blur(const View& view, const Step& step, unsigned char* plane) {
   }
 }
 
-// All operations of a view, in their order; which has which number is in augment (`JitterOp`, `Op::code`). Gives how many
-// planes hold the view: after greyscale the first stands for all.
-DEVICE int change_colors(const View& view) {
-  int planes = 3;
+// How many planes hold the view before the operation at `place`: after greyscale the first stands for all. Looked up, not
+// carried along: a register less where they are scarce.
+DEVICE int planes_before(const View& view, int place) {
+  for (int before = VIEW_STEPS; before < place && view.words[before]; before += 3) {
+    if (view.words[before] == 5) return 1;
+  }
+  return 3;
+}
+
+// All operations of a view, in their order; which has which number is in augment (`JitterOp`, `Op::code`).
+DEVICE void change_colors(const View& view) {
   for (int place = VIEW_STEPS; place < VIEW_WORDS && view.words[place]; place += 3) {
-    const Step step = {view.words + view.words[place + 1], view.words[place + 2]};
+    const Step step = {view.words, place};
     switch (view.words[place]) {
       case 1: {  // brightness
         const float factor = step.number(0);
@@ -161,15 +170,13 @@ DEVICE int change_colors(const View& view) {
       }
       case 5:  // greyscale
         pixels(view, [&](const Pixel& p) { return Pixel{luma(p), luma(p), luma(p)}; });
-        planes = 1;
         break;
       case 6:  // blur
-        for (int plane = 0; plane < planes; ++plane) {
+        for (int plane = planes_before(view, place) - 1; plane >= 0; --plane) {
           SYNCHRONISE();
           blur(view, step, view.planes + plane * view.side * view.side);
         }
         break;
     }
   }
-  return planes;
 }
