@@ -1,4 +1,4 @@
-//! Compiles the C++ beside the Rust against libtorch's headers , and writes the directory of
+//! Compiles the C++ beside the Rust against libtorch's headers, its shim over c10d among it, and writes the directory of
 //! libtorch into the binary as an rpath, so that it runs without
 //! `LD_LIBRARY_PATH`. The part that uses CUDA becomes a shared object, which the
 //! program carries inside: linked, it would ask for CUDA on every machine.

@@ -2,7 +2,7 @@
 //! means something. `cli::resolve` builds it from what the user typed; it is
 //! written to `config.yml` and into every checkpoint, and read back on resume.
 //!
-//! Knows neither clap nor tch. Units are in the names.
+//! Knows neither clap nor tch; which objectives there are, `loss` says. Units are in the names.
 
 #[macro_use]
 mod choices;

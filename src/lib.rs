@@ -91,7 +91,13 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
     let processes = place.map_or(config.nproc.unwrap_or(1), |place| place.world_size as u32);
     train::ranks::check_job(&config.job, processes)?;
     if let Some(count) = config.nproc.filter(|_| !config.dry_run) {
+        // The processes read it themselves, and their memory is wanted.
+        drop(checkpoint);
         return start(count, timeout);
+    }
+    if config.dry_run && place.is_some_and(|place| place.rank > 0) {
+        // One of those that a launcher has started speaks for all.
+        return Ok(Outcome::Done);
     }
     warnings.iter().for_each(|warning| console.warn(warning));
     device::configure(config.numerics())?;
@@ -110,12 +116,13 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
         facts.say("device", &device_note);
         facts.say("precision", &precision_note);
         facts.say("workers", format!("{} threads load and augment", config.workers));
-        let told = match &config.job {
+        let told = native::caught(|| match &config.job {
             Job::Pretrain(run) => {
                 train::pretrain::tell(&mut facts, &config, run, checkpoint, device, processes, &console)
             }
             Job::Evaluate(run) => train::evaluate::tell(&mut facts, &config, run, device, processes, &console),
-        };
+        })
+        .unwrap_or_else(|error| Err(libtorch_failed(error)));
         // What is known is said, whatever stops the run.
         console.result(&facts.to_string());
         return told.map(|()| Outcome::Done);

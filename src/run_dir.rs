@@ -62,16 +62,21 @@ pub fn create(parent: &Path, started: NaiveDateTime) -> Result<PathBuf> {
     unreachable!("the numbers do not end")
 }
 
-/// Checks that files can be written into a directory, which may not be there yet; leaves nothing behind.
+/// Checks that files can be written into a directory, which may not be there yet; leaves nothing behind. `advice` is the
+/// next step where they cannot.
 ///
 /// # Errors
 /// Nothing can be written there, or the directory cannot be created.
-pub fn check_place(directory: &Path) -> Result<()> {
+pub fn check_place(directory: &Path, advice: &str) -> Result<()> {
     let there = directory.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("."));
     let probe = there.join(format!(".flatnce-{}", std::process::id()));
-    let probed = std::fs::create_dir(&probe).and_then(|()| std::fs::remove_dir(&probe));
+    let probed = match std::fs::create_dir(&probe) {
+        // Of a process with the same number on another machine, or one that was killed: it could write here.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| std::fs::remove_dir(&probe)),
+    };
     let what = if there == directory { "cannot write into" } else { "cannot create" };
-    probed.with_context(|| format!("{what} {}; choose another place with --save-dir", directory.display()))
+    probed.with_context(|| format!("{what} {}; {advice}", directory.display()))
 }
 
 /// When within its epoch a checkpoint was written; earlier sorts first.

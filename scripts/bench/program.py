@@ -1,6 +1,7 @@
 """Running flatnce: where it is, its command lines, the files that it leaves, and its memory seen from outside."""
 
 import functools
+import glob
 import json
 import os
 import shlex
@@ -326,7 +327,8 @@ class Timed:
             watch, self.arrivals, file = Watch(child.pid) if memory else None, [], None
             while child.poll() is None:
                 if file is None:
-                    file = next(iter(Path(place).rglob("metrics.jsonl")), None)
+                    # Of the module glob, which passes over a directory that goes while it looks.
+                    file = next(map(Path, glob.iglob(f"{place}/**/metrics.jsonl", recursive=True)), None)
                 elif (lines := file.read_bytes().count(b"\n")) > len(self.arrivals):
                     self.arrivals += [time.time()] * (lines - len(self.arrivals))
                 if during:

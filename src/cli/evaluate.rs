@@ -200,7 +200,8 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
     };
     // Upstream's linear transfer takes its batches from the flag of pre-training.
     let linear_transfer = train_mode == Transfer && mode == TransferMode::LinearEval;
-    let borrowed = linear_transfer && typed.has("batch_size") && !typed.has("fc_batch_size");
+    let read = linear_transfer && flags.fc_optimizer != OptimizerName::Lbfgs;
+    let borrowed = read && typed.has("batch_size") && !typed.has("fc_batch_size");
     let stated = StatedEncoder {
         dataset: (named && typed.has("dataset_name")).then_some(args.data.dataset_name),
         objective: typed.has("clr").then_some(args.objective.clr),

@@ -5,7 +5,7 @@
 //! (`imagenet/1percent.txt`, `imagenet/10percent.txt`: one file name a line, the class
 //! before its `_`). Without a list the choice is seeded and class-balanced.
 
-use super::{Split, grouped, source};
+use super::{Split, grouped, source_of};
 use crate::config::DatasetName;
 use crate::rng::{Purpose, Stream};
 use anyhow::{Context, Result, bail};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// The published list for this share of a data set, if it has such lists and one lies in its directory below `root`.
 pub fn list_for(dataset: DatasetName, root: &Path, ratio: f64) -> Option<PathBuf> {
-    let source = source(dataset);
+    let source = source_of(dataset);
     let percent = ratio * 100.0;
     if !source.protocol.label_lists || (percent - percent.round()).abs() > 1e-9 {
         return None;

@@ -31,7 +31,8 @@ pub struct Scaler {
     /// Factors and interval; scale and tracker are the tensors'.
     rules: ScalerState,
     device: Device,
-    /// Running statistics, live, and what each was when the step began.
+    /// What a step changes besides the parameters (running statistics, an objective's state), live, and what each was when
+    /// it began.
     statistics: Vec<(Tensor, Option<Tensor>)>,
 }
 
@@ -39,7 +40,7 @@ impl Scaler {
     /// Below this the overflow is in the features, not in the scaled gradients: 26 steps after another were left out.
     pub const FLOOR: f64 = 1.0 / 1024.0;
 
-    /// A fresh one; `statistics` are those that forward passes change, on `device`.
+    /// A fresh one; `statistics` are what a step changes besides the parameters, on `device`.
     pub fn new(device: Device, statistics: Vec<Tensor>) -> Scaler {
         Scaler::of(FRESH, device, statistics.into_iter().map(|live| (live, None)).collect())
     }

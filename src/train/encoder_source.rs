@@ -193,16 +193,19 @@ impl Source {
         Ok(encoder)
     }
 
-    /// The encoder, with what the command says of it where the checkpoint does not.
+    /// The encoder, with what the command says of it where the checkpoint does not. An objective that is known from the
+    /// names of directories alone gives way.
     ///
     /// Errors: the two contradict each other.
     pub fn as_stated(mut self, stated: &StatedEncoder) -> Result<Source> {
         let dataset = self.data.as_ref().map(|data| data.dataset);
         contradiction("--dataset-name", stated.dataset, dataset, &self)?;
-        contradiction("--clr", stated.objective, self.objective, &self)?;
+        let guessed = self.data.is_none() && self.objective == self.path.as_deref().and_then(objective_in);
+        let known = self.objective.filter(|_| !guessed);
+        contradiction("--clr", stated.objective, known, &self)?;
         contradiction("--model", stated.depth, Some(self.model.depth), &self)?;
         contradiction("--batch-size", stated.batch_size, self.batch_size, &self)?;
-        self.objective = self.objective.or(stated.objective);
+        self.objective = known.or(stated.objective).or(self.objective);
         self.batch_size = self.batch_size.or(stated.batch_size);
         Ok(self)
     }
@@ -336,6 +339,8 @@ mod tests {
         assert_eq!(source(None).as_stated(&stated).unwrap().objective, simclr);
         assert_eq!(source(flat).as_stated(&StatedEncoder::default()).unwrap().objective, flat);
         let said = |stated| source(flat).as_stated(&stated).unwrap_err().to_string();
+        let guessed = Source { path: Some("FlatCLR/run/checkpoint_0002.pth.tar".into()), ..source(flat) };
+        assert_eq!(guessed.as_stated(&stated).unwrap().objective, simclr, "a directory's name gives way");
         let message = said(stated);
         assert!(message.starts_with("--clr simclr: the encoder in run/checkpoint_0002"), "{message}");
         let message = said(StatedEncoder { objective: None, depth: Some(Depth::Res50), ..stated });

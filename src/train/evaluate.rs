@@ -57,7 +57,7 @@ fn libtorch_failed(evaluate: &Evaluate, device: Device, error: NativeError) -> a
     let text = if error.is_out_of_memory() {
         let place = if device == Device::Cpu { "in main memory" } else { "on the GPU" };
         let (batch, precision) = (evaluate.batch_size, evaluate.precision);
-        format!("out of memory {place} with --fc-batch-size {batch} in {precision}: try half as many images")
+        format!("out of memory {place} with a batch of {batch} in {precision}: try half of it with --fc-batch-size")
     } else {
         "libtorch failed in the evaluation".to_owned()
     };

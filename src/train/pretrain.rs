@@ -48,6 +48,7 @@ pub fn run(plan: Plan, console: &Console, stop: &AtomicBool) -> Result<Ended> {
         Ok(Ended::Finished) => session.finish().map(|()| Ended::Finished),
         Ok(Ended::Stopped) => Ok(Ended::Stopped),
         Err(error) => {
+            session.recorder.warning().iter().for_each(|text| session.log.warn(text));
             // A checkpoint under way is finished; what went wrong first is what counts.
             let _ = session.wait_for_save();
             session.log.failed(&format!("{error:#}"));

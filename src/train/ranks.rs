@@ -30,13 +30,14 @@ pub fn check_job(job: &Job, ranks: u32) -> Result<()> {
     match job {
         _ if ranks <= 1 => {}
         Job::Evaluate(run) if run.mode == TransferMode::Finetune => {
-            bail!("fine-tuning and supervised training are done by one process, and this is one of {ranks}")
+            bail!("fine-tuning and supervised training are done by one process, not by {ranks}: start one alone")
         }
         Job::Evaluate(run) if run.resume.is_some() => {
-            bail!("an evaluation is continued by one process, and this is one of {ranks}")
+            bail!("an evaluation is continued by one process, not by {ranks}: start one alone")
         }
         Job::Pretrain(run) if run.grad_cache > 1 => bail!(
-            "--grad-cache {} works in one process; of {ranks} ranks each has a part of the batch in its memory already",
+            "--grad-cache {} works in one process; of {ranks} ranks each has a part of the batch in its memory already; \
+             leave it out",
             run.grad_cache
         ),
         Job::Pretrain(run) if !run.batch_size.is_multiple_of(ranks) => {

@@ -71,12 +71,14 @@ impl<'a> Machine<'a, '_> {
             (Global::Encode | Global::Bytes, [text, encoding])
                 if matches!(self.text(*encoding), Some("latin1" | "latin-1")) =>
             {
+                let length = if let Some(Node::Text(text)) = self.node(*text) { text.len() } else { 0 };
+                // No more bytes than the text has.
+                self.budget.take(length as u64)?;
                 let Some(Node::Text(text)) = self.node(*text) else {
                     return Err(Error::damaged("bytes are made from something that is no text"));
                 };
                 let bytes = text.chars().map(|letter| u8::try_from(u32::from(letter))).collect::<Result<Vec<u8>, _>>();
                 let bytes = bytes.map_err(|_| Error::damaged("bytes are made from letters beyond Latin-1"))?;
-                self.budget.take(bytes.len() as u64)?;
                 self.add(Node::Bytes(Cow::Owned(bytes)))
             }
             (Global::NumpyScalar, [dtype, bytes]) => match self.numpy_scalar(*dtype, *bytes) {

@@ -4,12 +4,14 @@
 
 use super::early_stop;
 use super::fit::batch_size;
+use super::libtorch_failed;
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, EvaluationCheckpoint};
 use crate::config::{Config, DataConfig, Evaluate, Objective, OptimizerName, TransferMode, differences};
 use crate::data::{self, BadImage, Part, Split};
 use crate::device;
 use crate::model::{Encoder, HeadKind};
+use crate::native;
 use crate::report::Console;
 use crate::run_dir;
 use crate::train::encoder_source::{self, Origin, Source};
@@ -163,7 +165,8 @@ impl Plan {
             resumed,
             _scrap: scrap,
         };
-        run_dir::check_place(&plan.place(&plan.newest.source))?;
+        let advice = if run.resume.is_some() { "make it writable" } else { "choose another place with --save-dir" };
+        run_dir::check_place(&plan.place(&plan.newest.source), advice)?;
         Ok(plan)
     }
 
@@ -254,10 +257,15 @@ impl Plan {
 impl Opened {
     fn open(origin: &Origin, run: &Evaluate, images: &Images, device: Device, console: &Console) -> Result<Opened> {
         let source = origin.open(&mut |warning| console.warn(&warning))?.as_stated(&run.stated)?;
-        let encoder = source
-            .build(HeadKind::Classifier(images.classes() as i64), device, run.seed)
-            .with_context(|| format!("{} cannot be evaluated", source.name()))?;
-        let trunk_hash = trunk_hash(&encoder)?;
+        let build = || {
+            let encoder = source
+                .build(HeadKind::Classifier(images.classes() as i64), device, run.seed)
+                .with_context(|| format!("{} cannot be evaluated", source.name()))?;
+            let trunk_hash = trunk_hash(&encoder)?;
+            Ok((encoder, trunk_hash))
+        };
+        let (encoder, trunk_hash) =
+            native::caught(build).unwrap_or_else(|error| Err(libtorch_failed(run, device, error)))?;
         Ok(Opened { source, encoder, trunk_hash })
     }
 }

@@ -1,5 +1,4 @@
-//! What every evaluation needs whatever it trains: the labelled images, a
-//! results directory, its log, and what an earlier part of it saved.
+//! An evaluation under way, whatever it trains: its plan, a results directory and its log.
 
 use super::early_stop;
 use super::feature_cache::FeatureCache;
@@ -137,7 +136,7 @@ pub fn better(best: Option<Best>, candidate: Best) -> Best {
 /// Says when fewer images than a batch are there.
 pub fn note_clamped_batch(log: &mut Log, asked: u32, images: usize) {
     if asked as usize > images {
-        log.note(&format!("batch: all {images} training images (--fc-batch-size {asked} is larger)"));
+        log.note(&format!("batch: all {images} training images (a batch of {asked} is larger)"));
     }
 }
 

@@ -3,7 +3,7 @@
 use super::pace;
 use super::session::{Plan, new_runs};
 use crate::checkpoint::Checkpoint;
-use crate::config::{Augmentation, Config, HeadMode, LearningRateScaling, Objective, Pretrain, Start};
+use crate::config::{Augmentation, Config, HeadMode, LearningRateScaling, Pretrain, Start};
 use crate::data::grouped;
 use crate::model::feature_dim;
 use crate::optim::scaled_lr;
@@ -28,7 +28,9 @@ pub fn tell(
 ) -> Result<()> {
     let plan = Plan::make(config, run, saved, device, console, &Ranks::alone());
     settings(facts, config, run, plan.as_ref().ok());
-    let plan = plan?;
+    let mut plan = plan?;
+    // Nobody is kept waiting for steps that are thrown away.
+    plan.session.release();
     plan.warnings.iter().for_each(|warning| console.warn(warning));
     plan.session.memory.tell(facts, &plan.session.parameters);
     if processes > 1 {
@@ -40,10 +42,7 @@ pub fn tell(
 
 fn settings(facts: &mut Facts, config: &Config, run: &Pretrain, plan: Option<&Plan>) {
     let session = plan.map(|plan| &plan.session);
-    let loss = match run.objective {
-        Objective::FlatClr => "FlatNCE",
-        Objective::SimClr => "InfoNCE",
-    };
+    let loss = run.objective.title();
     let (name, temperature) = (run.objective.directory_suffix(), short(run.temperature));
     facts.say("job", format!("pre-train with {name} ({loss}), temperature {temperature}"));
     if let Some(target) = run.ess_target {
@@ -58,7 +57,7 @@ fn settings(facts: &mut Facts, config: &Config, run: &Pretrain, plan: Option<&Pl
     if let Some(session) = session {
         facts.say("data", session.loader.split().describe());
     }
-    let (views, side) = (2 * run.batch_size, run.data.image_size_px);
+    let (views, side) = (2 * u64::from(run.batch_size), run.data.image_size_px);
     facts.say("batch", format!("{} images, views [{views}, 3, {side}, {side}]", grouped(run.batch_size as usize)));
     if run.grad_cache > 1 {
         facts.say("batch", format!("through the encoder in {} parts", run.grad_cache));
@@ -106,9 +105,9 @@ fn settings(facts: &mut Facts, config: &Config, run: &Pretrain, plan: Option<&Pl
     facts.say("checkpoints", checkpoints(run));
     facts.say(
         "results",
-        match plan.filter(|_| matches!(config.start, Start::Resume(_))) {
-            Some(plan) => format!("{}, where the run goes on", plan.place.display()),
-            None => new_runs(config, run).join("{dd-mm-YYYY-HH-MM-SS}").display().to_string(),
+        match &config.start {
+            Start::Resume(path) => format!("{}, where the run goes on", path.parent().unwrap_or(path).display()),
+            _ => new_runs(config, run).join("{dd-mm-YYYY-HH-MM-SS}").display().to_string(),
         },
     );
 }

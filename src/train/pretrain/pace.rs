@@ -89,7 +89,7 @@ fn measure(session: &mut Session, fitting: usize) -> Result<Pace> {
         steps(session, images, parts, seconds)
     };
     // Less than what just fits: the estimate is one.
-    let most = if fitting < whole { (fitting / 2).max(1) } else { whole };
+    let most = if fitting < whole { (fitting / 2).max(2) } else { whole };
     let mut images = most.min(FIRST_IMAGES);
     while images < most {
         let tried = steps(images, 0.0)?;

@@ -90,6 +90,11 @@ pub struct Session {
 }
 
 impl Session {
+    /// Lets another process go on in the directory of a run that is only planned.
+    pub fn release(&mut self) {
+        self.claim = None;
+    }
+
     /// What is left of the epoch, batch by batch.
     pub fn batches(&mut self) -> Epoch {
         self.log.start_epoch(self.at.epoch);

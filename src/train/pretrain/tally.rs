@@ -49,6 +49,8 @@ pub struct Tally {
     images_per_step: f64,
     /// A row of numbers a step, `[columns]` float32 on the device; NaN where a step was not looked at closely.
     rows: Vec<Tensor>,
+    /// What stands in a row for the look that was not taken.
+    no_look: Tensor,
     /// NESS of the anchors of the last step, `[M]`.
     last_ness: Option<Tensor>,
     lrs: Vec<f64>,
@@ -67,11 +69,13 @@ pub struct Tally {
 impl Tally {
     /// Begins an epoch whose first step is number `first_step`.
     pub fn start(batch_size: u32, epoch: u64, first_step: u64, device: Device) -> Tally {
+        let looks = columns().filter(|row| matches!(row.how, How::CloserLook(_))).count() as i64;
         Tally {
             epoch,
             first_step,
             images_per_step: f64::from(batch_size),
             rows: Vec::new(),
+            no_look: Tensor::full([looks], f64::NAN, (Kind::Float, device)),
             last_ness: None,
             lrs: Vec::new(),
             shown: RefCell::new(None),
@@ -124,8 +128,7 @@ impl Tally {
     pub fn add(&mut self, row: &Tensor, ness: &Tensor, lr: f64) {
         let _guard = tch::no_grad_guard();
         self.numbers.take();
-        let closer = columns().count() as i64 - row.size()[0];
-        self.rows.push(Tensor::cat(&[row, &Tensor::full([closer], f64::NAN, (Kind::Float, self.device))], 0));
+        self.rows.push(Tensor::cat(&[row, &self.no_look], 0));
         self.last_ness = Some(ness.copy());
         self.lrs.push(lr);
     }
@@ -208,14 +211,18 @@ impl Tally {
     /// in the last step, `[2B, D]`, where they are finite.
     pub fn report(&self, waited: Duration, temperature: f64, hidden: Option<&Tensor>) -> Record {
         let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
-        let mean = |key: &str| {
-            let said = self.column(key).filter(|number| !number.is_nan());
-            let (sum, count) = said.fold((0.0, 0_u32), |(sum, count), number| (sum + number, count + 1));
+        // NaN is what a step has not said: a look that was not taken, a step that overflowed, a number that an earlier
+        // version did not save. Anywhere else it is what the step says, and so does the epoch.
+        let mean = |key: &str, looks: bool| {
+            let numbers = self.column(key).zip(self.column("overflow_steps")).enumerate();
+            let unsaid = |step: usize, overflow: f64| looks || overflow > 0.0 || step < self.earlier;
+            let said = numbers.filter(|&(step, (number, overflow))| !number.is_nan() || !unsaid(step, overflow));
+            let (sum, count) = said.fold((0.0, 0_u32), |(sum, count), (_, (number, _))| (sum + number, count + 1));
             sum / f64::from(count)
         };
         let last_ness = self.last_ness.as_ref().map(|ness| ness.to_device(Device::Cpu));
         let end = EpochEnd {
-            loss: mean("loss_infonce"),
+            loss: mean("loss_infonce", false),
             hidden,
             ness_quantile: &|share| {
                 Some(last_ness.as_ref()?.quantile_scalar(share, 0i64, false, "linear").double_value(&[]))
@@ -234,10 +241,10 @@ impl Tally {
         for Row { number, how } in TABLE {
             let key = number.key;
             let value: Option<serde_json::Value> = match how {
-                How::EachStep(_, Over::Mean) => Some(mean(key).into()),
+                How::EachStep(_, Over::Mean) => Some(mean(key, false).into()),
                 How::EachStep(_, Over::Count) => last("loss_scale").map(|_| counted(key).into()),
                 How::EachStep(_, Over::Last) => last(key).map(Into::into),
-                How::CloserLook(_) => Some(mean(key)).filter(|mean| !mean.is_nan()).map(Into::into),
+                How::CloserLook(_) => Some(mean(key, true)).filter(|mean| !mean.is_nan()).map(Into::into),
                 How::Epoch(of) => of(&end).map(Into::into),
                 How::Given | How::Derived(_) => None,
             };
