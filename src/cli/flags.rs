@@ -1,7 +1,7 @@
 //! The table of flags: which modes read each, what one that nobody reads means, and what it may change in a run that is
 //! continued.
 //!
-//! The rows stand beside the flags, one list a group; [`table`](super::table) joins them. A tool has only flags that it reads, and
+//! The rows stand beside the flags, one list a group; [`table`] joins them. A tool has only flags that it reads, and
 //! nothing to continue: those that are its own have no row.
 
 use super::{Typed, flag_name, table};

@@ -17,7 +17,7 @@
 //! grows with M times the chunk, not with M squared.
 //!
 //! A new objective is a file like `info_nce.rs`; here it gets its `mod` line, its
-//! row in [`Objective`] and its line in [`Objective::about`].
+//! row in [`Objective`] and its line in `Objective::about`.
 
 mod flat_nce;
 mod info_nce;
