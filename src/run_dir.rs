@@ -62,12 +62,12 @@ pub fn create(parent: &Path, started: NaiveDateTime) -> Result<PathBuf> {
     unreachable!("the numbers do not end")
 }
 
-/// Checks that files can be written into a directory, which may not be there yet; leaves nothing behind. `advice` is the
-/// next step where they cannot.
+/// Checks that files can be written into a directory, which may not be there yet; leaves nothing behind. A run
+/// that is `continued` can have no other place.
 ///
 /// # Errors
 /// Nothing can be written there, or the directory cannot be created.
-pub fn check_place(directory: &Path, advice: &str) -> Result<()> {
+pub fn check_place(directory: &Path, continued: bool) -> Result<()> {
     let there = directory.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("."));
     let probe = there.join(format!(".flatnce-{}", std::process::id()));
     let probed = match std::fs::create_dir(&probe) {
@@ -76,6 +76,7 @@ pub fn check_place(directory: &Path, advice: &str) -> Result<()> {
         made => made.and_then(|()| std::fs::remove_dir(&probe)),
     };
     let what = if there == directory { "cannot write into" } else { "cannot create" };
+    let advice = if continued { "make it writable" } else { "choose another place with --save-dir" };
     probed.with_context(|| format!("{what} {}; {advice}", directory.display()))
 }
 

@@ -22,11 +22,6 @@ impl Contrast {
     pub fn value(&self) -> Tensor {
         info_nce::value(&self.anchors.log_xi)
     }
-
-    /// A bound below the mutual information of the two views, in nats: log(M - 1) minus the value.
-    pub fn mutual_information_ceiling(&self) -> f64 {
-        ((self.anchors.log_xi.numel() - 1) as f64).ln()
-    }
 }
 
 /// Statistics of M anchors, each `[M]` float32 on the features' device, not recorded for autograd.

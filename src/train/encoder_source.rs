@@ -123,7 +123,7 @@ impl Source {
         let epoch = named.map_or(epochs_done.saturating_sub(1), |name| name.epoch);
         let (model, objective, data) = match config {
             Some(run) => (run.model, Some(run.objective), Some(run.data)),
-            None => (architecture::recognise(&state)?, objective_in(path), None),
+            None => (architecture::recognise(&state)?, None, None),
         };
         let state = Some(architecture::with_flat_normalisation(&state)?);
         Ok(Source {
@@ -171,10 +171,7 @@ impl Source {
                 epochs_done: 0,
                 epoch: notes.get("epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
                 batch_size: notes.get("batch_size").and_then(|size| size.parse().ok()),
-                objective: notes
-                    .get("objective")
-                    .and_then(|name| Objective::parse(name))
-                    .or_else(|| objective_in(path)),
+                objective: notes.get("objective").and_then(|name| Objective::parse(name)),
                 data: None,
                 assumed,
             })
@@ -193,19 +190,17 @@ impl Source {
         Ok(encoder)
     }
 
-    /// The encoder, with what the command says of it where the checkpoint does not. An objective that is known from the
-    /// names of directories alone gives way.
+    /// The encoder, with what the command says of it where the checkpoint does not. Where neither names the objective, the
+    /// names of the checkpoint's directories are asked.
     ///
     /// Errors: the two contradict each other.
     pub fn as_stated(mut self, stated: &StatedEncoder) -> Result<Source> {
         let dataset = self.data.as_ref().map(|data| data.dataset);
         contradiction("--dataset-name", stated.dataset, dataset, &self)?;
-        let guessed = self.data.is_none() && self.objective == self.path.as_deref().and_then(objective_in);
-        let known = self.objective.filter(|_| !guessed);
-        contradiction("--clr", stated.objective, known, &self)?;
+        contradiction("--clr", stated.objective, self.objective, &self)?;
         contradiction("--model", stated.depth, Some(self.model.depth), &self)?;
         contradiction("--batch-size", stated.batch_size, self.batch_size, &self)?;
-        self.objective = known.or(stated.objective).or(self.objective);
+        self.objective = self.objective.or(stated.objective).or_else(|| objective_in(self.path.as_deref()?));
         self.batch_size = self.batch_size.or(stated.batch_size);
         Ok(self)
     }
@@ -339,8 +334,9 @@ mod tests {
         assert_eq!(source(None).as_stated(&stated).unwrap().objective, simclr);
         assert_eq!(source(flat).as_stated(&StatedEncoder::default()).unwrap().objective, flat);
         let said = |stated| source(flat).as_stated(&stated).unwrap_err().to_string();
-        let guessed = Source { path: Some("FlatCLR/run/checkpoint_0002.pth.tar".into()), ..source(flat) };
-        assert_eq!(guessed.as_stated(&stated).unwrap().objective, simclr, "a directory's name gives way");
+        let named = || Source { path: Some("FlatCLR/run/checkpoint_0002.pth.tar".into()), ..source(None) };
+        assert_eq!(named().as_stated(&stated).unwrap().objective, simclr, "a directory's name gives way");
+        assert_eq!(named().as_stated(&StatedEncoder::default()).unwrap().objective, flat, "and is else believed");
         let message = said(stated);
         assert!(message.starts_with("--clr simclr: the encoder in run/checkpoint_0002"), "{message}");
         let message = said(StatedEncoder { objective: None, depth: Some(Depth::Res50), ..stated });

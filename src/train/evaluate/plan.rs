@@ -165,8 +165,7 @@ impl Plan {
             resumed,
             _scrap: scrap,
         };
-        let advice = if run.resume.is_some() { "make it writable" } else { "choose another place with --save-dir" };
-        run_dir::check_place(&plan.place(&plan.newest.source), advice)?;
+        run_dir::check_place(&plan.place(&plan.newest.source), run.resume.is_some())?;
         Ok(plan)
     }
 

@@ -14,7 +14,7 @@
 
 use super::step::StepFeatures;
 use crate::config::Precision;
-use crate::loss::Contrast;
+use crate::loss::{Contrast, mutual_information_ceiling};
 use crate::monitor::geometry;
 use crate::optim;
 use crate::report::{Chart, Number, Record, Scale, short};
@@ -85,9 +85,8 @@ pub struct EpochEnd<'a> {
 }
 
 impl EpochEnd<'_> {
-    /// log(2N - 1) for N images in a batch.
     fn ceiling(&self) -> f64 {
-        (2.0 * self.images_per_step - 1.0).ln()
+        mutual_information_ceiling(2.0 * self.images_per_step)
     }
 }
 

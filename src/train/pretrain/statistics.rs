@@ -36,7 +36,8 @@ impl Statistics {
         scaling: Option<Tensor>,
         parameters: &[Parameter],
     ) -> StepOutput {
-        let (features, scaling) = (StepFeatures { hidden, unit }, scaling.unwrap_or(self.unscaled.shallow_clone()));
+        let (features, scaling) =
+            (StepFeatures { hidden, unit }, scaling.unwrap_or_else(|| self.unscaled.shallow_clone()));
         let of = |how| if let How::EachStep(measure, _) = how { Some(measure) } else { None };
         let row = self.stacked(&contrast, &features, &scaling, parameters, of);
         StepOutput { row, contrast, features, scaling }

@@ -94,9 +94,7 @@ impl Plan {
         };
         if ranks.writes() {
             session.claim = session.last_saved.is_some().then(|| run_dir::claim(&place)).transpose()?;
-            let advice =
-                if session.last_saved.is_some() { "make it writable" } else { "choose another place with --save-dir" };
-            run_dir::check_place(&place, advice)?;
+            run_dir::check_place(&place, session.last_saved.is_some())?;
         }
         Ok(Plan { session, config, left_out, place, taken, warnings })
     }
