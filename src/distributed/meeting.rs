@@ -7,7 +7,7 @@ use super::surroundings::Placement;
 use crate::config::differences;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -54,18 +54,34 @@ fn listen(placement: &Placement) -> Result<OwnedFd> {
     })
 }
 
-/// Returns as soon as somebody listens at the store's address.
+/// Returns as soon as a store answers at the address.
 fn wait_for(placement: &Placement, timeout: Duration) -> Result<()> {
     let Placement { host, port, .. } = placement;
     let deadline = Instant::now() + timeout;
+    let left = || deadline.saturating_duration_since(Instant::now()).max(RETRY);
     let mut last = "it has no address".to_owned();
     loop {
         match (host.as_str(), *port).to_socket_addrs() {
             Ok(addresses) => {
                 for address in addresses {
-                    let left = deadline.saturating_duration_since(Instant::now()).max(RETRY);
-                    match TcpStream::connect_timeout(&address, left) {
-                        Ok(_) => return Ok(()),
+                    let reached = TcpStream::connect_timeout(&address, left());
+                    match reached.map(|connection| is_store(connection, left())) {
+                        Ok(Ok(true)) => return Ok(()),
+                        Ok(Ok(false)) => bail!(
+                            "what answers at {host}:{port} is another program and no store; choose another MASTER_PORT \
+                             for all ranks"
+                        ),
+                        Ok(Err(error)) => {
+                            last = match error.kind() {
+                                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+                                    "what listens there hangs up without an answer: is it another program?".to_owned()
+                                }
+                                ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                                    "what listens there does not answer: is it another program?".to_owned()
+                                }
+                                _ => error.to_string(),
+                            }
+                        }
                         Err(error) => last = error.to_string(),
                     }
                 }
@@ -81,6 +97,24 @@ fn wait_for(placement: &Placement, timeout: Duration) -> Result<()> {
         }
         std::thread::sleep(RETRY);
     }
+}
+
+/// Whether a store answers. c10d's own client begins with the same words, and waits for the answer without a limit.
+fn is_store(mut connection: TcpStream, limit: Duration) -> std::io::Result<bool> {
+    const VALIDATE: u8 = 0;
+    const MAGIC: u32 = 0x3c85_f7ce;
+    const PING: u8 = 13;
+    connection.set_read_timeout(Some(limit))?;
+    connection.set_write_timeout(Some(limit))?;
+    let nonce = std::process::id();
+    let mut words = vec![VALIDATE];
+    words.extend(MAGIC.to_ne_bytes());
+    words.push(PING);
+    words.extend(nonce.to_ne_bytes());
+    connection.write_all(&words)?;
+    let mut answer = [0; 4];
+    connection.read_exact(&mut answer)?;
+    Ok(answer == nonce.to_ne_bytes())
 }
 
 /// Where the others reach this machine: the card that GLOO_SOCKET_IFNAME names, else the address from which this
