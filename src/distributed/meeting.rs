@@ -8,7 +8,7 @@ use crate::config::differences;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -64,25 +64,13 @@ fn wait_for(placement: &Placement, timeout: Duration) -> Result<()> {
         match (host.as_str(), *port).to_socket_addrs() {
             Ok(addresses) => {
                 for address in addresses {
-                    let reached = TcpStream::connect_timeout(&address, left());
-                    match reached.map(|connection| is_store(connection, left())) {
-                        Ok(Ok(true)) => return Ok(()),
-                        Ok(Ok(false)) => bail!(
+                    match is_store(&address, left()) {
+                        Ok(true) => return Ok(()),
+                        Ok(false) => bail!(
                             "what answers at {host}:{port} is another program and no store; choose another MASTER_PORT \
                              for all ranks"
                         ),
-                        Ok(Err(error)) => {
-                            last = match error.kind() {
-                                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
-                                    "what listens there hangs up without an answer: is it another program?".to_owned()
-                                }
-                                ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                                    "what listens there does not answer: is it another program?".to_owned()
-                                }
-                                _ => error.to_string(),
-                            }
-                        }
-                        Err(error) => last = error.to_string(),
+                        Err(why) => last = why,
                     }
                 }
             }
@@ -99,22 +87,33 @@ fn wait_for(placement: &Placement, timeout: Duration) -> Result<()> {
     }
 }
 
-/// Whether a store answers. c10d's own client begins with the same words, and waits for the answer without a limit.
-fn is_store(mut connection: TcpStream, limit: Duration) -> std::io::Result<bool> {
+/// Whether what answers at the address is a store. c10d's own client begins with the same words, and waits for the answer
+/// without a limit.
+///
+/// Errors: nothing answers, in words.
+fn is_store(address: &SocketAddr, limit: Duration) -> Result<bool, String> {
     const VALIDATE: u8 = 0;
     const MAGIC: u32 = 0x3c85_f7ce;
     const PING: u8 = 13;
-    connection.set_read_timeout(Some(limit))?;
-    connection.set_write_timeout(Some(limit))?;
+    let mut connection = TcpStream::connect_timeout(address, limit).map_err(|error| error.to_string())?;
     let nonce = std::process::id();
-    let mut words = vec![VALIDATE];
-    words.extend(MAGIC.to_ne_bytes());
-    words.push(PING);
-    words.extend(nonce.to_ne_bytes());
-    connection.write_all(&words)?;
-    let mut answer = [0; 4];
-    connection.read_exact(&mut answer)?;
-    Ok(answer == nonce.to_ne_bytes())
+    let words = [&[VALIDATE][..], &MAGIC.to_ne_bytes(), &[PING], &nonce.to_ne_bytes()].concat();
+    let mut asked = || -> std::io::Result<bool> {
+        connection.set_read_timeout(Some(limit))?;
+        connection.write_all(&words)?;
+        let mut answer = [0; 4];
+        connection.read_exact(&mut answer)?;
+        Ok(answer == nonce.to_ne_bytes())
+    };
+    asked().map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+            "what listens there hangs up without an answer: is it another program?".to_owned()
+        }
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            "what listens there does not answer: is it another program?".to_owned()
+        }
+        _ => error.to_string(),
+    })
 }
 
 /// Where the others reach this machine: the card that GLOO_SOCKET_IFNAME names, else the address from which this

@@ -54,9 +54,10 @@ body { margin: 0 auto; padding: 1.5rem; max-width: 1500px; background: var(--pap
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin: 2rem 0 .6rem; } h3 { font-size: 1rem; margin: 0 0 .2rem; }
 p { margin: .2rem 0 .6rem; } .soft, figcaption { color: var(--soft); font-size: .86rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .86rem; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
-thead th { border-bottom: 2px solid var(--line); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .8rem; }
+th, td { padding: .25rem .4rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
+thead th { border-bottom: 2px solid var(--line); white-space: normal; vertical-align: bottom; }
+td:last-child { white-space: normal; min-width: 9rem; overflow-wrap: anywhere; }
 .legend { position: sticky; top: 0; background: var(--paper); padding: .5rem 0; border-bottom: 1px solid var(--line);
   display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; z-index: 1; }
 .key { display: inline-flex; align-items: center; gap: .4rem; }
@@ -164,7 +165,9 @@ fn results(out: &mut String, all: &[Row]) {
         let facts: Vec<String> = same.iter().map(|(heading, cells)| format!("{heading} {}", cells[0])).collect();
         let _ = writeln!(out, "<p class=\"soft\">The same in all rows: {}.</p>", escape(&facts.join(", ")));
     }
-    let head: Vec<&str> = told.iter().map(|(heading, _)| *heading).collect();
+    // A heading is broken at its spaces, not at the hyphen of `top-1`.
+    let head: Vec<String> = told.iter().map(|(heading, _)| heading.replace('-', "\u{2011}")).collect();
+    let head: Vec<&str> = head.iter().map(String::as_str).collect();
     let row = |place: usize| told.iter().map(|(_, cells)| cells[place].as_str()).collect();
     table(out, &head, (0..all.len()).map(row), "td");
 }
