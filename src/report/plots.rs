@@ -110,6 +110,20 @@ impl Series {
             Stroke::Dots => None,
         }
     }
+
+    /// The corners of a mark around `(x, y)`, about as large as a circle of that radius; `None` where it is one. Lone points
+    /// show no breaks: their shapes tell them apart.
+    fn corners(&self, (x, y): (f64, f64), radius: f64) -> Option<Vec<(f64, f64)>> {
+        const SHAPES: [&[(f64, f64)]; BREAKS.len()] = [
+            &[],
+            &[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
+            &[(0.0, -1.4), (1.4, 0.0), (0.0, 1.4), (-1.4, 0.0)],
+            &[(0.0, -1.4), (1.3, 0.9), (-1.3, 0.9)],
+        ];
+        let shape = SHAPES[self.colour / PALETTE_COLOURS % SHAPES.len()];
+        let placed = || shape.iter().map(|(dx, dy)| (x + radius * dx, y + radius * dy)).collect();
+        (!shape.is_empty()).then(placed)
+    }
 }
 
 /// Draws `figure` into a PNG file.

@@ -126,7 +126,14 @@ impl Canvas for Pixels<'_, '_> {
     }
 
     fn mark(&mut self, at: Point, _: Point, series: &Series) {
-        self.dot(at, if series.stroke == Stroke::Bold { px(4.0) } else { px(2.5) }, series);
+        let radius = if series.stroke == Stroke::Bold { 4.0 } else { 2.5 };
+        match series.corners(at, radius) {
+            Some(corners) => {
+                let corners: Vec<(i32, i32)> = corners.into_iter().map(on_pixel).collect();
+                self.0.draw(&Polygon::new(corners, line_style(series).filled())).expect(DRAWS);
+            }
+            None => self.dot(at, px(radius), series),
+        }
     }
 }
 

@@ -122,7 +122,11 @@ impl Canvas for Elements {
     fn mark(&mut self, at: Point, value: Point, series: &Series) {
         let told = format!("<title>{}: {} at {}</title>", escape(&series.name), short(value.1), short(value.0));
         let radius = if series.stroke == Stroke::Bold { 3 } else { 2 };
-        self.circle(at, radius, &format!(" class=\"f{}\"", series.paint()), &told);
+        let class = format!("class=\"f{}\"", series.paint());
+        match series.corners(at, f64::from(radius)) {
+            Some(corners) => self.path(&[&corners], &class, &told),
+            None => self.circle(at, radius, &format!(" {class}"), &told),
+        }
     }
 }
 
@@ -171,6 +175,13 @@ mod tests {
             assert_eq!(looks.len(), TOLD_APART);
             let text = svg(&Panel { series: vec![series(0)], ..Panel::default() });
             assert_eq!(text.matches("<circle class=\"f0\"").count(), 1, "{text}");
+            let mark = |colour| {
+                let mut elements = Elements(String::new());
+                elements.mark((9.0, 9.0), (1.0, 2.0), &series(colour));
+                elements.0
+            };
+            let marks: std::collections::BTreeSet<String> = (0..TOLD_APART).map(mark).collect();
+            assert_eq!(marks.len(), TOLD_APART);
         }
     }
 }
