@@ -125,7 +125,7 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
         .unwrap_or_else(|error| Err(libtorch_failed(error)));
         // What is known is said, whatever stops the run.
         console.result(&facts.to_string());
-        return told.map(|()| Outcome::Done);
+        return told.and_then(|()| console.delivered()).map(|()| Outcome::Done);
     }
     machine.lines().for_each(|line| console.note(line));
     let hello = distributed::hello(&serde_json::to_value(&config)?);
@@ -147,6 +147,7 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
                 let ranks = Ranks::from(group);
                 train::evaluate::run(&train::evaluate::Plan::make(&config, run, device, &console, &ranks)?, &console)
             })?;
+            console.delivered()?;
             Ok(Outcome::Done)
         }
     }
@@ -161,7 +162,10 @@ pub fn use_tool(tool: &Tool) -> anyhow::Result<()> {
 
 fn use_resolved(tool: &Tool) -> anyhow::Result<()> {
     let console = || Console::new(Verbosity::Normal, LogFormat::Text);
-    let Tool::Embed(embed) = tool else { return tools::run(tool, &console(), &Ranks::alone()) };
+    let Tool::Embed(embed) = tool else {
+        let console = console();
+        return tools::run(tool, &console, &Ranks::alone()).and_then(|()| console.delivered());
+    };
     let timeout = Duration::from_secs(embed.distributed_timeout_seconds.into());
     if let Some(count) = embed.nproc {
         return start(count, timeout).map(|_| ());
@@ -170,7 +174,10 @@ fn use_resolved(tool: &Tool) -> anyhow::Result<()> {
     let console = console_of(place.as_ref(), console);
     let hello = distributed::hello(&serde_json::json!({ "embed": format!("{:?}", embed.source) }));
     let gpu = place.is_some() && matches!(device::resolve(embed.device)?.0, tch::Device::Cuda(_));
-    distributed::together(place.as_ref(), &hello, gpu, timeout, |group| tools::run(tool, &console, &Ranks::from(group)))
+    distributed::together(place.as_ref(), &hello, gpu, timeout, |group| {
+        tools::run(tool, &console, &Ranks::from(group))
+    })?;
+    console.delivered()
 }
 
 /// One of several processes talks; the others have only their errors.

@@ -9,6 +9,7 @@ pub use config_file::{read_config, to_yaml, write_config};
 pub use retention::superseded;
 
 use crate::config::{DatasetName, Objective, TransferMode};
+use crate::durable;
 use anyhow::{Context, Result, bail};
 use chrono::NaiveDateTime;
 use std::fs::{File, TryLockError};
@@ -148,7 +149,7 @@ pub fn claim(directory: &Path) -> Result<File> {
 /// The directory cannot be read. A file that cannot be removed is none.
 pub fn remove_half_written(directory: &Path) -> Result<()> {
     for (name, path) in names(directory)? {
-        if name.strip_suffix(".tmp").and_then(CheckpointName::parse).is_some() {
+        if durable::target_of_temporary(&name).and_then(CheckpointName::parse).is_some() {
             let _ = std::fs::remove_file(path);
         }
     }

@@ -52,7 +52,8 @@ fn curves(directory: &Path) -> Vec<(i64, i64, String)> {
 
 fn half_written(directory: &Path) -> usize {
     let names = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.filter(|name| name.to_string_lossy().ends_with(".pth.tar.tmp")).count()
+    let temporary = |name: &str| name.contains(".pth.tar.") && name.ends_with(".tmp");
+    names.filter(|name| temporary(&name.to_string_lossy())).count()
 }
 
 /// Waits until `saves` checkpoints have been begun, or the process has ended.

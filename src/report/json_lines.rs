@@ -85,14 +85,42 @@ pub fn read_json_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut records = Vec::new();
     for (index, line) in text.split_inclusive('\n').enumerate().filter(|(_, line)| line.ends_with('\n')) {
-        let mut value: Value = serde_json::from_str(line)
-            .with_context(|| format!("{} line {}: not a JSON object", path.display(), index + 1))?;
-        if let Value::Object(fields) = &mut value {
-            fields.remove("non_finite");
-        }
-        let record = serde_json::from_value(value)
-            .with_context(|| format!("{} line {}: not a record of this file", path.display(), index + 1))?;
-        records.push(record);
+        records.push(record(line.as_bytes()).with_context(|| format!("{} line {}", path.display(), index + 1))?);
     }
     Ok(records)
+}
+
+/// The records of such a file that can be read, and what is to be said of its other lines, if there are any. A last line
+/// that was torn is none of them: it is still being written.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn salvage_json_lines<T: DeserializeOwned>(path: &Path) -> Result<(Vec<T>, Option<String>)> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let (mut records, mut bad, mut lines) = (Vec::new(), Vec::new(), 0);
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        lines += 1;
+        match record(line) {
+            Ok(record) => records.push(record),
+            Err(error) => {
+                let torn = !line.ends_with(b"\n") && line.starts_with(b"{");
+                bad.extend((!torn).then(|| (lines, error)));
+            }
+        }
+    }
+    let complaint = bad.first().map(|(first, error)| {
+        let number =
+            if bad.len() == lines { "none of its lines".to_owned() } else { format!("not all of {lines} lines") };
+        let others = if bad.len() > 1 { format!(", and {} more after it", bad.len() - 1) } else { String::new() };
+        format!("{}: {number} can be read: line {first} ({error:#}){others}", path.display())
+    });
+    Ok((records, complaint))
+}
+
+fn record<T: DeserializeOwned>(line: &[u8]) -> Result<T> {
+    let mut value: Value = serde_json::from_slice(line).context("not a JSON object")?;
+    if let Value::Object(fields) = &mut value {
+        fields.remove("non_finite");
+    }
+    serde_json::from_value(value).context("not a record of this file")
 }

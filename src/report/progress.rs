@@ -1,7 +1,7 @@
 //! A progress bar that costs the loop it watches one look at the clock per call.
 
 use super::console::{Console, Verbosity};
-use super::format::{cut, duration, short};
+use super::format::{cut, duration, plain, short};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,17 +58,18 @@ impl Bar {
 impl Console {
     /// A bar for `total` pieces of work called `unit` (`images`, `steps`).
     pub fn progress(&self, title: &str, total: u64, unit: &'static str) -> Progress {
-        let bar = (!self.bars().is_hidden()).then(|| Bar::new(self, title, total));
+        let title = plain(title);
+        let bar = (!self.bars().is_hidden()).then(|| Bar::new(self, &title, total));
         let now = Instant::now();
         let due = if bar.is_some() { now } else { now + HEARTBEAT };
-        Progress { console: self.clone(), title: title.to_string(), unit, total, position: 0, bar, started: now, due }
+        Progress { console: self.clone(), title, unit, total, position: 0, bar, started: now, due }
     }
 
     /// A title and the time so far on a terminal, for work whose extent nobody knows, until the answer is dropped.
     pub fn waiting(&self, title: &str) -> Waiting {
         let bar = (!self.bars().is_hidden()).then(|| {
             let style = ProgressStyle::with_template("{prefix} {elapsed}").expect("the template is ours");
-            let bar = self.bars().add(ProgressBar::new_spinner().with_style(style).with_prefix(title.to_owned()));
+            let bar = self.bars().add(ProgressBar::new_spinner().with_style(style).with_prefix(plain(title)));
             // A thread of indicatif's draws; what is done sooner is never seen.
             bar.enable_steady_tick(4 * REDRAW);
             bar

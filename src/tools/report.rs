@@ -136,12 +136,13 @@ fn draw(
                 continue;
             }
         };
-        let png = encode_png(pictures.neighbours.as_ref())?;
+        let [png, dark] = &pictures.neighbours;
+        let (png, dark) = (encode_png(png.as_ref())?, encode_png(dark.as_ref())?);
         let path = |what: &str| directory.join(format!("{what}-{}-{}.png", number + 1, file_name(name)));
         durable::replace(&path("neighbours"), |file| Ok(file.write_all(&png)?))?;
         curves(&path("map"), &figure(&pictures.map))?;
         files += 2;
-        looks.sheets.push(Picture { caption: format!("{name}: {}", pictures.about), png });
+        looks.sheets.push(Picture { caption: format!("{name}: {}", pictures.about), png, dark });
         looks.maps.push((pictures.map, pictures.about));
     }
     console.note(&format!("{files} pictures: {}", directory.display()));
