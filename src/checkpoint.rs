@@ -13,6 +13,7 @@
 
 mod evaluation;
 mod optimizer;
+mod room;
 mod safetensors_file;
 mod scaler;
 mod tensors;
@@ -25,14 +26,13 @@ use tensors::{first_not_finite, from_state, to_state};
 pub use tensors::{from_tensor, to_tensor};
 pub use weights::{Weights, WeightsFile, read_weights};
 
-use crate::config::{KeyPrefix, Pretrain};
+use crate::config::{KeyPrefix, Pretrain, Settings};
 use crate::durable;
 use crate::run_dir;
 use crate::state::{ScalerState, StateDict};
 use crate::torch_file::{self, Dict, Value};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use tch::Tensor;
 
@@ -190,12 +190,12 @@ fn count<T: TryFrom<i64>>(of: &Value, key: &str) -> Result<T> {
 }
 
 /// The settings in one of our own entries, whose format is checked.
-fn settings<T: DeserializeOwned>(ours: &Value) -> Result<T> {
+fn settings<T: Settings>(ours: &Value) -> Result<T> {
     let format: i64 = count(ours, "format")?;
     if format > FORMAT {
         bail!("its format {format} is newer than this program's {FORMAT}; use a newer flatnce");
     }
-    serde_json::from_str(entry(ours, "config", Value::as_str)?).context("its settings cannot be understood")
+    T::from_json(entry(ours, "config", Value::as_str)?)
 }
 
 /// A dictionary of tensors, without the prefix that `torch.nn.DataParallel` puts before every name.
@@ -256,13 +256,12 @@ fn write_value(path: &Path, value: &Value) -> Result<u64> {
         written = torch_file::write(file, &archive, value)?;
         Ok(())
     });
-    replaced.map_err(|error| match torch_file::write(&mut std::io::sink(), &archive, value) {
-        Ok(size) => error.context(format!(
-            "the file needs {:.1} MiB at {}; make room and run it again (a training goes on with --resume)",
-            size as f64 / 1048576.0,
-            path.display()
-        )),
-        Err(_) => error,
+    replaced.map_err(|error| {
+        let bytes = || torch_file::write(&mut std::io::sink(), &archive, value).ok();
+        match room::advice(&error, path, bytes) {
+            Some(advice) => error.context(advice),
+            None => error,
+        }
     })?;
     Ok(written)
 }

@@ -3,6 +3,7 @@
 use flatnce::config::LogFormat;
 use flatnce::report::{Console, Verbosity};
 use flatnce::{Outcome, cli};
+use std::io::Write;
 use std::process::ExitCode;
 
 /// The command line is at fault, or asks for what this machine does not have.
@@ -43,9 +44,8 @@ fn main() -> ExitCode {
 
 /// The error and its causes in one block.
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("error: {error}");
-    for cause in error.chain().skip(1) {
-        eprintln!("  caused by: {cause}");
-    }
+    let causes: String = error.chain().skip(1).map(|cause| format!("  caused by: {cause}\n")).collect();
+    // Whoever read it may have gone.
+    let _ = write!(std::io::stderr(), "error: {error}\n{causes}");
     ExitCode::from(code)
 }

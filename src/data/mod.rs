@@ -49,6 +49,7 @@ pub use walk::{Stamp, Tree};
 
 pub use crate::config::Part;
 use crate::config::{DataConfig, DatasetName};
+use crate::threads;
 use anyhow::Result;
 use index_cache::indexed;
 
@@ -81,6 +82,7 @@ pub fn source_of(name: DatasetName) -> &'static Source {
 /// [`DataConfig::train_images`] are kept when that is set. Errors name the file, what was
 /// expected of it (size in bytes or layout), and how to get the data.
 pub fn load(config: &DataConfig, part: Part) -> Result<Split> {
+    threads::start_pool()?;
     let source = source_of(config.dataset);
     let whole = (source.load)(source, &config.root, part)?;
     match config.train_images {

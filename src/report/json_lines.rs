@@ -6,6 +6,7 @@
 use super::console::Console;
 use super::log_file::LogFile;
 use crate::durable;
+use crate::files::Lines;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -24,12 +25,9 @@ impl JsonLines {
     /// # Errors
     /// The file cannot be read, rewritten or opened.
     pub fn continue_at(path: &Path, first_epoch: u64) -> Result<Self> {
-        if path.exists() {
-            let old = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let kept = lines_before(&old, first_epoch);
-            if kept != old {
-                durable::replace(path, |file| Ok(file.write_all(&kept)?))?;
-            }
+        // A device keeps nothing.
+        if std::fs::metadata(path).is_ok_and(|about| about.is_file()) {
+            keep_before(path, first_epoch).with_context(|| format!("cannot go on with {}", path.display()))?;
         }
         Ok(JsonLines { path: path.to_path_buf(), file: LogFile::append(path)? })
     }
@@ -65,16 +63,27 @@ fn name_nulls(line: &mut Value) -> Vec<String> {
     names
 }
 
-/// The whole lines of epochs below `first_epoch`; what a crash tore is left out.
-fn lines_before(old: &[u8], first_epoch: u64) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(old.len());
-    for line in old.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
+/// Leaves the file with the whole lines of epochs below `first_epoch`; what a crash tore goes too.
+fn keep_before(path: &Path, first_epoch: u64) -> Result<()> {
+    let stays = |line: &[u8]| {
         let epoch = serde_json::from_slice::<Value>(line).ok().and_then(|value| value.get("epoch")?.as_u64());
-        if epoch.is_some_and(|epoch| epoch < first_epoch) {
-            kept.extend_from_slice(line);
+        line.ends_with(b"\n") && epoch.is_some_and(|epoch| epoch < first_epoch)
+    };
+    let (mut lines, mut line) = (Lines::of(path)?, Vec::new());
+    while lines.next(&mut line)? {
+        if !stays(&line) {
+            return durable::replace(path, |file| {
+                let mut lines = Lines::of(path)?;
+                while lines.next(&mut line)? {
+                    if stays(&line) {
+                        file.write_all(&line)?;
+                    }
+                }
+                Ok(())
+            });
         }
     }
-    kept
+    Ok(())
 }
 
 /// Reads every line of such a file; a torn last line is passed over.
@@ -82,16 +91,17 @@ fn lines_before(old: &[u8], first_epoch: u64) -> Vec<u8> {
 /// # Errors
 /// The file cannot be read, or a whole line is not what it should be (named by its number).
 pub fn read_json_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut records = Vec::new();
-    for (index, line) in text.split_inclusive('\n').enumerate().filter(|(_, line)| line.ends_with('\n')) {
-        let mut value: Value = serde_json::from_str(line)
-            .with_context(|| format!("{} line {}: not a JSON object", path.display(), index + 1))?;
+    let read = || format!("cannot read {}", path.display());
+    let (mut lines, mut line, mut records) = (Lines::of(path).with_context(read)?, Vec::new(), Vec::new());
+    while lines.next(&mut line).with_context(read)? && line.ends_with(b"\n") {
+        let number = records.len() + 1;
+        let mut value: Value = serde_json::from_slice(&line)
+            .with_context(|| format!("{} line {number}: not a JSON object", path.display()))?;
         if let Value::Object(fields) = &mut value {
             fields.remove("non_finite");
         }
         let record = serde_json::from_value(value)
-            .with_context(|| format!("{} line {}: not a record of this file", path.display(), index + 1))?;
+            .with_context(|| format!("{} line {number}: not a record of this file", path.display()))?;
         records.push(record);
     }
     Ok(records)

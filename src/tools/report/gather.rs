@@ -4,6 +4,7 @@
 //! missing, when its `metrics.jsonl` has the lines of one; it is an evaluation
 //! when a `linear_eval.json`, `finetune.json` or `supervised.json` is in it.
 
+use crate::files;
 use crate::report::{Console, Record, read_json_lines};
 use crate::run_dir;
 use crate::train::evaluate::outcome::{Outcome, Protocol};
@@ -134,7 +135,7 @@ fn evaluates(settings: Option<&Value>) -> bool {
 }
 
 fn outcome(path: &Path) -> Result<Outcome> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = files::read_text(path, files::LIST_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
 }
 
