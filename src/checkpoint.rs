@@ -26,7 +26,7 @@ use tensors::{first_not_finite, from_state, to_state};
 pub use tensors::{from_tensor, to_tensor};
 pub use weights::{Weights, WeightsFile, read_weights};
 
-use crate::config::{KeyPrefix, Pretrain, Settings};
+use crate::config::{KeyPrefix, Pretrain, Range, Settings};
 use crate::durable;
 use crate::run_dir;
 use crate::state::{ScalerState, StateDict};
@@ -149,7 +149,12 @@ impl Checkpoint {
             temperature = ours
                 .get("temperature")
                 .and_then(Value::as_list)
-                .map(|state| state.iter().filter_map(Value::as_f64).collect());
+                .map(|state| state.iter().filter_map(Value::as_f64).collect::<Vec<f64>>());
+            if let Some(state) = &temperature
+                && !state.first().is_some_and(|&value| Range::ABOVE_ZERO.allows(value))
+            {
+                bail!("its entry temperature begins with {:?}; that has to be {}", state.first(), Range::ABOVE_ZERO);
+            }
         }
         Ok(Checkpoint {
             epochs_done,
@@ -277,22 +282,24 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
 
 /// Reads the newest checkpoint of a run that verifies; damaged ones are named through `warn` and passed over.
 ///
-/// Errors: the directory has no checkpoint, or none that verifies.
+/// Errors: the directory has no checkpoint, or none that verifies, with the newest one's fault.
 pub fn newest_good(directory: &Path, warn: &mut dyn FnMut(String)) -> Result<(PathBuf, Checkpoint)> {
     let found = run_dir::list_checkpoints(directory)?;
     let newest_first: Vec<PathBuf> = found.into_iter().rev().map(|(_, path)| path).collect();
     if newest_first.is_empty() {
         bail!("{} holds no checkpoint (checkpoint_NNNN.pth.tar)", directory.display());
     }
+    let mut newest_fault = None;
     for path in &newest_first {
         match read(path) {
             Ok(checkpoint) => return Ok((path.clone(), checkpoint)),
-            Err(error) => warn(format!("{} is passed over: {error:#}", path.display())),
+            Err(error) => {
+                warn(format!("{} is passed over: {error:#}", path.display()));
+                newest_fault.get_or_insert(error);
+            }
         }
     }
-    bail!(
-        "none of the {} checkpoints in {} can be read; their faults are named above",
-        newest_first.len(),
-        directory.display()
-    )
+    let count = newest_first.len();
+    Err(newest_fault.expect("there was one"))
+        .with_context(|| format!("none of the {count} checkpoints in {} can be read", directory.display()))
 }

@@ -1,5 +1,6 @@
 //! Why a file could not be written, where the system's own words do not lead on.
 
+use crate::torch_file;
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -8,7 +9,10 @@ use std::path::Path;
 /// What to do about an error of writing `path`; `bytes` is what the file needs, where that can be told. `None` where the
 /// error itself says it all.
 pub(super) fn advice(error: &anyhow::Error, path: &Path, bytes: impl FnOnce() -> Option<u64>) -> Option<String> {
-    let code = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())?;
+    let code = error.chain().find_map(|cause| {
+        let within = cause.downcast_ref::<torch_file::Error>().and_then(|error| error.source.as_ref());
+        cause.downcast_ref::<io::Error>().or(within)?.raw_os_error()
+    })?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match code {
         libc::ENOENT if !directory.exists() => Some(format!("the directory {} does not exist", directory.display())),

@@ -82,8 +82,11 @@ pub fn source_of(name: DatasetName) -> &'static Source {
 /// [`DataConfig::train_images`] are kept when that is set. Errors name the file, what was
 /// expected of it (size in bytes or layout), and how to get the data.
 pub fn load(config: &DataConfig, part: Part) -> Result<Split> {
-    threads::start_pool()?;
     let source = source_of(config.dataset);
+    // What is embedded takes none.
+    if !source.homes.is_empty() {
+        threads::start_pool()?;
+    }
     let whole = (source.load)(source, &config.root, part)?;
     match config.train_images {
         Some(count) if part != Part::Test => subset::some_of(&whole, count as usize),

@@ -136,7 +136,7 @@ impl Registry {
                 None => problems.push(format!("missing: {name} {wanted:?}")),
                 Some(found) if found.size() != wanted => problems
                     .push(format!("wrong shape: {name} is {:?} in the file, {wanted:?} in the model", found.size())),
-                Some(found) => problems.extend(fault(slot, found).map(|what| format!("no weights: {name} {what}"))),
+                Some(found) => problems.extend(fault(slot, found).map(|what| format!("unusable: {name} {what}"))),
             }
         }
         for (name, tensor) in state.iter() {

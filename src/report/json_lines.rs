@@ -106,3 +106,31 @@ pub fn read_json_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     }
     Ok(records)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_log_is_named_and_left_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("metrics.jsonl");
+        let refused = |expected: &str| {
+            let read = format!("{:#}", read_json_lines::<Value>(&path).unwrap_err());
+            let begun = format!("{:#}", JsonLines::continue_at(&path, 0).err().unwrap());
+            assert!(read.contains("metrics.jsonl") && read.contains(expected), "{read}");
+            assert!(begun.contains("metrics.jsonl") && begun.contains(expected), "{begun}");
+        };
+        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        refused("a line has more than");
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 40);
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        refused("a FIFO");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "{\"epoch\":1}\n{\"epoch\":2}\n{\"epo").unwrap();
+        assert_eq!(read_json_lines::<Value>(&path).unwrap().len(), 2);
+        JsonLines::continue_at(&path, 2).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"{\"epoch\":1}\n");
+    }
+}
