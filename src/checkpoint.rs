@@ -13,6 +13,7 @@
 
 mod evaluation;
 mod optimizer;
+mod room;
 mod safetensors_file;
 mod scaler;
 mod tensors;
@@ -25,14 +26,13 @@ use tensors::{first_not_finite, from_state, to_state};
 pub use tensors::{from_tensor, to_tensor};
 pub use weights::{Weights, WeightsFile, read_weights};
 
-use crate::config::{KeyPrefix, Pretrain};
+use crate::config::{KeyPrefix, Pretrain, Range, Settings};
 use crate::durable;
 use crate::run_dir;
 use crate::state::{ScalerState, StateDict};
 use crate::torch_file::{self, Dict, Value};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use tch::Tensor;
 
@@ -149,7 +149,12 @@ impl Checkpoint {
             temperature = ours
                 .get("temperature")
                 .and_then(Value::as_list)
-                .map(|state| state.iter().filter_map(Value::as_f64).collect());
+                .map(|state| state.iter().filter_map(Value::as_f64).collect::<Vec<f64>>());
+            if let Some(state) = &temperature
+                && !state.first().is_some_and(|&value| Range::ABOVE_ZERO.allows(value))
+            {
+                bail!("its entry temperature begins with {:?}; that has to be {}", state.first(), Range::ABOVE_ZERO);
+            }
         }
         Ok(Checkpoint {
             epochs_done,
@@ -190,12 +195,12 @@ fn count<T: TryFrom<i64>>(of: &Value, key: &str) -> Result<T> {
 }
 
 /// The settings in one of our own entries, whose format is checked.
-fn settings<T: DeserializeOwned>(ours: &Value) -> Result<T> {
+fn settings<T: Settings>(ours: &Value) -> Result<T> {
     let format: i64 = count(ours, "format")?;
     if format > FORMAT {
         bail!("its format {format} is newer than this program's {FORMAT}; use a newer flatnce");
     }
-    serde_json::from_str(entry(ours, "config", Value::as_str)?).context("its settings cannot be understood")
+    T::from_json(entry(ours, "config", Value::as_str)?)
 }
 
 /// A dictionary of tensors, without the prefix that `torch.nn.DataParallel` puts before every name.
@@ -256,13 +261,12 @@ fn write_value(path: &Path, value: &Value) -> Result<u64> {
         written = torch_file::write(file, &archive, value)?;
         Ok(())
     });
-    replaced.map_err(|error| match torch_file::write(&mut std::io::sink(), &archive, value) {
-        Ok(size) => error.context(format!(
-            "the file needs {:.1} MiB at {}; make room and run it again (a training goes on with --resume)",
-            size as f64 / 1048576.0,
-            path.display()
-        )),
-        Err(_) => error,
+    replaced.map_err(|error| {
+        let bytes = || torch_file::write(&mut std::io::sink(), &archive, value).ok();
+        match room::advice(&error, path, bytes) {
+            Some(advice) => error.context(advice),
+            None => error,
+        }
     })?;
     Ok(written)
 }
@@ -278,22 +282,24 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
 
 /// Reads the newest checkpoint of a run that verifies; damaged ones are named through `warn` and passed over.
 ///
-/// Errors: the directory has no checkpoint, or none that verifies.
+/// Errors: the directory has no checkpoint, or none that verifies, with the newest one's fault.
 pub fn newest_good(directory: &Path, warn: &mut dyn FnMut(String)) -> Result<(PathBuf, Checkpoint)> {
     let found = run_dir::list_checkpoints(directory)?;
     let newest_first: Vec<PathBuf> = found.into_iter().rev().map(|(_, path)| path).collect();
     if newest_first.is_empty() {
         bail!("{} holds no checkpoint (checkpoint_NNNN.pth.tar)", directory.display());
     }
+    let mut newest_fault = None;
     for path in &newest_first {
         match read(path) {
             Ok(checkpoint) => return Ok((path.clone(), checkpoint)),
-            Err(error) => warn(format!("{} is passed over: {error:#}", path.display())),
+            Err(error) => {
+                warn(format!("{} is passed over: {error:#}", path.display()));
+                newest_fault.get_or_insert(error);
+            }
         }
     }
-    bail!(
-        "none of the {} checkpoints in {} can be read; their faults are named above",
-        newest_first.len(),
-        directory.display()
-    )
+    let count = newest_first.len();
+    Err(newest_fault.expect("there was one"))
+        .with_context(|| format!("none of the {count} checkpoints in {} can be read", directory.display()))
 }

@@ -224,6 +224,13 @@ pub struct Streaming {
 /// Told to begin this often; less would be many small requests.
 const STRETCH_BYTES: u64 = 8 << 20;
 
+impl Streaming {
+    /// The temporary itself, for what is to hold of the finished file, such as who may read it.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
 impl Write for Streaming {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let count =

@@ -3,8 +3,9 @@
 //!
 //! Floors; a module uses only floors below its own (`tests/layers.rs`):
 //! `tools`, F3 `train`, F2 `loader`, F1 `data` `augment` `model` `optim` `monitor`
-//! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `config` `device` `distributed`
-//! `durable` `loss` `memory` `native` `pixels` `rng` `values` `vectorise`. `cli` sits on top of all.
+//! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `clock` `config` `device` `distributed`
+//! `durable` `files` `loss` `memory` `native` `pixels` `rng` `threads` `values`
+//! `vectorise`. `cli` sits on top of all.
 //!
 //! Where to begin: [`run`] below is the program; `train/pretrain.rs` has the method in one loop, `loss/` the two
 //! objectives. What a newcomer adds, and the files that it touches:
@@ -23,12 +24,14 @@ mod vectorise;
 pub mod augment;
 pub mod checkpoint;
 pub mod cli;
+mod clock;
 #[macro_use]
 pub mod config;
 pub mod data;
 pub mod device;
 pub mod distributed;
 pub mod durable;
+pub mod files;
 pub mod loader;
 pub mod loss;
 pub mod memory;
@@ -41,6 +44,7 @@ pub mod report;
 pub mod rng;
 pub mod run_dir;
 pub mod state;
+mod threads;
 pub mod tools;
 pub mod torch_file;
 pub mod train;

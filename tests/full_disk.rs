@@ -1,4 +1,4 @@
-//! Disks that fill up: the run says what it needs, what was saved stays whole, and the run goes on from there.
+//! Disks that fill up, and other limits of the system: the run says what it needs, what was saved stays whole, and the run goes on from there.
 
 #[path = "support/program.rs"]
 mod program;
@@ -6,7 +6,7 @@ mod support;
 
 use flatnce::checkpoint;
 use flatnce::run_dir;
-use program::{flatnce, run_directory, said, succeeds};
+use program::{flatnce, run_directory, said, save_dir, succeeds};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -163,4 +163,17 @@ fn a_result_that_cannot_be_printed_is_an_error() {
         let output = flatnce(&words).stdout(writer).output().expect("it starts");
         assert!(output.status.success() && !said(&output).contains("error"), "{words:?}: {}", said(&output));
     }
+}
+
+#[test]
+fn threads_that_the_system_does_not_grant_are_an_error() {
+    let place = tempfile::tempdir().expect("a directory");
+    let save_dir = save_dir(place.path());
+    // A thousand stacks do not fit into what the program itself leaves of the address space.
+    let limited = r#"ulimit -v 2000000; exec "$FLATNCE" "$@""#;
+    let output = shell(limited, &[SETTINGS, &["--epochs=1", "--workers=1000", &save_dir]].concat());
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("of 1000 cannot be started") && text.contains("ulimit -v, now 2000000"), "{text}");
+    assert!(text.contains("--workers") && !text.contains("panicked"), "{text}");
 }

@@ -6,7 +6,9 @@ pub use super::resume::{Origin, ReadSaved, Saved, read_saved};
 use super::machine::{own_device, workers};
 use super::{Typed, evaluate, flags, pretrain, resume};
 use crate::checkpoint::Checkpoint;
-use crate::config::{CheckpointPolicy, Config, CudaSettings, DataOnDevice, Engine, Job, Precision, Start, TrainMode};
+use crate::config::{
+    CheckpointPolicy, Config, CudaSettings, DataOnDevice, Engine, Job, Precision, Settings, Start, TrainMode,
+};
 use crate::device;
 use crate::distributed::Placement;
 use anyhow::{Result, bail};
@@ -67,6 +69,10 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         let (precision, note) = device::resolve_precision(asked, device);
         (Job::Evaluate(Box::new(evaluate::from_flags(typed, precision)?)), Start::Fresh, note)
     };
+    match &job {
+        Job::Pretrain(run) => run.check()?,
+        Job::Evaluate(run) => run.check()?,
+    }
     if device == tch::Device::Cpu && (asked == Some(Precision::Fp16) || precision_note.starts_with("fp16")) {
         warnings.push("fp16 is slow on the CPU and meant for tests there; bf16 and fp32 are faster".to_owned());
     }

@@ -9,6 +9,7 @@
 //! inside them are other people's.
 
 use super::format::{message, visible};
+use crate::clock;
 use crate::config::LogFormat;
 pub use crate::config::Verbosity;
 use ::console::Term;
@@ -181,7 +182,7 @@ impl Console {
 
     /// One object a line, its kind and time first; all of them on standard output.
     fn json(&self, kind: &str, fields: Value) -> std::io::Result<()> {
-        let time = chrono::Local::now().format("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
+        let time = clock::now().format("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
         let mut object = Map::from_iter([("time".to_owned(), json!(time)), ("kind".to_owned(), json!(kind))]);
         if let Value::Object(fields) = fields {
             object.extend(fields);

@@ -1,7 +1,9 @@
 //! `config.yml`: everything resolved, as block-style YAML that people read and
 //! PyYAML's `safe_load` turns into the same values.
 
+use crate::config::{Evaluate, Pretrain, Settings};
 use crate::durable;
+use crate::files;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Number, Value};
 use std::io::Write;
@@ -23,11 +25,17 @@ pub fn write_config(directory: &Path, config: &Value, command: &[String]) -> Res
 /// Reads `directory/config.yml`, as [`write_config`] or a person left it.
 ///
 /// # Errors
-/// The file cannot be read, or is no mapping in YAML; with the line.
+/// The file cannot be read, or is no mapping in YAML, with the line; a setting that no run can have.
 pub fn read_config(directory: &Path) -> Result<Value> {
     let path = directory.join("config.yml");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    from_yaml(&text).with_context(|| format!("{} is damaged", path.display()))
+    let text =
+        files::read_text(&path, files::SETTINGS_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
+    let settings = from_yaml(&text).with_context(|| format!("{} is damaged", path.display()))?;
+    let part = |name: &str| settings.pointer(name).unwrap_or(&Value::Null);
+    Pretrain::in_range(part("/job/pretrain"))
+        .and_then(|()| Evaluate::in_range(part("/job/evaluate")))
+        .with_context(|| format!("{} cannot be a run's", path.display()))?;
+    Ok(settings)
 }
 
 fn from_yaml(text: &str) -> Result<Value> {
@@ -235,6 +243,23 @@ mod tests {
         }
         let deep: String = (0..1000).map(|level| format!("{}a:\n", " ".repeat(level))).collect();
         assert!(from_yaml(&deep).is_err());
+        for deep in [format!("a: {}", "[".repeat(20_000)), "- ".repeat(20_000), "{a: ".repeat(20_000)] {
+            assert!(from_yaml(&deep).unwrap_err().to_string().contains("recursion limit"));
+        }
+    }
+
+    #[test]
+    fn what_no_run_can_have_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        for (settings, expected) in [
+            (json!({"job": {"pretrain": {"temperature": -1.0}}}), "temperature is -1.0; it has to be a number above 0"),
+            (json!({"job": {"pretrain": {"model": {"head": {"layers": 4_000_000_000u32}}}}}), "from 1 to 64"),
+            (json!({"job": {"evaluate": {"reg_weights": [0.0, -1.0]}}}), "reg_weights[1] is -1.0"),
+        ] {
+            std::fs::write(place.path().join("config.yml"), to_yaml(&settings)).unwrap();
+            let error = format!("{:#}", read_config(place.path()).unwrap_err());
+            assert!(error.contains("config.yml cannot be a run's: ") && error.contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! when a `linear_eval.json`, `finetune.json` or `supervised.json` is in it.
 
 use crate::config::Objective;
+use crate::files;
 use crate::report::{Console, Record, salvage_json_lines};
 use crate::run_dir;
 use crate::train::evaluate::outcome::{Outcome, Protocol};
@@ -187,7 +188,7 @@ fn evaluates(settings: Option<&Value>) -> bool {
 }
 
 fn outcome(path: &Path) -> Result<Outcome> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = files::read_text(path, files::LIST_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
 }
 

@@ -5,6 +5,7 @@
 use crate::checkpoint::{self, Checkpoint, Snapshot};
 use crate::config::CheckpointPolicy;
 use crate::run_dir::{self, CheckpointName};
+use crate::threads;
 use anyhow::{Context, Result, anyhow};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -44,7 +45,7 @@ impl Saver {
         let (directory, policy) = (self.directory.clone(), self.policy);
         let write = move || write(&directory, name, &snapshot, policy);
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(write);
-        self.under_way = Some(thread.context("cannot start the thread that writes checkpoints")?);
+        self.under_way = Some(thread.with_context(|| threads::refused("the thread that writes checkpoints"))?);
         self.paused += start.elapsed();
         self.saves += 1;
         Ok(before)

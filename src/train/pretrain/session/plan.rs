@@ -4,6 +4,7 @@
 
 use super::Session;
 use crate::checkpoint::{self, Checkpoint};
+use crate::clock;
 use crate::config::{Config, Engine, Precision, Pretrain, ScheduleConfig, ScheduleName, Start};
 use crate::data::{BadImage, Part, Split};
 use crate::loader::{Loader, Order, Rendering};
@@ -109,7 +110,7 @@ impl Plan {
         session.directory = match &resumed {
             Some(_) => place,
             None => ranks.directory(|| {
-                let directory = run_dir::create(&place, chrono::Local::now().naive_local())?;
+                let directory = run_dir::create(&place, clock::now().naive_local())?;
                 run_dir::write_config(&directory, &serde_json::to_value(&config)?, &config.command)?;
                 Ok(directory)
             })?,
