@@ -922,11 +922,8 @@ fn a_real_checkpoint_gives_its_run_back() {
         optimizer: SavedOptimizer { parameters, lr: 0.1, ..SavedOptimizer::default() },
         config: Some(pretrain(began)),
         model_name: Some("res10".into()),
-        epoch_rows: None,
-        temperature: None,
-        scaler: None,
-        loss: flatnce::state::StateDict::new(),
         batch_size: Some(64),
+        ..Checkpoint::default()
     };
     let path = directory.path().join("checkpoint_0001.pth.tar");
     checkpoint::write(&path, &checkpoint).unwrap();

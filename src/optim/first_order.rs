@@ -98,6 +98,10 @@ impl Optimizer for FirstOrder {
         }
     }
 
+    fn keeps_state(&self) -> bool {
+        self.algorithms.iter().any(|algorithm| !algorithm.state().is_empty())
+    }
+
     fn state(&self) -> Vec<StateEntry> {
         let all = self.states.iter().zip(&self.algorithms).enumerate();
         all.flat_map(|(index, (state, algorithm))| {
@@ -117,7 +121,7 @@ impl Optimizer for FirstOrder {
             }
             let mut state = fresh(&parameter.tensor, algorithm);
             for ((own, saved), &name) in state.iter_mut().zip(saved).zip(names) {
-                let Some(saved) = saved else { continue };
+                let Some(saved) = saved else { bail!("the optimiser's {name} of {} is missing", parameter.name) };
                 if saved.size() != own.size() {
                     let (file, model) = (saved.size(), own.size());
                     bail!(

@@ -33,6 +33,9 @@ pub trait Optimizer {
     /// nothing waits for it.
     fn step(&mut self, rate: &Rate, left_out: Option<&Tensor>);
 
+    /// Whether anything of a step is kept for the next: plain SGD keeps nothing.
+    fn keeps_state(&self) -> bool;
+
     /// The state to save; the tensors are live.
     fn state(&self) -> Vec<StateEntry>;
 

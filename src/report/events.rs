@@ -21,6 +21,8 @@ use protobuf::Message;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+const PREFIX: &str = "events.out.tfevents.";
+
 /// The writer of one event file.
 pub struct Events {
     file: LogFile,
@@ -28,14 +30,17 @@ pub struct Events {
 }
 
 impl Events {
-    /// Creates the process's event file in `directory`, if there is one. `steps_done` is 0 for a fresh run; a resumed one
-    /// passes the steps finished before it, and TensorBoard forgets older records of later steps.
+    /// Creates the process's event file in `directory`, if there is one. A resumed run passes
+    /// the steps that it does not tell again, and TensorBoard forgets older records of later ones.
     ///
     /// # Errors
     /// The file cannot be created.
-    pub fn create(directory: Option<&Path>, steps_done: u64) -> Result<Self> {
+    pub fn create(directory: Option<&Path>, resumed_after: Option<u64>) -> Result<Self> {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let name = format!("events.out.tfevents.{:010}.{}.{}", since_1970.as_secs(), host(), std::process::id());
+        // TensorBoard reads a directory's files by their names: this one comes last, however soon the run was continued.
+        let later = directory.and_then(newest).map_or(0, |newest| newest + 1);
+        let seconds = since_1970.as_secs().max(later);
+        let name = format!("{PREFIX}{seconds:010}.{}.{}", host(), std::process::id());
         // Two runs of one process within a second differ in the last number.
         let path = (0..)
             .map(|number| file_in(directory, &format!("{name}.{number}")))
@@ -43,9 +48,9 @@ impl Events {
             .expect("the numbers do not end");
         let mut events = Events { file: LogFile::append(&path)?, pending: Vec::new() };
         events.push(0, |event| event.text(3, "brain.Event:2"));
-        if steps_done > 0 {
+        if let Some(steps) = resumed_after {
             // SessionLog { status: START }: TensorBoard purges what earlier files hold at or after this step.
-            events.push(steps_done + 1, |event| event.message(7, |session| session.varint(1, 1)));
+            events.push(steps + 1, |event| event.message(7, |session| session.varint(1, 1)));
         }
         Ok(events)
     }
@@ -132,6 +137,12 @@ impl Events {
         what(&mut event);
         records::append(&mut self.pending, event.as_bytes());
     }
+}
+
+/// The latest time in the names of a directory's event files.
+fn newest(directory: &Path) -> Option<u64> {
+    let names = std::fs::read_dir(directory).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_prefix(PREFIX)?.split('.').next()?.parse().ok()).max()
 }
 
 /// The machine's name as far as a file name can carry it.

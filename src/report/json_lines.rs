@@ -19,19 +19,27 @@ pub(super) struct JsonLines {
 }
 
 impl JsonLines {
-    /// Opens or creates the file, with no line of `first_epoch` or later in it.
+    /// Opens or creates the file, with no line of `first_epoch` or later in it. Damaged lines go to a file beside it, and
+    /// the warning says so.
     ///
     /// # Errors
     /// The file cannot be read, rewritten or opened.
-    pub fn continue_at(path: &Path, first_epoch: u64) -> Result<Self> {
+    pub fn continue_at(path: &Path, first_epoch: u64) -> Result<(Self, Option<String>)> {
+        let mut warning = None;
         if path.exists() {
             let old = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let kept = lines_before(&old, first_epoch);
-            if kept != old {
-                durable::replace(path, |file| Ok(file.write_all(&kept)?))?;
+            let Sorted { before, damaged, damaged_lines, .. } = sort(&old, first_epoch);
+            if !damaged.is_empty() {
+                let mut beside = path.as_os_str().to_owned();
+                beside.push(".damaged");
+                append(Path::new(&beside), &damaged)?;
+                warning = Some(damage(path, Path::new(&beside), &damaged_lines));
+            }
+            if before != old {
+                durable::replace(path, |file| Ok(file.write_all(&before)?))?;
             }
         }
-        Ok(JsonLines { path: path.to_path_buf(), file: LogFile::append(path)? })
+        Ok((JsonLines { path: path.to_path_buf(), file: LogFile::append(path)? }, warning))
     }
 
     /// Appends the records, a line each, in one write. Numbers that are not finite become null;
@@ -65,16 +73,74 @@ fn name_nulls(line: &mut Value) -> Vec<String> {
     names
 }
 
-/// The whole lines of epochs below `first_epoch`; what a crash tore is left out.
-fn lines_before(old: &[u8], first_epoch: u64) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(old.len());
-    for line in old.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
-        let epoch = serde_json::from_slice::<Value>(line).ok().and_then(|value| value.get("epoch")?.as_u64());
-        if epoch.is_some_and(|epoch| epoch < first_epoch) {
-            kept.extend_from_slice(line);
+/// Keeps the lines of `first_epoch` and later of a run's files in the directory `aside`, before the run is continued at that
+/// epoch and drops them.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub fn keep_later_lines(directory: &Path, first_epoch: u64, aside: &Path) -> Result<()> {
+    for name in ["metrics.jsonl", "steps.jsonl"] {
+        let path = directory.join(name);
+        if path.exists() {
+            let old = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let later = sort(&old, first_epoch).later;
+            if !later.is_empty() {
+                append(&aside.join(name), &later)?;
+            }
         }
     }
-    kept
+    Ok(())
+}
+
+/// The lines of a file.
+#[derive(Default)]
+struct Sorted {
+    /// Of earlier epochs.
+    before: Vec<u8>,
+    /// Of that epoch and later.
+    later: Vec<u8>,
+    /// What a crash tore, or is no record.
+    damaged: Vec<u8>,
+    /// Their numbers, from 1.
+    damaged_lines: Vec<usize>,
+}
+
+fn sort(old: &[u8], first_epoch: u64) -> Sorted {
+    let mut sorted = Sorted::default();
+    for (index, line) in old.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        let whole = Some(line).filter(|line| line.ends_with(b"\n"));
+        let epoch = whole.and_then(|line| serde_json::from_slice::<Value>(line).ok()?.get("epoch")?.as_u64());
+        match epoch {
+            Some(epoch) if epoch < first_epoch => sorted.before.extend_from_slice(line),
+            Some(_) => sorted.later.extend_from_slice(line),
+            None => {
+                sorted.damaged.extend_from_slice(line);
+                sorted.damaged_lines.push(index + 1);
+            }
+        }
+    }
+    sorted
+}
+
+/// Adds whole lines to a file that another run may have added to.
+fn append(path: &Path, lines: &[u8]) -> Result<()> {
+    let there = if path.exists() { std::fs::read(path)? } else { Vec::new() };
+    let end: &[u8] = if lines.ends_with(b"\n") { b"" } else { b"\n" };
+    durable::replace(path, |file| Ok(file.write_all(&[&there, lines, end].concat())?))
+}
+
+fn damage(path: &Path, beside: &Path, lines: &[usize]) -> String {
+    const NAMED: usize = 5;
+    let named: Vec<String> = lines.iter().take(NAMED).map(usize::to_string).collect();
+    let more = if lines.len() > NAMED { ", ..." } else { "" };
+    let (what, were) = if lines.len() == 1 { ("line", "was") } else { ("lines", "were") };
+    format!(
+        "{}: {} damaged {what} ({}{more}) {were} taken out and kept in {}",
+        path.display(),
+        lines.len(),
+        named.join(", "),
+        beside.display()
+    )
 }
 
 /// Reads every line of such a file; a torn last line is passed over.
