@@ -52,6 +52,11 @@ fn algorithm(config: &OptimizerConfig, role: Role) -> Algorithm {
     }
 }
 
+/// Whether anything of a step is kept for the next: plain SGD keeps nothing.
+pub fn keeps_state(config: &OptimizerConfig) -> bool {
+    !algorithm(config, Role::Weight).state().is_empty()
+}
+
 /// What a parameter's first step finds. In the parameter's own layout, so that updates walk all in the same order; zeros
 /// make the first momentum the first gradient.
 fn fresh(value: &Tensor, algorithm: Algorithm) -> Vec<Tensor> {
@@ -96,10 +101,6 @@ impl Optimizer for FirstOrder {
             let lr = rate.tensor(list[0].value.device());
             lists::step(algorithm, &list, &lr, left_out).unwrap();
         }
-    }
-
-    fn keeps_state(&self) -> bool {
-        self.algorithms.iter().any(|algorithm| !algorithm.state().is_empty())
     }
 
     fn state(&self) -> Vec<StateEntry> {

@@ -10,6 +10,7 @@ mod scaler;
 mod schedule;
 mod update;
 
+pub use first_order::keeps_state;
 pub use lbfgs::Lbfgs;
 pub use rate::Rate;
 pub use scaler::Scaler;
@@ -32,9 +33,6 @@ pub trait Optimizer {
     /// `[]` float32 on the parameters' device, is 1 and not 0, no parameter and no state changes: the device decides, and
     /// nothing waits for it.
     fn step(&mut self, rate: &Rate, left_out: Option<&Tensor>);
-
-    /// Whether anything of a step is kept for the next: plain SGD keeps nothing.
-    fn keeps_state(&self) -> bool;
 
     /// The state to save; the tensors are live.
     fn state(&self) -> Vec<StateEntry>;

@@ -154,3 +154,29 @@ fn host() -> String {
     let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect();
     if name.is_empty() { "localhost".into() } else { name }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Verbosity;
+
+    #[test]
+    fn a_resumed_run_withdraws_what_it_tells_again_in_the_file_that_is_read_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let console = Console::to_writers(Verbosity::Normal, std::io::sink(), std::io::sink());
+        // A clock that was ahead, and the number of a process that sorts last.
+        std::fs::write(directory.path().join("events.out.tfevents.9999999990.host.99.0"), b"").unwrap();
+        let start = |step: u8| [0x10, step, 0x3a, 0x02, 0x08, 0x01]; // Of this step: SessionLog { status: START }.
+        for (resumed_after, expected) in [(None, None), (Some(0), Some(start(1))), (Some(40), Some(start(41)))] {
+            let mut events = Events::create(Some(directory.path()), resumed_after).unwrap();
+            events.flush(&console);
+            let mut files: Vec<_> =
+                std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+            files.sort();
+            let bytes = std::fs::read(files.last().unwrap()).unwrap();
+            assert!(!bytes.is_empty(), "{files:?}");
+            let found = bytes.windows(6).find(|window| window[2..] == start(0)[2..]);
+            assert_eq!(found, expected.as_ref().map(|bytes| &bytes[..]), "{resumed_after:?}");
+        }
+    }
+}

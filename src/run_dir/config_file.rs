@@ -57,7 +57,7 @@ pub struct Continuation<'a> {
 /// The file cannot be written.
 pub fn amend_config(directory: &Path, now: &Continuation) -> Result<Vec<String>> {
     let path = directory.join("config.yml");
-    let began = read_config(directory).ok();
+    let began = read_lineage(directory).and_then(|_| read_config(directory)).ok();
     if began.is_none() && path.exists() {
         std::fs::copy(&path, directory.join("config.yml.damaged"))
             .with_context(|| format!("cannot keep a copy of {}", path.display()))?;

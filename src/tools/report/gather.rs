@@ -20,6 +20,8 @@ pub struct Run {
     pub settings: Option<Value>,
     /// One a line of its `metrics.jsonl`, in the file's order.
     pub epochs: Vec<Record>,
+    /// What changed in its settings where it was continued, in words.
+    pub changes: Vec<String>,
     pub evaluations: Vec<Evaluation>,
 }
 
@@ -142,6 +144,7 @@ fn outcome(path: &Path) -> Result<Outcome> {
 
 /// The run in `directory`, if there is one.
 fn run(directory: &Path, settings: Option<Value>, console: &Console) -> Option<Run> {
+    let changes = settings.as_ref().map(changes).unwrap_or_default();
     let settings = settings.as_ref().and_then(|all| all.pointer("/job/pretrain")).cloned();
     let metrics = directory.join("metrics.jsonl");
     let epochs = if metrics.exists() {
@@ -150,7 +153,17 @@ fn run(directory: &Path, settings: Option<Value>, console: &Console) -> Option<R
         Vec::new()
     };
     let there = settings.is_some() || !epochs.is_empty();
-    there.then(|| Run { directory: directory.to_path_buf(), settings, epochs, evaluations: Vec::new() })
+    there.then(|| Run { directory: directory.to_path_buf(), settings, epochs, changes, evaluations: Vec::new() })
+}
+
+/// The changes in the `history` of a `config.yml`.
+fn changes(all: &Value) -> Vec<String> {
+    let entries = all["history"].as_array().into_iter().flatten();
+    let told = entries.filter_map(|entry| {
+        let changes: Vec<&str> = entry["changes"].as_array()?.iter().filter_map(Value::as_str).collect();
+        Some(format!("after step {}: {}", entry["after_step"], changes.join(", ")))
+    });
+    told.collect()
 }
 
 /// The place among `runs` of the one that wrote the evaluation's checkpoint; it is added if it lies elsewhere.

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, OptimizerState};
 use crate::model::Encoder;
-use crate::optim::Optimizer;
+use crate::optim::{Optimizer, keeps_state};
 use anyhow::{Result, bail};
 
 /// What is to be done next.
@@ -30,15 +30,15 @@ pub fn restore(
     complete(&saved.optimizer.state, parameters)?;
     encoder.load(&saved.model)?;
     optimizer.load(&|index, name| saved.optimizer.get(index, name))?;
-    if saved.config.is_none() {
+    let Some(config) = &saved.config else {
         // Written by PyTorch. The schedule's step count says how far the run came, if it fits this data and batch
         // size; else the file's name does.
         let whole = saved.step > 0 && saved.step.is_multiple_of(steps_per_epoch);
         let epoch = if whole { saved.step / steps_per_epoch } else { u64::from(saved.epochs_done) };
         return Ok(Counters { epoch, batch: 0, step: epoch * steps_per_epoch });
-    }
+    };
     let at = Counters { epoch: u64::from(saved.epochs_done), batch: saved.batch_in_epoch, step: saved.step };
-    if at.step > 0 && saved.optimizer.state.is_empty() && optimizer.keeps_state() {
+    if at.step > 0 && saved.optimizer.state.is_empty() && keeps_state(&config.optimizer) {
         bail!("its optimiser has no state after {} steps; continue from another checkpoint", at.step);
     }
     if at.batch >= steps_per_epoch {

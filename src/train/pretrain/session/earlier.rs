@@ -16,6 +16,8 @@ pub struct Earlier {
     step: u64,
     /// Checkpoints beyond that one.
     pub later: Vec<PathBuf>,
+    /// Why `config.yml` cannot be understood.
+    damage: Option<String>,
 }
 
 impl Earlier {
@@ -24,8 +26,10 @@ impl Earlier {
     ///
     /// Errors: the checkpoint is of another run; the directory cannot be read.
     pub fn find(place: &Path, path: &Path, session: &Session, step: u64) -> Result<Earlier> {
-        // One that is damaged is replaced, and kept beside.
-        let recorded = run_dir::read_lineage(place).unwrap_or_default();
+        let (recorded, damage) = match run_dir::read_lineage(place) {
+            Ok(recorded) => (recorded, None),
+            Err(error) => (None, Some(format!("{error:#}; it is written anew, the old one is config.yml.damaged"))),
+        };
         let saved = session.lineage.clone();
         if let Some(reason) = recorded.as_ref().and_then(|run| run.stranger(&saved, step)) {
             bail!(
@@ -39,7 +43,8 @@ impl Earlier {
         let here = CheckpointName::at(at.epoch, at.batch, at.step);
         let later = run_dir::list_checkpoints(place)?.into_iter().filter(|(name, file)| *name > here && file != path);
         // PyTorch counts the steps of a run otherwise where its images were others.
-        Ok(Earlier { recorded, saved, step: step.max(at.step), later: later.map(|(_, file)| file).collect() })
+        let later = later.map(|(_, file)| file).collect();
+        Ok(Earlier { recorded, saved, step: step.max(at.step), later, damage })
     }
 
     /// Makes the directory that of the run which goes on here: `config.yml` says so first, and a process that dies from
@@ -65,7 +70,7 @@ impl Earlier {
                 set_aside: name.as_deref(),
             },
         )?;
-        let mut said = Vec::new();
+        let mut said: Vec<String> = self.damage.into_iter().collect();
         if !changes.is_empty() {
             said.push(format!("settings that change from here on, and in config.yml: {}", changes.join(", ")));
         }
