@@ -437,7 +437,7 @@ fn a_branch_that_is_left_is_set_aside_and_the_advised_command_goes_on_with_the_n
     assert_eq!(checkpoints(&directory), ["0000", "0001", "0002", "0003", "0004", "0006"]);
     let rewind = ["--log-dir", text(&directory), "--train-from", "checkpoint_0001.pth.tar", "--epochs=12"];
     let preview = said(&succeeds(flatnce(&[&rewind[..], &["--dry-run"]].concat())));
-    assert!(preview.contains("4 later checkpoints are set aside"), "{preview}");
+    assert!(preview.contains("set aside: 4 later than that checkpoint"), "{preview}");
     assert!(abandoned(&directory).is_empty(), "a dry run leaves everything where it is");
 
     let mut child = flatnce(&[&rewind[..], &["--save-every-n-steps=1"]].concat())
@@ -543,30 +543,30 @@ fn a_run_of_an_older_version_goes_on_and_has_a_lineage_from_then_on() {
 fn a_run_that_has_grown_says_so_and_goes_on_growing_after_a_kill() {
     let place = tempfile::tempdir().expect("a directory");
     let directory = trained(place.path(), &["--epochs=2"]);
-    let mut child = flatnce(&["--resume", text(&directory), "--epochs=40", "--save-every-n-epochs=100"])
+    let mut child = flatnce(&["--resume", text(&directory), "--epochs=20", "--save-every-n-epochs=100"])
         .stdout(Stdio::null())
         .spawn()
         .expect("it starts");
-    wait_for(&mut child, || logged(&directory, "resumed: epoch 3 of 40"));
+    wait_for(&mut child, || logged(&directory, "resumed: epoch 3 of 20"));
     child.kill().expect("it is ours");
     child.wait().expect("it ends");
     assert_eq!(checkpoints(&directory), ["0000", "0001"], "it was killed before its first checkpoint");
 
     let config = std::fs::read_to_string(directory.join("config.yml")).expect("reads");
     let again = config.lines().nth(1).expect("a command").to_owned();
-    assert!(again.contains("--epochs=2 ") && again.ends_with("--epochs=40 --save-every-n-epochs=100"), "{again}");
-    assert!(config.contains("epochs: 40\n") && config.contains("epochs: 2 -> 40"), "{config}");
+    assert!(again.contains("--epochs=2 ") && again.ends_with("--epochs=20 --save-every-n-epochs=100"), "{again}");
+    assert!(config.contains("epochs: 20\n") && config.contains("epochs: 2 -> 20"), "{config}");
     let report = said(&succeeds(flatnce(&["report", text(place.path())])));
-    assert!(report.contains("after step 12") && report.contains("epochs: 2 -> 40"), "{report}");
+    assert!(report.contains("after step 12") && report.contains("epochs: 2 -> 20"), "{report}");
 
     let went_on = said(&succeeds(flatnce(&["--resume", text(&directory)])));
-    assert!(went_on.contains("resumed: epoch 3 of 40 is next"), "{went_on}");
-    assert_eq!(checkpoints(&directory), ["0000", "0001", "0040"]);
+    assert!(went_on.contains("resumed: epoch 3 of 20 is next"), "{went_on}");
+    assert_eq!(checkpoints(&directory), ["0000", "0001", "0020"]);
     assert_eq!(config, std::fs::read_to_string(directory.join("config.yml")).expect("reads"), "nothing new to say");
     // The command in it is the run's.
     let words: Vec<&str> = again.trim_start_matches("# ").split_whitespace().skip(1).collect();
     let facts = said(&succeeds(flatnce(&[&words[..], &["--dry-run"]].concat())));
-    assert!(facts.contains("240 in 40 epochs"), "{facts}");
+    assert!(facts.contains("120 in 20 epochs"), "{facts}");
 }
 
 /// Names and contents of everything in a directory.

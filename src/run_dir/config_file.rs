@@ -14,10 +14,14 @@ use std::path::Path;
 /// # Errors
 /// The file cannot be written.
 pub fn write_config(directory: &Path, config: &Value, command: &[String]) -> Result<()> {
+    write(directory, config, "The same run again:", command)
+}
+
+fn write(directory: &Path, config: &Value, what: &str, command: &[String]) -> Result<()> {
     let words: Vec<String> = command.iter().map(|word| shell_word(word)).collect();
     let (command, settings) = (words.join(" "), to_yaml(config));
     durable::replace(&directory.join("config.yml"), |file| {
-        write!(file, "# Every setting of this run, resolved. The same run again:\n# {command}\n{settings}")?;
+        write!(file, "# Every setting of this run, resolved. {what}\n# {command}\n{settings}")?;
         Ok(())
     })
 }
@@ -99,7 +103,8 @@ pub fn amend_config(directory: &Path, now: &Continuation) -> Result<Vec<String>>
         command.extend_from_slice(now.adopted);
         config["command"] = json!(command);
     }
-    write_config(directory, &config, &command)?;
+    let what = if known { "The same run again:" } else { "How it began is not known; it was continued with:" };
+    write(directory, &config, what, &command)?;
     Ok(changes)
 }
 
@@ -336,6 +341,36 @@ mod tests {
         }
         let deep: String = (0..1000).map(|level| format!("{}a:\n", " ".repeat(level))).collect();
         assert!(from_yaml(&deep).is_err());
+    }
+
+    #[test]
+    fn a_continued_run_is_amended_only_where_it_differs() {
+        let directory = tempfile::tempdir().unwrap();
+        let (place, text) = (directory.path(), || std::fs::read_to_string(directory.path().join("config.yml")).unwrap());
+        let config = |epochs: u32, words: &[&str]| json!({"job": {"pretrain": {"epochs": epochs}}, "command": words});
+        let (began, word) = (Lineage::default().branch(0), |word: &str| word.to_owned());
+        write_run_config(place, &config(2, &["x", "--epochs=2"]), &[word("x"), word("--epochs=2")], &began).unwrap();
+        let before = text();
+        let amend = |config: &Value, adopted: &[String], lineage: &Lineage, set_aside: Option<&str>| {
+            amend_config(place, &Continuation { config, adopted, lineage, after_step: 12, set_aside }).unwrap()
+        };
+        let again = config(2, &["x", "--resume"]);
+        assert!(amend(&again, &[], &began, None).is_empty() && text() == before);
+        let grown = config(4, &["x", "--resume", "--epochs=4"]);
+        assert_eq!(amend(&grown, &[word("--epochs=4")], &began, None), ["epochs: 2 -> 4"]);
+        assert!(text().contains("The same run again:\n# x --epochs=2 --epochs=4\n"), "{}", text());
+        let branch = began.branch(6);
+        assert!(amend(&grown, &[], &branch, Some("abandoned-1")).is_empty());
+        let read = read_config(place).unwrap();
+        assert_eq!((read["history"][0]["after_step"].as_u64(), read["history"].as_array().unwrap().len()), (Some(12), 2));
+        assert_eq!(read["history"][1]["set_aside"], "abandoned-1");
+        assert_eq!(read_lineage(place).unwrap().unwrap(), branch);
+        // What cannot be understood is kept, and nobody makes up how the run began.
+        std::fs::write(place.join("config.yml"), "lineage: 7\n").unwrap();
+        assert!(format!("{:#}", read_lineage(place).unwrap_err()).contains("config.yml is damaged"));
+        amend(&grown, &[], &branch, None);
+        assert_eq!(std::fs::read_to_string(place.join("config.yml.damaged")).unwrap(), "lineage: 7\n");
+        assert!(text().contains("it was continued with:\n# x --resume --epochs=4\n"), "{}", text());
     }
 
     #[test]

@@ -111,7 +111,7 @@ fn settings(facts: &mut Facts, config: &Config, run: &Pretrain, plan: Option<&Pl
         },
     );
     if let Some(later) = plan.and_then(|plan| plan.earlier.as_ref()).map(|earlier| earlier.later.len()).filter(|&n| n > 0) {
-        facts.say("results", format!("{later} later checkpoints are set aside"));
+        facts.say("results", format!("set aside: {later} later than that checkpoint"));
     }
 }
 
