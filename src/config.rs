@@ -104,6 +104,9 @@ pub struct Config {
     pub dry_run: bool,
     /// The command line as typed, word by word, to be repeated.
     pub command: Vec<String>,
+    /// Of a run that is continued: the flags in it that change the run's settings from here on.
+    #[serde(skip)]
+    pub adopted: Vec<String>,
 }
 
 impl Config {

@@ -10,7 +10,7 @@ use flatnce::loss::{Anchors, Contrast, Loss, Pairs, contrast};
 use flatnce::model::{Encoder, HeadKind, Pass};
 use flatnce::optim::{Optimizer, Rate, StateEntry, Update};
 use flatnce::rng::{Purpose, Stream};
-use flatnce::state::{Parameter, StateDict};
+use flatnce::state::{DataMarks, Parameter, StateDict};
 use flatnce::train::pretrain::step;
 use flatnce::train::ranks::{Ranks, check_job};
 use ranks::{free_port, place};
@@ -473,6 +473,11 @@ fn whoever_answers_instead_of_the_store_is_told_within_the_time_out() {
 fn ranks_that_read_different_files_do_not_begin() {
     on_ranks(3, |ranks| {
         ranks.check_equal("images", 48).unwrap();
+        let marks = DataMarks { images: 48, names: 1, sizes: 2, pixels: 3, labels: 4 };
+        ranks.check_data(&marks).unwrap();
+        let other = DataMarks { sizes: 2 + u32::from(ranks.rank() == 1), ..marks };
+        let error = ranks.check_data(&other).unwrap_err().to_string();
+        assert!(error.contains("different images: their sizes are not the same"), "{error}");
         let error = ranks.check_equal("steps trained", 7 + u64::from(ranks.rank() == 2)).unwrap_err().to_string();
         assert!(error.contains("one has 7 steps trained, one 8"), "{error}");
     });

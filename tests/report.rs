@@ -60,7 +60,7 @@ fn console(verbosity: Verbosity) -> (Console, Shared, Shared) {
 const STEPS_PER_EPOCH: u64 = 5;
 
 fn plan(first_epoch: u64, epochs: u64) -> Plan {
-    Plan { first_epoch, epochs, steps_per_epoch: STEPS_PER_EPOCH }
+    Plan { first_epoch, epochs, steps_per_epoch: STEPS_PER_EPOCH, first_batch: 0, resumed: first_epoch > 0 }
 }
 
 fn epoch_report(epoch: u64) -> Record {

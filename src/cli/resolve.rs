@@ -43,7 +43,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let choice = own_device(args.machine.device_choice()?, placement.as_ref());
     let (device, device_note) = device::resolve(choice)?;
     let asked = args.machine.precision_asked()?;
-    let mut checkpoint = None;
+    let (mut checkpoint, mut adopted) = (None, Vec::new());
     let (job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {
         let origin = resume::origin(typed)?;
         let run = origin.map(|origin| saved(&origin, &mut |text| warnings.push(text))).transpose()?;
@@ -54,7 +54,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
             note.push_str(", as the run began");
         }
         let (pretrain, start) = match &run {
-            Some(run) => resume::continued(typed, run, precision, device, &mut warnings)?,
+            Some(run) => resume::continued(typed, run, precision, device, &mut adopted, &mut warnings)?,
             None => (pretrain::from_flags(typed, precision, device)?, fresh(typed)),
         };
         if let CheckpointPolicy { keep_every: Some(every), keep_last: None, .. } = pretrain.checkpoints {
@@ -94,6 +94,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         log_format: args.output.log_format,
         dry_run: args.output.dry_run,
         command: typed.words.clone(),
+        adopted,
     };
     Ok(Resolved { config, checkpoint, device, placement, device_note, precision_note, warnings })
 }

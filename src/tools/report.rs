@@ -60,7 +60,7 @@ pub fn run(report: &Report, console: &Console) -> Result<()> {
     let found = gather::gather(&report.directories, console)?;
     let rows = rows::rows(&found);
     let table = match report.format {
-        ReportFormat::Markdown => rows::markdown(&rows),
+        ReportFormat::Markdown => rows::markdown(&rows) + &changes(&found),
         ReportFormat::Json => serde_json::to_string_pretty(&rows)?,
         ReportFormat::Csv => rows::csv(&rows),
     };
@@ -103,6 +103,14 @@ pub fn run(report: &Report, console: &Console) -> Result<()> {
         console.note(&format!("page: {}", path.display()));
     }
     Ok(())
+}
+
+/// Runs whose settings changed where they were continued: the table has the last ones.
+fn changes(found: &Found) -> String {
+    let told = found.runs.iter().flat_map(|run| {
+        run.changes.iter().map(|change| format!("\n{} was continued {change}\n", run.directory.display()))
+    });
+    told.collect()
 }
 
 /// What the encoders' pictures add to the page.

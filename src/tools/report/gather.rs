@@ -22,6 +22,8 @@ pub struct Run {
     pub settings: Option<Value>,
     /// One a line of its `metrics.jsonl`, in the file's order.
     pub epochs: Vec<Record>,
+    /// What changed in its settings where it was continued, in words.
+    pub changes: Vec<String>,
     pub evaluations: Vec<Evaluation>,
 }
 
@@ -97,6 +99,8 @@ impl Walk<'_> {
         };
         let mut below: Vec<PathBuf> =
             entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect();
+        // What a run has left behind is no run of its own.
+        below.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(run_dir::ABANDONED)));
         below.sort();
         self.look_at(directory);
         for directory in below {
@@ -194,6 +198,7 @@ fn outcome(path: &Path) -> Result<Outcome> {
 
 /// The run in `directory`, if there is one.
 fn run(directory: &Path, settings: Option<Value>, console: &Console) -> Option<Run> {
+    let changes = settings.as_ref().map(changes).unwrap_or_default();
     let settings = settings.as_ref().and_then(|all| all.pointer("/job/pretrain")).cloned();
     let metrics = directory.join("metrics.jsonl");
     let epochs = if metrics.exists() {
@@ -207,7 +212,17 @@ fn run(directory: &Path, settings: Option<Value>, console: &Console) -> Option<R
         Vec::new()
     };
     let there = settings.is_some() || !epochs.is_empty();
-    there.then(|| Run { directory: directory.to_path_buf(), settings, epochs, evaluations: Vec::new() })
+    there.then(|| Run { directory: directory.to_path_buf(), settings, epochs, changes, evaluations: Vec::new() })
+}
+
+/// The changes in the `history` of a `config.yml`.
+fn changes(all: &Value) -> Vec<String> {
+    let entries = all["history"].as_array().into_iter().flatten();
+    let told = entries.filter_map(|entry| {
+        let changes: Vec<&str> = entry["changes"].as_array()?.iter().filter_map(Value::as_str).collect();
+        Some(format!("after step {}: {}", entry["after_step"], changes.join(", ")))
+    });
+    told.collect()
 }
 
 /// The place among `runs` of the one that wrote the evaluation's checkpoint; it is added if it lies elsewhere.

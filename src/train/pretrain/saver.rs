@@ -87,10 +87,12 @@ fn write(directory: &Path, name: CheckpointName, snapshot: &Snapshot, policy: Ch
 }
 
 /// Removes what `newest` supersedes, after it has been read back and found whole.
-fn remove_superseded(directory: &Path, newest: CheckpointName, policy: CheckpointPolicy) -> Result<()> {
+///
+/// Errors: it is damaged.
+pub fn remove_superseded(directory: &Path, newest: CheckpointName, policy: CheckpointPolicy) -> Result<()> {
     let mut names: Vec<CheckpointName> =
         run_dir::list_checkpoints(directory)?.into_iter().map(|(name, _)| name).collect();
-    // A run that began again from an older checkpoint leaves the later ones for it to overwrite.
+    // Whatever is later has come from elsewhere since the run began.
     names.retain(|name| *name <= newest);
     let superseded = run_dir::superseded(&names, policy.keep_last, policy.keep_every);
     if superseded.is_empty() {
