@@ -33,6 +33,7 @@ use crate::state::{DataMarks, ScalerState, StateDict};
 use crate::torch_file::{self, Dict, Value};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use tch::Tensor;
 
