@@ -223,7 +223,7 @@ fn lines_that_cannot_be_read_are_named_and_the_others_count() {
     assert!(said.contains("metrics.jsonl: not all of 4 lines can be read: line 2 (not a JSON object"), "{said}");
     assert!(said.contains("and 1 more after it") && said.lines().count() == 1, "{said}");
     // Without a line break at its end, and no text at all.
-    for garbage in [&b"garbage"[..], b"\xff\xfe\x00\n\x80"] {
+    for garbage in [&b"garbage"[..], b"{garbage", b"\xff\xfe\x00\n\x80"] {
         let (epochs, said) = told(garbage);
         assert_eq!(epochs, 0);
         assert!(said.contains("metrics.jsonl: none of its lines can be read: line 1 ("), "{said}");

@@ -384,6 +384,17 @@ fn checkpoints_are_listed_oldest_first() {
     assert!(run_dir::list_checkpoints(&directory.path().join("absent")).is_err());
 }
 
+#[test]
+fn what_a_killed_save_left_is_removed_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let left_over = ["checkpoint_0003.pth.tar.tmp", "checkpoint_0026_step_00001300.pth.tar.0123456789abcdef.tmp"];
+    let others = ["checkpoint_0003.pth.tar", "notes.tmp", "checkpoint_3.pth.tar.0123456789abcdef.tmp"];
+    left_over.iter().chain(&others).for_each(|name| std::fs::write(directory.path().join(name), "").unwrap());
+    run_dir::remove_half_written(directory.path()).unwrap();
+    assert!(left_over.iter().all(|name| !directory.path().join(name).exists()));
+    assert!(others.iter().all(|name| directory.path().join(name).exists()));
+}
+
 /// A deterministic source of awkward values.
 struct Awkward(u64);
 

@@ -57,7 +57,7 @@ pub fn message(text: &str) -> String {
 }
 
 /// Marks, embeddings, overrides and isolates of bidirectional text, and the line breaks that are no control characters.
-fn turns_or_breaks(c: char) -> bool {
+pub(super) fn turns_or_breaks(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

@@ -205,8 +205,11 @@ pub fn salvage_json_lines<T: DeserializeOwned>(path: &Path) -> Result<(Vec<T>, O
         match record(line) {
             Ok(record) => records.push(record),
             Err(error) => {
-                let torn = !line.ends_with(b"\n") && line.starts_with(b"{");
-                bad.extend((!torn).then(|| (number, error)));
+                let ends_early = error.downcast_ref::<serde_json::Error>().is_some_and(serde_json::Error::is_eof);
+                let torn = ends_early && !line.ends_with(b"\n");
+                if !torn {
+                    bad.push((number, error));
+                }
             }
         }
         Ok(())

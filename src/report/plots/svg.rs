@@ -4,6 +4,7 @@
 
 use super::panel::{self, Canvas, Frame, Point, Rule, Words};
 use super::{Panel, Series, Stroke};
+use crate::report::format::turns_or_breaks;
 use crate::report::short;
 use std::fmt::Write;
 
@@ -58,6 +59,7 @@ pub fn escape(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             c if c.is_control() => out.push(' '),
+            c if turns_or_breaks(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }
@@ -138,6 +140,7 @@ mod tests {
     #[test]
     fn text_cannot_end_its_element() {
         assert_eq!(escape("a<b> & \"c\" 'd'\n"), "a&lt;b&gt; &amp; &quot;c&quot; &#39;d&#39; ");
+        assert_eq!(escape("a\u{202e}b"), "a\\u{202e}b");
     }
 
     #[test]
