@@ -25,6 +25,11 @@ fn limit(unit: libc::rlim_t, get: impl Fn(&mut libc::rlimit) -> i32) -> String {
     }
 }
 
+/// Whether the system grants one more thread: for libraries that would panic.
+pub fn granted() -> bool {
+    std::thread::Builder::new().spawn(|| ()).is_ok()
+}
+
 /// Starts rayon's threads. To be called before anything runs in parallel: rayon itself panics where it cannot.
 ///
 /// Errors: the system does not grant them.

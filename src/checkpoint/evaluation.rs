@@ -10,10 +10,10 @@
 use super::optimizer::SavedOptimizer;
 use super::tensors::from_state;
 use super::{check_finite, count, entry, model_state, own_entry, scaler, settings, write_value};
-use crate::config::{Evaluate, TransferMode};
+use crate::config::{Evaluate, Range, TransferMode};
 use crate::state::{ScalerState, StateDict};
 use crate::torch_file::{self, Dict, Value};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -98,6 +98,10 @@ impl EvaluationCheckpoint {
         let run: Evaluate = settings(ours)?;
         let chosen = ours.get("chosen").and_then(Value::as_str).map(serde_json::from_str).transpose();
         let [state, optimizer, _] = entry_names(run.mode);
+        let reg_weight = entry(ours, "reg_weight", Value::as_f64)?;
+        if !Range::NOT_NEGATIVE.allows(reg_weight) {
+            bail!("its entry reg_weight is {reg_weight}; it has to be {}", Range::NOT_NEGATIVE);
+        }
         Ok(EvaluationCheckpoint {
             epochs_done: count(ours, "epochs_done")?,
             step: count(ours, "step")?,
@@ -110,7 +114,7 @@ impl EvaluationCheckpoint {
                 epoch: count(value, "best_epoch")?,
             },
             chosen: chosen.context("its entry chosen cannot be understood")?,
-            reg_weight: entry(ours, "reg_weight", Value::as_f64)?,
+            reg_weight,
             trunk_hash: entry(ours, "trunk_hash", Value::as_str)?.to_owned(),
             run,
         })

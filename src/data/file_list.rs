@@ -11,6 +11,7 @@ use crate::state::DataMarks;
 use anyhow::{Context, Result};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -120,14 +121,15 @@ impl Images for FileList {
         format!("image files under {}", self.root.display())
     }
 
-    /// Names, sizes and times: the pixels are not read.
+    /// Names, sizes and times: the pixels are not read. The time of a change counts too, which nobody can set.
     fn fingerprint(&self, hash: &mut dyn FnMut(&[u8])) -> Result<()> {
         for index in 0..self.len() {
             let path = self.path(index);
             let about = std::fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let changed = about.modified().unwrap_or(UNIX_EPOCH).duration_since(UNIX_EPOCH).unwrap_or_default();
             hash(self.relative(index).as_os_str().as_bytes());
-            hash(format!("\0{} {}", about.len(), changed.as_nanos()).as_bytes());
+            let noticed = [about.ctime(), about.ctime_nsec()];
+            hash(format!("\0{} {} {noticed:?}", about.len(), changed.as_nanos()).as_bytes());
         }
         Ok(())
     }
@@ -167,6 +169,28 @@ mod tests {
         assert_eq!(list.path(0), Path::new("/root/a/one.png"));
         assert_eq!(list.relative(1), Path::new(odd));
         assert_eq!(list.subset(&[2, 0]).relative(0), Path::new("c"));
+    }
+
+    #[test]
+    fn an_image_in_the_place_of_another_is_seen() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("a.png");
+        std::fs::write(&file, b"one").unwrap();
+        let written = std::fs::metadata(&file).unwrap().modified().unwrap();
+        let mut list = FileList::new(place.path());
+        list.push(Path::new("a.png"));
+        let fingerprint = || {
+            let mut all = Vec::new();
+            list.fingerprint(&mut |bytes| all.extend_from_slice(bytes)).unwrap();
+            all
+        };
+        let before = fingerprint();
+        assert_eq!(before, fingerprint());
+        // Of the same length, and as old as it: the clock of the file system has to move on first.
+        while fingerprint() == before {
+            std::fs::write(&file, b"two").unwrap();
+            std::fs::File::options().append(true).open(&file).unwrap().set_modified(written).unwrap();
+        }
     }
 
     #[test]

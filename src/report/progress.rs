@@ -2,6 +2,7 @@
 
 use super::console::{Console, Verbosity};
 use super::format::{cut, duration, plain, short};
+use crate::threads;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -74,7 +75,9 @@ impl Console {
             let style = ProgressStyle::with_template("{prefix} {elapsed}").expect("the template is ours");
             let bar = self.bars().add(ProgressBar::new_spinner().with_style(style).with_prefix(plain(title)));
             // A thread of indicatif's draws; what is done sooner is never seen.
-            bar.enable_steady_tick(4 * REDRAW);
+            if threads::granted() {
+                bar.enable_steady_tick(4 * REDRAW);
+            }
             bar
         });
         Waiting { console: self.clone(), bar }

@@ -3,7 +3,7 @@
 //!
 //! A file holds the features of one split under one deterministic transform. Its
 //! name is the hash of everything that decides the numbers: the trunk's bytes,
-//! the images (pixels, or the files' names, sizes and times), the transform, the
+//! images and labels (pixels, or the files' names, sizes and times), the transform, the
 //! arithmetic and the device's kind. The contents carry that name and checksums;
 //! what does not verify, has other labels than the split or belongs to another
 //! user is computed again. Nobody else may read or change what is written here.
