@@ -3,10 +3,12 @@
 //! evaluation, as upstream's README has it, and the names of checkpoints in there.
 
 mod config_file;
+mod continuation;
 mod lineage;
 mod retention;
 
-pub use config_file::{Continuation, amend_config, read_config, read_lineage, to_yaml, write_config, write_run_config};
+pub use config_file::{read_config, to_yaml, write_config};
+pub use continuation::{Continuation, amend_config, read_lineage, write_run_config};
 pub use lineage::{Branch, Lineage};
 pub use retention::superseded;
 

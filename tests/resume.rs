@@ -516,7 +516,11 @@ fn a_checkpoint_of_another_run_is_named_and_not_continued() {
     let before = checkpoints(&directory);
     let output = start(&["--log-dir", text(&directory), "--train-from", "checkpoint_0004.pth.tar"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("it is of another run") && said(&output).contains("--from-pretrained"), "{}", said(&output));
+    assert!(
+        said(&output).contains("it is of another run") && said(&output).contains("--from-pretrained"),
+        "{}",
+        said(&output)
+    );
     assert_eq!(checkpoints(&directory), before);
 }
 

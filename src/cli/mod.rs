@@ -115,7 +115,8 @@ impl Typed {
     ///
     /// Panics if there is no such flag.
     fn word(&self, id: &str) -> String {
-        let values: Vec<_> = self.matches.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy()).collect();
+        let values: Vec<_> =
+            self.matches.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy()).collect();
         format!("{}={}", flag_name(id), values.join(","))
     }
 }

@@ -100,7 +100,9 @@ impl Walk<'_> {
         let mut below: Vec<PathBuf> =
             entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect();
         // What a run has left behind is no run of its own.
-        below.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(run_dir::ABANDONED)));
+        below.retain(|path| {
+            !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(run_dir::ABANDONED))
+        });
         below.sort();
         self.look_at(directory);
         for directory in below {

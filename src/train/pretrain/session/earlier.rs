@@ -1,9 +1,10 @@
 //! What a run that is continued finds in its directory, and what of it stays its own.
 
-use super::Session;
+use super::{Plan, Session};
 use crate::config::Config;
-use crate::report::keep_later_lines;
+use crate::report::{Console, keep_later_lines};
 use crate::run_dir::{self, CheckpointName, Continuation, Lineage};
+use crate::train::pretrain::saver::remove_superseded;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -78,10 +79,69 @@ impl Earlier {
         keep_later_lines(&directory, session.at.epoch, &aside)?;
         for path in &self.later {
             let to = aside.join(path.file_name().unwrap_or_default());
-            std::fs::rename(path, &to).with_context(|| format!("cannot move {} into {}", path.display(), aside.display()))?;
+            std::fs::rename(path, &to)
+                .with_context(|| format!("cannot move {} into {}", path.display(), aside.display()))?;
         }
         let (count, what) = (self.later.len(), if self.later.len() == 1 { "checkpoint" } else { "checkpoints" });
         said.push(format!("{count} later {what} and the numbers of later epochs are set aside in {}", aside.display()));
         Ok(said)
     }
+}
+
+impl Plan {
+    /// Whether the run that was to be continued is complete.
+    pub fn is_complete(&self) -> bool {
+        self.earlier.is_some() && self.session.steps_left() == 0
+    }
+
+    /// Says that a complete run is complete, and how it could go on. What a process that died at the very end left undone is
+    /// done; nothing else changes.
+    ///
+    /// Errors: the directory cannot be read or written.
+    pub fn close(self, console: &Console) -> Result<()> {
+        let Plan { mut session, place, earlier, .. } = self;
+        let Some((path, earlier)) = session.last_saved.clone().zip(earlier) else { return Ok(()) };
+        let epochs = session.pretrain.epochs;
+        let (place, shown) = (place.display().to_string(), path.display());
+        let again = if earlier.later.is_empty() {
+            format!("--resume {place}")
+        } else {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            format!("--log-dir {place} --train-from {name}")
+        };
+        let name = path.file_name().and_then(|name| CheckpointName::parse(name.to_str()?));
+        if let Some(name) = name.filter(|_| session.writes && earlier.later.is_empty()) {
+            session.directory = PathBuf::from(&place);
+            run_dir::remove_half_written(&session.directory)?;
+            remove_superseded(&session.directory, name, session.pretrain.checkpoints)?;
+            if !session.directory.join("curves.png").exists() {
+                session.draw_curves();
+            }
+        }
+        console.result(&format!(
+            "nothing is left to train: all {epochs} epochs are done ({shown}); a longer run goes on with: flatnce {again} \
+             --epochs {}",
+            2 * epochs.max(1)
+        ));
+        Ok(())
+    }
+}
+
+/// A complete run's last checkpoint carries the number of epochs, which is also the name of the epoch that comes next if
+/// the run goes on. It takes the name that it would have had in the longer run.
+pub fn name_within_longer_run(path: PathBuf, session: &Session, console: &Console) -> Result<PathBuf> {
+    let at = session.at;
+    if !session.continues_ours || at.epoch >= u64::from(session.pretrain.epochs) {
+        return Ok(path);
+    }
+    let name = path.file_name().and_then(|name| CheckpointName::parse(name.to_str()?));
+    if name != Some(CheckpointName::finished(at.epoch as u32)) || at.batch != 0 {
+        return Ok(path);
+    }
+    let earlier = CheckpointName::at(at.epoch, at.batch, at.step);
+    let renamed = path.with_file_name(earlier.to_string());
+    std::fs::rename(&path, &renamed)
+        .with_context(|| format!("cannot rename {} to {earlier}, its name in a longer run", path.display()))?;
+    console.note(&format!("{} is {earlier} in the longer run, and was renamed", path.display()));
+    Ok(renamed)
 }

@@ -3,7 +3,7 @@
 //! is what `--dry-run` prints. Then it is given a directory and a log.
 
 use super::Session;
-use super::earlier::Earlier;
+use super::earlier::{Earlier, name_within_longer_run};
 use crate::checkpoint::{self, Checkpoint};
 use crate::clock;
 use crate::config::{Config, Engine, Precision, Pretrain, ScheduleConfig, ScheduleName, Start};
@@ -13,14 +13,14 @@ use crate::model::{Encoder, HeadKind};
 use crate::native::{self, cuda};
 use crate::optim::{self, Rate, Scaler, Schedule};
 use crate::report::{self, Console, RunLog, Verbosity};
-use crate::run_dir::{self, CheckpointKind, CheckpointName, Lineage};
+use crate::run_dir::{self, Lineage};
 use crate::train::encoder_source::load_weights;
 use crate::train::pretrain::memory_check::MemoryCheck;
 use crate::train::pretrain::numbers::numbers;
 use crate::train::pretrain::online_knn::KnnEvaluator;
 use crate::train::pretrain::recorded::Recorder;
 use crate::train::pretrain::restore::{Counters, restore};
-use crate::train::pretrain::saver::{Saver, remove_superseded};
+use crate::train::pretrain::saver::Saver;
 use crate::train::pretrain::statistics::Statistics;
 use crate::train::pretrain::temperature::Temperature;
 use crate::train::pretrain::warnings::Watch;
@@ -104,43 +104,6 @@ impl Plan {
             run_dir::check_place(&place, session.last_saved.is_some())?;
         }
         Ok(Plan { session, config, left_out, place, taken, warnings, earlier })
-    }
-
-    /// Whether the run that was to be continued is complete.
-    pub fn is_complete(&self) -> bool {
-        self.earlier.is_some() && self.session.steps_left() == 0
-    }
-
-    /// Says that a complete run is complete, and how it could go on. What a process that died at the very end left undone is
-    /// done; nothing else changes.
-    ///
-    /// Errors: the directory cannot be read or written.
-    pub fn close(self, console: &Console) -> Result<()> {
-        let Plan { mut session, place, earlier, .. } = self;
-        let Some((path, earlier)) = session.last_saved.clone().zip(earlier) else { return Ok(()) };
-        let epochs = session.pretrain.epochs;
-        let (place, shown) = (place.display().to_string(), path.display());
-        let again = if earlier.later.is_empty() {
-            format!("--resume {place}")
-        } else {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            format!("--log-dir {place} --train-from {name}")
-        };
-        let name = path.file_name().and_then(|name| CheckpointName::parse(name.to_str()?));
-        if let Some(name) = name.filter(|_| session.writes && earlier.later.is_empty()) {
-            session.directory = PathBuf::from(&place);
-            run_dir::remove_half_written(&session.directory)?;
-            remove_superseded(&session.directory, name, session.pretrain.checkpoints)?;
-            if !session.directory.join("curves.png").exists() {
-                session.draw_curves();
-            }
-        }
-        console.result(&format!(
-            "nothing is left to train: all {epochs} epochs are done ({shown}); a longer run goes on with: flatnce {again} \
-             --epochs {}",
-            2 * epochs.max(1)
-        ));
-        Ok(())
     }
 
     /// Starts the results directory or goes on in it.
@@ -354,24 +317,4 @@ fn knn_evaluator(
         KnnEvaluator::new(knn, &pretrain.data, console).map_err(|error| warnings.push(refused(error))).ok()
     });
     Ok(if ranks.any(asked.is_some() && evaluator.is_none())? { None } else { evaluator })
-}
-
-/// A complete run's last checkpoint carries the number of epochs, which is also the name of the epoch that comes next if
-/// the run goes on. It takes the name that it would have had in the longer run.
-fn name_within_longer_run(path: PathBuf, session: &Session, console: &Console) -> Result<PathBuf> {
-    let at = session.at;
-    if !session.continues_ours || at.epoch >= u64::from(session.pretrain.epochs) {
-        return Ok(path);
-    }
-    let name = path.file_name().and_then(|name| CheckpointName::parse(name.to_str()?));
-    if name != Some(CheckpointName::finished(at.epoch as u32)) || at.batch != 0 {
-        return Ok(path);
-    }
-    let kind = if at.epoch == 0 { CheckpointKind::Within { step: 0 } } else { CheckpointKind::Finished };
-    let earlier = CheckpointName { epoch: at.epoch.saturating_sub(1) as u32, kind };
-    let renamed = path.with_file_name(earlier.to_string());
-    std::fs::rename(&path, &renamed)
-        .with_context(|| format!("cannot rename {} to {earlier}, its name in a longer run", path.display()))?;
-    console.note(&format!("{} is {earlier} in the longer run, and was renamed", path.display()));
-    Ok(renamed)
 }
