@@ -8,7 +8,7 @@ use flatnce::rng::{Purpose, Stream};
 use flatnce::run_dir;
 use flatnce::torch_file::{self, Value};
 use program::{find_run, flatnce, run_directory, said, save_dir, succeeds};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
