@@ -407,6 +407,7 @@ fn a_checkpoint_of_pytorchs_says_itself_what_it_holds() {
         let encoder = Encoder::new(&config, HeadKind::Projection, Device::Cpu, 3);
         write_like_pytorch(&path, &encoder, "nothing");
         let source = Origin::File(path.clone()).open(&mut no_warning).unwrap();
+        let source = source.as_stated(&StatedEncoder::default()).unwrap();
         assert_eq!(source.model, config);
         assert_eq!((source.epoch, source.batch_size, source.objective), (26, Some(512), Some(Objective::SimClr)));
         let rebuilt = source.build(HeadKind::Classifier(7), Device::Cpu, 9).unwrap();

@@ -6,7 +6,7 @@
 //! in the notes of a safetensors file.
 
 use crate::checkpoint::{self, Notes};
-use crate::config::{Depth, ExportFormat, ModelConfig, Normalisation, Stem};
+use crate::config::{Depth, ExportFormat, ModelConfig, Normalisation, StatedEncoder, Stem};
 use crate::model::{HEAD_PREFIX, HeadKind, NORMALISATION_PREFIX};
 use crate::report::Console;
 use crate::state::StateDict;
@@ -50,6 +50,7 @@ pub fn run(export: &Export, console: &Console) -> Result<()> {
         bail!("the directory {} does not exist; create it, or choose another --out", missing.display());
     }
     let source = Origin::File(export.checkpoint.clone()).open(&mut |text| console.warn(&text))?;
+    let source = source.as_stated(&StatedEncoder::default())?;
     if let Some(assumed) = &source.assumed {
         console.warn(assumed);
     }
