@@ -4,9 +4,11 @@
 
 mod config_file;
 mod retention;
+mod room;
 
 pub use config_file::{read_config, to_yaml, write_config};
 pub use retention::superseded;
+pub use room::free_room;
 
 use crate::config::{DatasetName, Objective, TransferMode};
 use anyhow::{Context, Result, bail};
