@@ -37,11 +37,8 @@ fn main() -> anyhow::Result<()> {
         },
         model_name: Some("res50".into()),
         batch_size: Some(run.batch_size),
-        epoch_rows: None,
-        temperature: None,
-        scaler: None,
-        loss: flatnce::state::StateDict::new(),
         config: Some(*run),
+        ..Checkpoint::default()
     };
     if std::fs::exists(file)? {
         std::fs::remove_file(file)?; // A run's checkpoint has a name of its own.

@@ -10,8 +10,10 @@ usage() {
     cat <<'HELP'
 Usage: ./scripts/test.sh [--without-python]
 
-Sets up, then formatting, clippy, documentation, build and tests, each without a
-warning.
+Sets up, then formatting, clippy, dependencies, documentation, build and tests, each
+without a warning. The dependencies' licences, versions and advisories are checked where
+cargo-deny is installed (cargo install cargo-deny --locked), advisories where the network
+is there too; else it says that they were skipped.
 
   --without-python  do not make the Python environment (5 GB). Where none is there, the
                     interchange tests against PyTorch say that they were skipped
@@ -43,6 +45,25 @@ python_environment() {
     return 1
 }
 
+dependencies() {
+    local deny=(cargo deny --offline check --config .deny.toml)
+    cargo deny --version >/dev/null 2>&1 || {
+        warn "SKIPPED: cargo-deny is not installed (cargo install cargo-deny --locked)"
+        return 0
+    }
+    # It reads what the crates of every system say of themselves.
+    cargo fetch --locked || {
+        warn "SKIPPED: the dependencies cannot be checked without the network"
+        return 0
+    }
+    "${deny[@]}" licenses bans sources || return 1
+    cargo deny fetch || {
+        warn "SKIPPED: the advisories cannot be fetched"
+        return 0
+    }
+    "${deny[@]}" advisories
+}
+
 documentation() { RUSTDOCFLAGS=-Dwarnings cargo doc --release --no-deps --locked; }
 
 # RUSTFLAGS=-Dwarnings would compile every dependency again; cargo repeats the warnings of
@@ -57,6 +78,7 @@ phase setup ./scripts/setup.sh
 if [[ -n $with_python ]]; then phase python python_environment; fi
 phase format cargo fmt --check
 phase clippy cargo clippy --release --all-targets --locked -- -D warnings
+phase dependencies dependencies
 phase documentation documentation
 phase build build_without_warnings
 # One thread of libtorch per test: tests run beside each other, and teams that wait for each other cost minutes.

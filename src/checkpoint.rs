@@ -13,6 +13,7 @@
 
 mod evaluation;
 mod optimizer;
+mod room;
 mod safetensors_file;
 mod scaler;
 mod tensors;
@@ -25,10 +26,10 @@ use tensors::{first_not_finite, from_state, to_state};
 pub use tensors::{from_tensor, to_tensor};
 pub use weights::{Weights, WeightsFile, read_weights};
 
-use crate::config::{KeyPrefix, Pretrain};
+use crate::config::{KeyPrefix, Pretrain, Range, Settings};
 use crate::durable;
-use crate::run_dir;
-use crate::state::{ScalerState, StateDict};
+use crate::run_dir::{self, Lineage};
+use crate::state::{DataMarks, ScalerState, StateDict};
 use crate::torch_file::{self, Dict, Value};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
@@ -63,6 +64,12 @@ pub struct Checkpoint {
     pub scaler: Option<ScalerState>,
     /// What the objective keeps between steps; of most it is nothing.
     pub loss: StateDict,
+    /// The run's branches that led here.
+    pub lineage: Lineage,
+    /// What the images were that it was trained on.
+    pub data: Option<DataMarks>,
+    /// Of libtorch's on a CPU.
+    pub threads: Option<u32>,
 }
 
 /// Statistics of the steps of the epoch under way: what its report is made of.
@@ -100,6 +107,13 @@ impl Checkpoint {
         if !self.loss.is_empty() {
             ours.insert("loss", from_state(&self.loss, "")?);
         }
+        ours.insert("lineage", serde_json::to_string(&self.lineage)?.as_str());
+        if let Some(marks) = &self.data {
+            ours.insert("data", serde_json::to_string(marks)?.as_str());
+        }
+        if let Some(threads) = self.threads {
+            ours.insert("threads", i64::from(threads));
+        }
         if let Some(state) = &self.temperature {
             ours.insert("temperature", Value::List(state.iter().copied().map(Value::Float).collect()));
         }
@@ -133,6 +147,7 @@ impl Checkpoint {
         // Upstream saves the number of epochs asked for as `epoch`; only its file name tells how far it came.
         let (mut config, mut epochs_done, mut batch_in_epoch) = (None, named_epoch.map_or(0, |epoch| epoch + 1), 0);
         let (mut epoch_rows, mut temperature, mut loss) = (None, None, StateDict::new());
+        let (mut lineage, mut data, mut threads) = (None, None, None);
         let mut step = scheduled.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         if let Some(ours) = root.get("flatnce") {
             config = Some(settings(ours)?);
@@ -146,10 +161,17 @@ impl Checkpoint {
             if let Some(state) = ours.get("loss") {
                 loss = model_state(state).context("flatnce.loss cannot be understood")?;
             }
+            (lineage, data) = (json_entry(ours, "lineage")?, json_entry(ours, "data")?);
+            threads = ours.get("threads").map(|_| count(ours, "threads")).transpose()?;
             temperature = ours
                 .get("temperature")
                 .and_then(Value::as_list)
-                .map(|state| state.iter().filter_map(Value::as_f64).collect());
+                .map(|state| state.iter().filter_map(Value::as_f64).collect::<Vec<f64>>());
+            if let Some(state) = &temperature
+                && !state.first().is_some_and(|&value| Range::ABOVE_ZERO.allows(value))
+            {
+                bail!("its entry temperature begins with {:?}; that has to be {}", state.first(), Range::ABOVE_ZERO);
+            }
         }
         Ok(Checkpoint {
             epochs_done,
@@ -164,6 +186,9 @@ impl Checkpoint {
             temperature,
             scaler: root.get("scaler").map(scaler::from_value).transpose()?.flatten(),
             loss,
+            lineage: lineage.unwrap_or_default(),
+            data,
+            threads,
         })
     }
 }
@@ -189,13 +214,20 @@ fn count<T: TryFrom<i64>>(of: &Value, key: &str) -> Result<T> {
     entry(of, key, |value| T::try_from(value.as_int()?).ok())
 }
 
+/// The entry `key` of a dictionary, JSON; `None` where an older version wrote none.
+fn json_entry<T: DeserializeOwned>(of: &Value, key: &str) -> Result<Option<T>> {
+    let Some(_) = of.get(key) else { return Ok(None) };
+    let read = serde_json::from_str(entry(of, key, Value::as_str)?);
+    read.with_context(|| format!("its entry {key} cannot be understood")).map(Some)
+}
+
 /// The settings in one of our own entries, whose format is checked.
-fn settings<T: DeserializeOwned>(ours: &Value) -> Result<T> {
+fn settings<T: Settings>(ours: &Value) -> Result<T> {
     let format: i64 = count(ours, "format")?;
     if format > FORMAT {
         bail!("its format {format} is newer than this program's {FORMAT}; use a newer flatnce");
     }
-    serde_json::from_str(entry(ours, "config", Value::as_str)?).context("its settings cannot be understood")
+    T::from_json(entry(ours, "config", Value::as_str)?)
 }
 
 /// A dictionary of tensors, without the prefix that `torch.nn.DataParallel` puts before every name.
@@ -256,13 +288,12 @@ fn write_value(path: &Path, value: &Value) -> Result<u64> {
         written = torch_file::write(file, &archive, value)?;
         Ok(())
     });
-    replaced.map_err(|error| match torch_file::write(&mut std::io::sink(), &archive, value) {
-        Ok(size) => error.context(format!(
-            "the file needs {:.1} MiB at {}; make room and run it again (a training goes on with --resume)",
-            size as f64 / 1048576.0,
-            path.display()
-        )),
-        Err(_) => error,
+    replaced.map_err(|error| {
+        let bytes = || torch_file::write(&mut std::io::sink(), &archive, value).ok();
+        match room::advice(&error, path, bytes) {
+            Some(advice) => error.context(advice),
+            None => error,
+        }
     })?;
     Ok(written)
 }
@@ -276,24 +307,38 @@ pub fn read(path: &Path) -> Result<Checkpoint> {
         .with_context(|| format!("{} is no checkpoint of a pre-training run", path.display()))
 }
 
-/// Reads the newest checkpoint of a run that verifies; damaged ones are named through `warn` and passed over.
+/// Reads the newest checkpoint of a directory's run that verifies; damaged ones, and those of another run or of a branch
+/// that the run has left, are named through `warn` and passed over.
 ///
-/// Errors: the directory has no checkpoint, or none that verifies.
+/// Errors: the directory has no checkpoint, or none to go on from, with the fault of each.
 pub fn newest_good(directory: &Path, warn: &mut dyn FnMut(String)) -> Result<(PathBuf, Checkpoint)> {
     let found = run_dir::list_checkpoints(directory)?;
-    let newest_first: Vec<PathBuf> = found.into_iter().rev().map(|(_, path)| path).collect();
-    if newest_first.is_empty() {
+    if found.is_empty() {
         bail!("{} holds no checkpoint (checkpoint_NNNN.pth.tar)", directory.display());
     }
-    for path in &newest_first {
-        match read(path) {
-            Ok(checkpoint) => return Ok((path.clone(), checkpoint)),
-            Err(error) => warn(format!("{} is passed over: {error:#}", path.display())),
-        }
+    let run = run_dir::read_lineage(directory).unwrap_or_else(|error| {
+        warn(format!("{error:#}; every checkpoint beside it counts as the run's"));
+        None
+    });
+    let run = run.unwrap_or_default();
+    let mut faults = Vec::new();
+    for (_, path) in found.into_iter().rev() {
+        let fault = match read(&path) {
+            Ok(checkpoint) => match run.stranger(&checkpoint.lineage, checkpoint.step) {
+                None => {
+                    faults.into_iter().for_each(warn);
+                    return Ok((path, checkpoint));
+                }
+                Some(reason) => reason.to_owned(),
+            },
+            Err(error) => format!("{error:#}"),
+        };
+        faults.push(format!("{} is passed over: {fault}", path.display()));
     }
     bail!(
-        "none of the {} checkpoints in {} can be read; their faults are named above",
-        newest_first.len(),
-        directory.display()
+        "none of the {} checkpoints in {} can be continued or used:\n  {}",
+        faults.len(),
+        directory.display(),
+        faults.join("\n  ")
     )
 }

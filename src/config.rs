@@ -9,6 +9,7 @@ mod choices;
 mod compare;
 mod jobs;
 mod parts;
+mod ranges;
 
 /// Which objectives can be asked for is said where they are.
 pub use crate::loss::Objective;
@@ -23,6 +24,7 @@ pub use parts::{
     Augmentation, CheckpointPolicy, DataConfig, EvalTransform, Filter, HeadConfig, ModelConfig, Normalisation,
     Numerics, OptimizerConfig, ScheduleConfig,
 };
+pub use ranges::{Range, Settings};
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -110,6 +112,9 @@ pub struct Config {
     pub dry_run: bool,
     /// The command line as typed, word by word, to be repeated.
     pub command: Vec<String>,
+    /// Of a run that is continued: the flags in it that change the run's settings from here on.
+    #[serde(skip)]
+    pub adopted: Vec<String>,
 }
 
 impl Config {

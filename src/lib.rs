@@ -3,8 +3,9 @@
 //!
 //! Floors; a module uses only floors below its own (`tests/layers.rs`):
 //! `tools`, F3 `train`, F2 `loader`, F1 `data` `augment` `model` `optim` `monitor`
-//! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `config` `device` `distributed`
-//! `durable` `loss` `memory` `native` `pixels` `rng` `values` `vectorise`. `cli` sits on top of all.
+//! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `clock` `config` `device` `distributed`
+//! `durable` `files` `loss` `memory` `native` `pixels` `rng` `threads` `values`
+//! `vectorise`. `cli` sits on top of all.
 //!
 //! Where to begin: [`run`] below is the program; `train/pretrain.rs` has the method in one loop, `loss/` the two
 //! objectives. What a newcomer adds, and the files that it touches:
@@ -23,12 +24,14 @@ mod vectorise;
 pub mod augment;
 pub mod checkpoint;
 pub mod cli;
+mod clock;
 #[macro_use]
 pub mod config;
 pub mod data;
 pub mod device;
 pub mod distributed;
 pub mod durable;
+pub mod files;
 pub mod loader;
 pub mod loss;
 pub mod memory;
@@ -41,6 +44,7 @@ pub mod report;
 pub mod rng;
 pub mod run_dir;
 pub mod state;
+mod threads;
 pub mod tools;
 pub mod torch_file;
 pub mod train;
@@ -126,7 +130,7 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
         .unwrap_or_else(|error| Err(libtorch_failed(error)));
         // What is known is said, whatever stops the run.
         console.result(&facts.to_string());
-        return told.map(|()| Outcome::Done);
+        return told.and_then(|()| console.delivered()).map(|()| Outcome::Done);
     }
     machine.lines().for_each(|line| console.note(line));
     let hello = distributed::hello(&serde_json::to_value(&config)?);
@@ -150,6 +154,7 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
                 let plan = train::evaluate::Plan::make(&config, run, device, &console, &ranks)?;
                 train::evaluate::run(&plan, &console, &stop)
             })?;
+            console.delivered()?;
             Ok(if ended.stopped { Outcome::Stopped } else { Outcome::Done })
         }
     }
@@ -164,7 +169,10 @@ pub fn use_tool(tool: &Tool) -> anyhow::Result<()> {
 
 fn use_resolved(tool: &Tool) -> anyhow::Result<()> {
     let console = || Console::new(Verbosity::Normal, LogFormat::Text);
-    let Tool::Embed(embed) = tool else { return tools::run(tool, &console(), &Ranks::alone()) };
+    let Tool::Embed(embed) = tool else {
+        let console = console();
+        return tools::run(tool, &console, &Ranks::alone()).and_then(|()| console.delivered());
+    };
     let timeout = Duration::from_secs(embed.distributed_timeout_seconds.into());
     if let Some(count) = embed.nproc {
         return start(count, timeout).map(|_| ());
@@ -173,7 +181,10 @@ fn use_resolved(tool: &Tool) -> anyhow::Result<()> {
     let console = console_of(place.as_ref(), console);
     let hello = distributed::hello(&serde_json::json!({ "embed": format!("{:?}", embed.source) }));
     let gpu = place.is_some() && matches!(device::resolve(embed.device)?.0, tch::Device::Cuda(_));
-    distributed::together(place.as_ref(), &hello, gpu, timeout, |group| tools::run(tool, &console, &Ranks::from(group)))
+    distributed::together(place.as_ref(), &hello, gpu, timeout, |group| {
+        tools::run(tool, &console, &Ranks::from(group))
+    })?;
+    console.delivered()
 }
 
 /// One of several processes talks; the others have only their errors.

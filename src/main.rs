@@ -3,6 +3,7 @@
 use flatnce::config::LogFormat;
 use flatnce::report::{Console, Verbosity};
 use flatnce::{Outcome, cli};
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 /// The command line is at fault, or asks for what this machine does not have.
@@ -14,38 +15,46 @@ fn main() -> ExitCode {
     flatnce::memory::keep_freed_blocks();
     // SAFETY: the program has one thread yet.
     unsafe { flatnce::distributed::quieten() };
+    if let Err(error) = flatnce::durable::let_writes_fail() {
+        return fail(LogFormat::Text, &error, 1);
+    }
     let typed = match cli::parse(std::env::args_os()) {
         Ok(typed) => typed,
-        // Help and the version come this way too; clap prints each where it belongs.
-        Err(error) => error.exit(),
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(asked) => return tell(&asked),
     };
     if let Some(tool) = &typed.args.tool {
         return match cli::resolve_tool(tool) {
-            Ok(tool) => flatnce::use_tool(&tool).map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS),
-            Err(error) => fail(&error, USAGE),
+            Ok(tool) => {
+                flatnce::use_tool(&tool).map_or_else(|error| fail(LogFormat::Text, &error, 1), |()| ExitCode::SUCCESS)
+            }
+            Err(error) => fail(LogFormat::Text, &error, USAGE),
         };
     }
     let resolved = match cli::resolve(&typed, &cli::resolve::read_saved) {
         Ok(resolved) => resolved,
-        Err(error) => return fail(&error, USAGE),
+        Err(error) => return fail(LogFormat::Text, &error, USAGE),
     };
     let format = resolved.config.log_format;
     match flatnce::run(resolved) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Stopped) => ExitCode::from(STOPPED),
-        Err(error) if format == LogFormat::Json => {
-            Console::new(Verbosity::Quiet, LogFormat::Json).error(&format!("{error:#}"));
-            ExitCode::from(1)
-        }
-        Err(error) => fail(&error, 1),
+        Err(error) => fail(format, &error, 1),
     }
 }
 
-/// The error and its causes in one block.
-fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
-    eprintln!("error: {error}");
-    for cause in error.chain().skip(1) {
-        eprintln!("  caused by: {cause}");
+/// Help and the version, which were asked for.
+fn tell(asked: &clap::Error) -> ExitCode {
+    match asked.print().and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let error = anyhow::Error::new(error).context("cannot write to standard output");
+            fail(LogFormat::Text, &error, 1)
+        }
+        _ => ExitCode::SUCCESS,
     }
+}
+
+fn fail(format: LogFormat, error: &anyhow::Error, code: u8) -> ExitCode {
+    Console::new(Verbosity::Quiet, format).error(error);
     ExitCode::from(code)
 }

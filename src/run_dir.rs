@@ -3,14 +3,17 @@
 //! evaluation, as upstream's README has it, and the names of checkpoints in there.
 
 mod config_file;
+mod lineage;
 mod retention;
 mod room;
 
-pub use config_file::{read_config, to_yaml, write_config};
+pub use config_file::{Continuation, amend_config, read_config, read_lineage, to_yaml, write_config, write_run_config};
+pub use lineage::{Branch, Lineage};
 pub use retention::superseded;
 pub use room::free_room;
 
 use crate::config::{DatasetName, Objective, TransferMode};
+use crate::durable;
 use anyhow::{Context, Result, bail};
 use chrono::NaiveDateTime;
 use std::fs::{File, TryLockError};
@@ -47,17 +50,30 @@ pub fn evaluation_parent(
 pub fn create(parent: &Path, started: NaiveDateTime) -> Result<PathBuf> {
     std::fs::create_dir_all(parent)
         .with_context(|| format!("cannot create {}; choose another place with --save-dir", parent.display()))?;
-    let date = started.format("%d-%m-%Y-%H-%M-%S").to_string();
+    create_named(parent, "", started, "; choose another place with --save-dir")
+}
+
+/// What the names of directories begin with that hold what a run has left behind.
+pub const ABANDONED: &str = "abandoned-";
+
+/// Creates a directory in that of a run, for what it leaves behind `now`.
+///
+/// # Errors
+/// The directory cannot be created.
+pub fn create_abandoned(directory: &Path, now: NaiveDateTime) -> Result<PathBuf> {
+    create_named(directory, ABANDONED, now, "")
+}
+
+fn create_named(parent: &Path, prefix: &str, time: NaiveDateTime, advice: &str) -> Result<PathBuf> {
+    let name = format!("{prefix}{}", time.format("%d-%m-%Y-%H-%M-%S"));
     for number in 1u64.. {
-        let directory = parent.join(if number == 1 { date.clone() } else { format!("{date}-{number}") });
+        let directory = parent.join(if number == 1 { name.clone() } else { format!("{name}-{number}") });
         // `create_dir` is the test and the claim in one.
         match std::fs::create_dir(&directory) {
             Ok(()) => return Ok(directory),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
             Err(error) => {
-                return Err(error).with_context(|| {
-                    format!("cannot create {}; choose another place with --save-dir", directory.display())
-                });
+                return Err(error).with_context(|| format!("cannot create {}{advice}", directory.display()));
             }
         }
     }
@@ -102,6 +118,15 @@ pub struct CheckpointName {
 impl CheckpointName {
     pub fn finished(epoch: u32) -> Self {
         CheckpointName { epoch, kind: CheckpointKind::Finished }
+    }
+
+    /// That of a checkpoint after `epochs` whole epochs and `batch` batches more, which are `step` steps; the last one of a
+    /// complete run has the name that it would have in a longer run.
+    pub fn at(epochs: u64, batch: u64, step: u64) -> Self {
+        match epochs.checked_sub(1).filter(|_| batch == 0) {
+            Some(last) => CheckpointName::finished(last as u32),
+            None => CheckpointName { epoch: epochs as u32, kind: CheckpointKind::Within { step } },
+        }
     }
 
     /// Reads a file name; `None` for one that is no checkpoint's (temporaries among them).
@@ -150,11 +175,16 @@ pub fn claim(directory: &Path) -> Result<File> {
 /// The directory cannot be read. A file that cannot be removed is none.
 pub fn remove_half_written(directory: &Path) -> Result<()> {
     for (name, path) in names(directory)? {
-        if name.strip_suffix(".tmp").and_then(CheckpointName::parse).is_some() {
+        if durable::target_of_temporary(&name).and_then(CheckpointName::parse).is_some() {
             let _ = std::fs::remove_file(path);
         }
     }
     Ok(())
+}
+
+/// The directory that a checkpoint's file lies in.
+pub fn of_file(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The checkpoints of a directory, oldest first, with their paths.

@@ -5,6 +5,7 @@
 //! refers to parameters by position.
 
 use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use tch::Tensor;
 
@@ -29,6 +30,38 @@ impl Clone for Parameter {
     /// The same tensor, not a copy of it.
     fn clone(&self) -> Self {
         Parameter { name: self.name.clone(), tensor: self.tensor.shallow_clone(), role: self.role }
+    }
+}
+
+/// What tells the images that a run trains on from others: checksums (CRC-32), 0 of what they do not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataMarks {
+    /// How many there are.
+    pub images: u64,
+    /// Of the files, below the data set's own directory, in their order.
+    pub names: u32,
+    /// Of the files, or of some of them where there are many.
+    pub sizes: u32,
+    /// Where all images lie in memory.
+    pub pixels: u32,
+    /// And of the names of the classes.
+    pub labels: u32,
+}
+
+impl DataMarks {
+    /// In what they differ, in words; `None` where they do not. `self` are the earlier ones.
+    pub fn differ(&self, now: &DataMarks) -> Option<String> {
+        if self.images != now.images {
+            return Some(format!("there were {} images and are {} now", self.images, now.images));
+        }
+        let parts = [
+            (self.names != now.names, "the names of their files or the order of them"),
+            (self.sizes != now.sizes, "the sizes of their files"),
+            (self.pixels != now.pixels, "their pixels"),
+            (self.labels != now.labels, "their labels"),
+        ];
+        let different: Vec<&str> = parts.iter().filter(|(differs, _)| *differs).map(|(_, part)| *part).collect();
+        (!different.is_empty()).then(|| format!("{} have changed", different.join(", ")))
     }
 }
 

@@ -1,7 +1,7 @@
 //! How single values are read from the command line: closed sets, numbers with
 //! a range, switches. The errors are clap's, so each names its flag and value.
 
-use crate::config::{CheckpointChoice, DeviceChoice};
+use crate::config::{CheckpointChoice, DeviceChoice, Range};
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsStr;
@@ -161,48 +161,46 @@ pub fn two_views(text: &str) -> Result<u32, String> {
 
 /// An odd number of pixels.
 pub fn odd(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(side) if side % 2 == 1 && side <= 255 => Ok(side),
-        _ => Err("use an odd number from 1 to 255, so that the kernel has a centre".to_owned()),
-    }
+    whole(text, Range::Odd)
 }
 
 /// A whole number of `LEAST` or more.
 pub fn count<const LEAST: u32>(text: &str) -> Result<u32, String> {
-    text.parse().ok().filter(|&value| value >= LEAST).ok_or_else(|| format!("use a whole number of {LEAST} or more"))
+    whole(text, Range::Whole { least: LEAST, most: u32::MAX })
 }
 
 /// A whole number from `LEAST` to `MOST`.
 pub fn between<const LEAST: u32, const MOST: u32>(text: &str) -> Result<u32, String> {
-    let fits = |value: &u32| (LEAST..=MOST).contains(value);
-    text.parse().ok().filter(fits).ok_or_else(|| format!("use a whole number from {LEAST} to {MOST}"))
+    whole(text, Range::Whole { least: LEAST, most: MOST })
 }
 
-fn number(text: &str, allowed: impl Fn(f64) -> bool, range: &str) -> Result<f64, String> {
+fn whole(text: &str, range: Range) -> Result<u32, String> {
+    text.parse().ok().filter(|&value: &u32| range.allows(value.into())).ok_or_else(|| format!("use {range}"))
+}
+
+fn number(text: &str, range: Range) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "this is no number".to_owned())?;
-    if value.is_finite() && allowed(value) { Ok(value) } else { Err(format!("use a number {range}")) }
+    if range.allows(value) { Ok(value) } else { Err(format!("use {range}")) }
 }
 
-/// Numbers in a range: the reader's name, what is allowed, and how that is said.
+/// Numbers in a range: the reader's name, and what is allowed.
 macro_rules! numbers {
-    ($($(#[$about:meta])* $name:ident: $allowed:expr, $range:literal;)+) => {$(
-        $(#[$about])*
+    ($($name:ident: $range:ident;)+) => {$(
+        #[doc = concat!("[`Range::", stringify!($range), "`].")]
         pub fn $name(text: &str) -> Result<f64, String> {
-            number(text, $allowed, $range)
+            number(text, Range::$range)
         }
     )+};
 }
 
 numbers! {
-    above_zero: |value| value > 0.0, "above 0";
-    not_negative: |value| value >= 0.0, "of 0 or more";
-    probability: |value| (0.0..=1.0).contains(&value), "from 0 to 1";
-    share: |value| value > 0.0 && value <= 1.0, "above 0 and at most 1";
-    inside_unit: |value| value > 0.0 && value < 1.0, "above 0 and below 1";
-    /// At 1 and above the sum of the gradients grows without end.
-    momentum: |value| (0.0..1.0).contains(&value), "of 0 or more and below 1";
-    /// The hue varies by 0.2 s of a turn, and half a turn reaches every colour.
-    jitter_strength: |value| (0.0..=2.5).contains(&value), "from 0 to 2.5";
+    above_zero: ABOVE_ZERO;
+    not_negative: NOT_NEGATIVE;
+    probability: PROBABILITY;
+    share: SHARE;
+    inside_unit: INSIDE_UNIT;
+    momentum: MOMENTUM;
+    jitter_strength: JITTER_STRENGTH;
 }
 
 #[cfg(test)]

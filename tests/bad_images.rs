@@ -81,3 +81,20 @@ fn a_run_stops_at_a_broken_image_or_says_which_it_leaves_out() {
     let list = std::fs::read_to_string(run.join("bad_images.txt")).expect("the list");
     assert!(list.lines().count() == 1 && list.contains("0050a.png: "), "{list}");
 }
+
+/// A FIFO that is called an image is no image: nobody waits for what comes out of it.
+#[test]
+fn fifos_and_devices_among_images_are_broken_ones() {
+    let place = tempfile::tempdir().expect("a directory");
+    let data = place.path().join("images");
+    folder(&data, 20, &[]);
+    let (fifo, zeros) = (data.join("0010a.png"), data.join("0011a.png"));
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("it starts").success());
+    let failed = train(place.path(), &data, "fail");
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
+    assert!(said(&failed).contains("0010a.png cannot be used: it is a FIFO"), "{}", said(&failed));
+    std::os::unix::fs::symlink("/dev/zero", &zeros).expect("links");
+    let error = format!("{:#}", load(&data, BadImages::Skip).expect_err("2 of 22"));
+    assert!(error.contains("2 of the 22 images"), "{error}");
+}

@@ -946,20 +946,19 @@ fn a_real_checkpoint_gives_its_run_back() {
     let directory = tempfile::tempdir().unwrap();
     let began = "--dataset-name fashion_mnist_mini --model res10 --batch-size 64 --epochs 4";
     let encoder = Encoder::new(&pretrain(began).model, HeadKind::Projection, tch::Device::Cpu, 1);
-    let (model, parameters) = (encoder.state_dict(), encoder.parameters().len());
+    let (model, parameters) = (encoder.state_dict(), encoder.parameters());
+    let momentum = parameters.iter().map(|parameter| parameter.tensor.detach().zeros_like()).enumerate();
+    let state = momentum.map(|(index, tensor)| (index, "momentum_buffer".to_owned(), tensor)).collect();
     let mut checkpoint = Checkpoint {
         epochs_done: 2,
         step: 124,
         batch_in_epoch: 0,
         model,
-        optimizer: SavedOptimizer { parameters, lr: 0.1, ..SavedOptimizer::default() },
+        optimizer: SavedOptimizer { state, parameters: parameters.len(), lr: 0.1 },
         config: Some(pretrain(began)),
         model_name: Some("res10".into()),
-        epoch_rows: None,
-        temperature: None,
-        scaler: None,
-        loss: flatnce::state::StateDict::new(),
         batch_size: Some(64),
+        ..Checkpoint::default()
     };
     let path = directory.path().join("checkpoint_0001.pth.tar");
     checkpoint::write(&path, &checkpoint).unwrap();

@@ -131,6 +131,13 @@ mod packed {
         write(&root, "fashion_mnist/train-images-idx3-ubyte", &images);
         write(&root, "fashion_mnist/train-labels-idx1-ubyte", &labels);
         fails(dataset, &root, Part::Train, &["train-labels", "the label 11"]);
+        let images = root.path().join("fashion_mnist/train-images-idx3-ubyte");
+        fs::remove_file(&images).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &images).unwrap();
+        fails(dataset, &root, Part::Train, &["train-images", "it is a device"]);
+        fs::remove_file(&images).unwrap();
+        fs::File::create(&images).unwrap().set_len(1 << 40).unwrap();
+        fails(dataset, &root, Part::Train, &["train-images", "no file of this kind has more"]);
         write(
             &root,
             "fashion_mnist/train-images-idx3-ubyte",
@@ -304,6 +311,10 @@ mod packed {
         fails(DatasetName::Stl10, &root, Part::Train, &["train_y.bin", "the label 0", "1 to 10"]);
         write(&root, "stl10/stl10_binary/train_X.bin", &stl_images(1)[1..]);
         fails(DatasetName::Stl10, &root, Part::Train, &["train_X.bin", "27,647", "138,240,000", "get_data.sh stl10"]);
+        // A hole of 27 GB.
+        let hole = fs::File::create(root.path().join("stl10/stl10_binary/train_X.bin")).unwrap();
+        hole.set_len(27_648_000_000).unwrap();
+        fails(DatasetName::Stl10, &root, Part::Train, &["train_X.bin", "1,000,000 records", "the original 5,000"]);
     }
 }
 
@@ -379,6 +390,10 @@ mod trees {
         assert_eq!(names(&read(DatasetName::Food, &root, Part::Test)), ["waffles/2.jpg"]);
         write(&root, "food-101/meta/test.txt", "waffles/2\nsoup/4\n");
         fails(DatasetName::Food, &root, Part::Test, &["test.txt:2", "soup"]);
+        for outside in ["waffles/../../../etc/x", "/etc/x", "waffles/\0x"] {
+            write(&root, "food-101/meta/test.txt", format!("waffles/2\n{outside}\n"));
+            fails(DatasetName::Food, &root, Part::Test, &["test.txt:2", "no file inside the data set's directory"]);
+        }
         let sorted = temporary();
         touch(&sorted, &["food/train/pie/1.jpg", "food/val/pie/2.jpg"]);
         assert_eq!(read(DatasetName::Food, &sorted, Part::Test).len(), 1);
@@ -466,8 +481,16 @@ mod trees {
             xml("000007", &text);
             fails(DatasetName::Voc, &root, Part::Train, &["000007.xml", word]);
         }
+        // A parser's time grows with the square of an element's attributes.
+        let attributes: String = (0..50_000).map(|number| format!(" a{number}=''")).collect();
+        xml("000007", &format!("<annotation{attributes}></annotation>"));
+        fails(DatasetName::Voc, &root, Part::Train, &["000007.xml", "no file of this kind has more than 131072"]);
         fs::remove_file(root.path().join(home).join("Annotations/000007.xml")).unwrap();
         fails(DatasetName::Voc, &root, Part::Train, &["000007.xml", "cannot be read"]);
+        for outside in ["../../../../x", "/etc/x"] {
+            write(&root, &format!("{home}/ImageSets/Main/trainval.txt"), format!("000005\n{outside}\n"));
+            fails(DatasetName::Voc, &root, Part::Train, &["trainval.txt", outside, "no file inside"]);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use flatnce::data::{BadImage, Part, decode_bytes, decode_file, load};
 use flatnce::pixels::RgbImage;
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, Rgba};
 use std::fs;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 fn fixture(name: &str) -> PathBuf {
@@ -164,6 +164,34 @@ fn a_decompression_bomb_is_refused_before_it_is_unpacked() {
     let frame = bomb.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
     bomb[frame + 5..frame + 9].copy_from_slice(&[0xea, 0x60, 0xea, 0x60]);
     assert!(decode(&bomb).unwrap_err().contains("60000x60000"));
+}
+
+/// A picture of one bit a pixel unpacks to a thousand times three bytes for each of its own.
+#[test]
+fn a_small_file_of_many_pixels_is_refused() {
+    let mut header = [0, 0, 0, 13].to_vec();
+    header.extend(b"IHDR");
+    header.extend([13_000u32.to_be_bytes(), 13_000u32.to_be_bytes()].concat());
+    header.extend([1, 3, 0, 0, 0]);
+    header.extend(crc32fast::hash(&header[4..]).to_be_bytes());
+    let mut chunk = |kind: &[u8; 4], body: &[u8]| {
+        let at = header.len() + 4;
+        header.extend((body.len() as u32).to_be_bytes());
+        header.extend(kind);
+        header.extend(body);
+        header.extend(crc32fast::hash(&header[at..]).to_be_bytes());
+    };
+    chunk(b"PLTE", &[1, 2, 3, 4, 5, 6]);
+    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    for _ in 0..13_000 {
+        packed.write_all(&[0; 1 + 13_000 / 8]).unwrap();
+    }
+    chunk(b"IDAT", &packed.finish().unwrap());
+    chunk(b"IEND", &[]);
+    let bomb = [b"\x89PNG\r\n\x1a\n".as_slice(), &header].concat();
+    assert!(bomb.len() < 30_000, "{}", bomb.len());
+    let error = decode(&bomb).unwrap_err();
+    assert!(error.contains("13000x13000 pixels") && error.contains("89478485"), "{error}");
 }
 
 #[test]

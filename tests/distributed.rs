@@ -10,14 +10,15 @@ use flatnce::loss::{Anchors, Contrast, Loss, Pairs, contrast};
 use flatnce::model::{Encoder, HeadKind, Pass};
 use flatnce::optim::{Optimizer, Rate, StateEntry, Update};
 use flatnce::rng::{Purpose, Stream};
-use flatnce::state::{Parameter, StateDict};
+use flatnce::state::{DataMarks, Parameter, StateDict};
 use flatnce::train::pretrain::step;
 use flatnce::train::ranks::{Ranks, check_job};
 use ranks::{free_port, place};
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -420,10 +421,63 @@ fn who_does_not_come_is_named() {
     assert_eq!(error, format!("port {port} of 127.0.0.1 is in use by another program; choose another MASTER_PORT"));
 }
 
+/// What listens at MASTER_PORT is not the store: something that never says a word, a web server, something that hangs up,
+/// and a store that is met and then stands still.
+#[test]
+fn whoever_answers_instead_of_the_store_is_told_within_the_time_out() {
+    fn serve(answer: impl Fn(TcpStream) + Send + Clone + 'static) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                let answer = answer.clone();
+                std::thread::spawn(move || answer(connection));
+            }
+        });
+        port
+    }
+    let rest = |mut connection: TcpStream| {
+        let _ = std::io::copy(&mut connection, &mut std::io::sink());
+    };
+    let web = |mut connection: TcpStream| {
+        let _ = connection.read(&mut [0; 64]);
+        let _ = connection.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n");
+    };
+    let frozen = move |mut connection: TcpStream| {
+        let mut words = [0; 10];
+        if connection.read_exact(&mut words).is_ok() && connection.write_all(&words[6..]).is_ok() {
+            rest(connection);
+        }
+    };
+    let cases = [
+        (serve(rest), "does not answer", 4),
+        (serve(web), "is another program and no store; choose another MASTER_PORT", 1),
+        (serve(drop), "hangs up without an answer", 4),
+        (serve(frozen), "rank 0 has gone, or said nothing within 1 s", 12),
+    ];
+    std::thread::scope(|scope| {
+        for (port, wanted, seconds) in cases {
+            scope.spawn(move || {
+                let (hello, begun) = (distributed::hello(&serde_json::json!({})), Instant::now());
+                let joined = Group::join(&place(1, 2, port), &hello, false, Duration::from_secs(1));
+                let error = format!("{:#}", joined.unwrap_err());
+                assert!(error.contains(wanted), "{error}");
+                assert!(wanted.contains("rank 0") || error.contains(&format!("127.0.0.1:{port}")), "{error}");
+                assert!(begun.elapsed().as_secs() <= seconds, "{:?}: {error}", begun.elapsed());
+            });
+        }
+    });
+}
+
 #[test]
 fn ranks_that_read_different_files_do_not_begin() {
     on_ranks(3, |ranks| {
         ranks.check_equal("images", 48).unwrap();
+        let marks = DataMarks { images: 48, names: 1, sizes: 2, pixels: 3, labels: 4 };
+        ranks.check_data(&marks).unwrap();
+        let other = DataMarks { sizes: 2 + u32::from(ranks.rank() == 1), ..marks };
+        let error = ranks.check_data(&other).unwrap_err().to_string();
+        assert!(error.contains("different images: their sizes are not the same"), "{error}");
         let error = ranks.check_equal("steps trained", 7 + u64::from(ranks.rank() == 2)).unwrap_err().to_string();
         assert!(error.contains("one has 7 steps trained, one 8"), "{error}");
     });

@@ -136,8 +136,67 @@ fn names_are_those_of_the_files_and_unlabelled_images_have_no_labels() {
     let out = place.path().join("broken");
     let output = embed(&file, &out, &folder);
     assert_eq!(output.status.code(), Some(1));
-    assert!(said(&output).contains("c.png"), "{}", said(&output));
+    // The image is at fault, and not the file that its features were on their way to.
+    assert!(said(&output).contains("c.png") && !said(&output).contains("cannot write"), "{}", said(&output));
     assert_eq!(std::fs::read_dir(&out).expect("a directory").count(), 0);
+}
+
+/// Names and contents of what lies in a directory.
+fn contents(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("readable").path());
+    let mut all: Vec<_> = entries
+        .map(|path| (path.file_name().unwrap_or_default().to_string_lossy().into_owned(), std::fs::read(&path)))
+        .map(|(name, bytes)| (name, bytes.expect("a file")))
+        .collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn an_embedding_is_replaced_whole_or_stays() {
+    let place = tempfile::tempdir().expect("a directory");
+    let file = encoder(place.path());
+    let out = place.path().join("out");
+    let output = embed(&file, &out, &[MINI, "--part=train", "--train-images=10"]);
+    assert!(output.status.success(), "{}", said(&output));
+    let labelled = contents(&out);
+    let names = |all: &[(String, Vec<u8>)]| all.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&labelled), ["embed.json", "features.npy", "labels.npy", "names.txt"]);
+
+    // Images without labels; of 300 the last one is broken, long after the first features were written.
+    let images = place.path().join("images");
+    std::fs::create_dir_all(&images).expect("a directory");
+    let picture = |number: usize| images.join(format!("{number:03}.png"));
+    image::RgbImage::from_pixel(8, 8, image::Rgb([200, 90, 30])).save(picture(0)).expect("writes");
+    (1..299).for_each(|number| std::fs::hard_link(picture(0), picture(number)).expect("links"));
+    std::fs::write(picture(299), b"\x89PNG broken").expect("writes");
+    let data = format!("--data={}", images.display());
+    let folder = ["--dataset-name=folder", &data, "--part=unlabelled", "--force"];
+    let output = embed(&file, &out, &folder);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("299.png"), "{}", said(&output));
+    assert!(contents(&out) == labelled, "{:?}", names(&contents(&out)));
+
+    // Another process is at it.
+    std::fs::remove_file(picture(299)).expect("removes");
+    let lock = std::fs::File::open(&out).expect("a directory");
+    lock.lock().expect("it is free");
+    let output = embed(&file, &out, &folder);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("another process is writing into"), "{}", said(&output));
+    assert!(contents(&out) == labelled, "{:?}", names(&contents(&out)));
+    drop(lock);
+
+    // One that was killed has left something; no label of the old set stays.
+    let left_over = out.join("unfinished.0123456789abcdef.tmp");
+    std::fs::create_dir(&left_over).expect("a directory");
+    std::fs::write(left_over.join("features.npy"), "half").expect("writes");
+    let output = embed(&file, &out, &folder);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(names(&contents(&out)), ["embed.json", "features.npy", "names.txt"]);
+    let output = embed(&file, &out, &[&folder[..], &["--format=safetensors"]].concat());
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(names(&contents(&out)), ["embed.json", "embed.safetensors", "names.txt"]);
 }
 
 #[test]

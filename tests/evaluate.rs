@@ -94,6 +94,7 @@ fn config(run: &Evaluate, save_dir: &Path) -> Config {
         log_format: LogFormat::Text,
         dry_run: false,
         command: vec!["flatnce".into(), "--train-mode".into(), "eval".into()],
+        adopted: Vec::new(),
     }
 }
 

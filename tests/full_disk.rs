@@ -1,4 +1,4 @@
-//! Disks that fill up: the run says what it needs, what was saved stays whole, and the run goes on from there.
+//! Disks that fill up, and other limits of the system: the run says what it needs, what was saved stays whole, and the run goes on from there.
 
 #[path = "support/program.rs"]
 mod program;
@@ -6,7 +6,7 @@ mod support;
 
 use flatnce::checkpoint;
 use flatnce::run_dir;
-use program::{flatnce, said, succeeds};
+use program::{flatnce, run_directory, said, save_dir, succeeds};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -57,7 +57,7 @@ fn a_checkpoint_that_does_not_fit_is_an_error_and_the_older_ones_stay() {
     let directory = trained(place.path());
     let resume = directory.to_str().expect("utf-8");
     // No file may grow beyond some MiB: the kernel refuses the rest of a checkpoint, as a quota would.
-    let limited = r#"trap "" XFSZ; ulimit -f 8192; exec "$FLATNCE" --resume "$1" --epochs 4"#;
+    let limited = r#"ulimit -f 8192; exec "$FLATNCE" --resume "$1" --epochs 4"#;
     let output = shell(limited, &[resume]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     let text = said(&output);
@@ -156,4 +156,54 @@ fn two_processes_do_not_train_in_one_directory() {
     drop(claim);
     let output = flatnce(&["--resume", resume, "--epochs=3"]).output().expect("it starts");
     assert!(output.status.success(), "{}", said(&output));
+}
+
+/// Whatever prints what it was asked for: a full disk behind standard output is an error, a reader that has gone is none.
+#[test]
+fn a_result_that_cannot_be_printed_is_an_error() {
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = trained(place.path());
+    assert_eq!(directory, run_directory(place.path()));
+    let run = directory.to_str().expect("utf-8");
+    let checkpoint = format!("{run}/checkpoint_0002.pth.tar");
+    let at = |name: &str| place.path().join(name).display().to_string();
+    let (trunk, sheet, features) = (at("trunk.safetensors"), at("sheet.png"), at("features"));
+    let mini = ["--dataset-name=fashion_mnist_mini", "--image-size=8"];
+    let embed = ["embed", "--part=train", "--train-images=8", "--device=cpu", "--checkpoint", &checkpoint, "--out"];
+    let cases: [Vec<&str>; 10] = [
+        vec!["--help"],
+        vec!["--version"],
+        vec!["report", "--help"],
+        vec!["report", run],
+        vec!["report", run, "--format=csv"],
+        vec!["inspect", &checkpoint],
+        vec!["export", "--force", "--checkpoint", &checkpoint, "--out", &trunk],
+        [&["preview", "--images=2", "--out", &sheet][..], &mini].concat(),
+        [&embed[..], &[&features, "--force"], &mini].concat(),
+        [&["--dry-run"][..], SETTINGS, &["--epochs=1"]].concat(),
+    ];
+    for words in cases {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("Linux has it");
+        let output = flatnce(&words).stdout(full).output().expect("it starts");
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{words:?}: {text}");
+        assert!(text.contains("to standard output") && text.contains("No space left on device"), "{words:?}: {text}");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = flatnce(&words).stdout(writer).output().expect("it starts");
+        assert!(output.status.success() && !said(&output).contains("error"), "{words:?}: {}", said(&output));
+    }
+}
+
+#[test]
+fn threads_that_the_system_does_not_grant_are_an_error() {
+    let place = tempfile::tempdir().expect("a directory");
+    let save_dir = save_dir(place.path());
+    // A thousand stacks do not fit into what the program itself leaves of the address space.
+    let limited = r#"ulimit -v 2000000; exec "$FLATNCE" "$@""#;
+    let output = shell(limited, &[SETTINGS, &["--epochs=1", "--workers=1000", &save_dir]].concat());
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("of 1000 cannot be started") && text.contains("ulimit -v, now 2000000"), "{text}");
+    assert!(text.contains("--workers") && !text.contains("panicked"), "{text}");
 }

@@ -118,6 +118,11 @@ fn the_page_is_whole_and_says_what_was_measured() {
     assert_eq!(differences.matches("<tr><th>").count(), 2, "a heading and one setting: {differences}");
     // Two sheets of neighbours inside, and as files; maps with every class.
     assert_eq!(html.matches("src=\"data:image/png;base64,").count(), 2);
+    // Each on dark paper too.
+    assert_eq!(
+        html.matches("<source media=\"(prefers-color-scheme: dark)\" srcset=\"data:image/png;base64,").count(),
+        2
+    );
     for name in ["neighbours-1-flatclr.png", "map-2-simclr.png", "contrastive-loss.png", "accuracy.png"] {
         let picture = image::open(pictures.join(name)).unwrap().to_rgb8();
         let dark = picture.pixels().filter(|pixel| pixel.0.iter().all(|&level| level < 90)).count();
@@ -130,7 +135,7 @@ fn the_page_is_whole_and_says_what_was_measured() {
 
 /// Every element is closed by its own name, in order.
 fn check_elements(html: &str) {
-    const VOID: [&str; 4] = ["!DOCTYPE", "meta", "link", "img"];
+    const VOID: [&str; 5] = ["!DOCTYPE", "meta", "link", "img", "source"];
     let mut open: Vec<&str> = Vec::new();
     for tag in html.split('<').skip(1) {
         let (tag, _) = tag.split_once('>').expect("a tag ends");
@@ -179,6 +184,52 @@ fn names_of_people_cannot_break_the_page() {
     let html = fs::read_to_string(page).unwrap();
     check_elements(&html);
     assert!(!html.contains("<b>"), "a directory's name is text");
+}
+
+#[test]
+fn a_runs_evaluations_are_found_wherever_they_lie_among_its_results() {
+    for objective in ["flatclr", "simclr"] {
+        let run = run_directory(&RESULTS, objective);
+        let rows: Value = serde_json::from_str(&succeed(&["report", run.to_str().unwrap(), "--format=json"])).unwrap();
+        assert_eq!(rows.as_array().unwrap().len(), 1, "{rows}");
+        assert_eq!(
+            (rows[0]["objective"].as_str(), rows[0]["evaluation"].as_str()),
+            (Some(objective), Some("linear_eval"))
+        );
+        let evaluation = rows[0]["evaluation_directory"].as_str().unwrap();
+        assert!(Path::new(evaluation).starts_with(RESULTS.join("fashion_mnist_mini").join(objective)), "{evaluation}");
+    }
+}
+
+#[test]
+fn lines_that_cannot_be_read_are_named_and_the_others_count() {
+    let run = PLACE.path().join("garbage/8_FlatCLR/now");
+    fs::create_dir_all(&run).unwrap();
+    let source = run_directory(&RESULTS, "flatclr");
+    fs::copy(source.join("config.yml"), run.join("config.yml")).unwrap();
+    let good = fs::read_to_string(source.join("metrics.jsonl")).unwrap();
+    let (first, second) = good.split_once('\n').unwrap();
+    let told = |metrics: &[u8]| {
+        fs::write(run.join("metrics.jsonl"), metrics).unwrap();
+        let output = flatnce(&["report", run.to_str().unwrap(), "--format=json"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        let rows: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (rows[0]["epochs_done"].as_u64().unwrap(), said)
+    };
+    assert_eq!(told(good.as_bytes()), (2, String::new()));
+    let (epochs, said) = told(format!("{first}\nnonsense\n\u{1b}[2J\n{second}").as_bytes());
+    assert_eq!(epochs, 2);
+    assert!(said.contains("metrics.jsonl: not all of 4 lines can be read: line 2 (not a JSON object"), "{said}");
+    assert!(said.contains("and 1 more after it") && said.lines().count() == 1, "{said}");
+    // Without a line break at its end, and no text at all.
+    for garbage in [&b"garbage"[..], b"\xff\xfe\x00\n\x80"] {
+        let (epochs, said) = told(garbage);
+        assert_eq!(epochs, 0);
+        assert!(said.contains("metrics.jsonl: none of its lines can be read: line 1 ("), "{said}");
+    }
+    // A line that is being written is no fault.
+    assert_eq!(told(format!("{first}\n{}", &second[..20]).as_bytes()), (1, String::new()));
 }
 
 #[test]

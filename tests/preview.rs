@@ -127,8 +127,9 @@ fn batches_of_views_are_those_of_training() {
         let places: Vec<u8> = batch.samples.iter().flat_map(|&sample| (sample as i64).to_le_bytes()).collect();
         assert_eq!(&samples.data()[number * 40..][..40], &places[..]);
     }
-    let output =
-        preview(place.path(), &["--dataset-name=fashion_mnist_mini", "--batches=9999", "--views=w.safetensors"]);
+    let too_many = ["--dataset-name=fashion_mnist_mini", "--batches=9999", "--views=w.safetensors", "--out=w.png"];
+    let output = preview(place.path(), &too_many);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("--batches"), "{said}");
+    assert!(!place.path().join("w.png").exists() && !place.path().join("w.safetensors").exists());
 }

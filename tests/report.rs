@@ -60,7 +60,7 @@ fn console(verbosity: Verbosity) -> (Console, Shared, Shared) {
 const STEPS_PER_EPOCH: u64 = 5;
 
 fn plan(first_epoch: u64, epochs: u64) -> Plan {
-    Plan { first_epoch, epochs, steps_per_epoch: STEPS_PER_EPOCH }
+    Plan { first_epoch, epochs, steps_per_epoch: STEPS_PER_EPOCH, first_batch: 0, resumed: first_epoch > 0 }
 }
 
 fn epoch_report(epoch: u64) -> Record {
@@ -118,7 +118,7 @@ fn a_run_prints_plain_lines_and_keeps_the_same_in_its_log() {
         logged[1..],
         [
             "INFO    epoch 2/2  loss 2.000  top-1 40.0%  NESS 0.250  lr 0.001  1893 img/s",
-            "WARNING the [31mdisk[0m is",
+            "WARNING the \\u001b[31mdisk\\u001b[0m is",
             "WARNING slow",
             "DETAIL  for the curious",
             "INFO    done",
@@ -138,7 +138,7 @@ fn quiet_prints_errors_and_the_result_only() {
     pretend(&mut log, plan(0, 1), 1);
     log.note("note");
     log.warn("warning");
-    console.error("broken");
+    console.error(&anyhow::anyhow!("broken"));
     log.finish("top-1 85.4%");
     assert_eq!(out.text(), "top-1 85.4%\n");
     assert_eq!(err.text(), "error: broken\n");
@@ -599,4 +599,26 @@ fn json_lines_carry_what_the_terminal_would_say() {
     for line in &lines {
         chrono::DateTime::parse_from_rfc3339(line["time"].as_str().unwrap()).unwrap();
     }
+}
+
+#[test]
+fn names_of_other_people_reach_no_terminal_raw() {
+    let name = "a\u{1b}]0;x\u{7}\u{9b}31m\u{202e}gnp.exe\nerror: all is well";
+    let (console, out, err) = console(Verbosity::Verbose);
+    console.note(name);
+    console.detail(name);
+    console.warn(name);
+    console.error(&anyhow::anyhow!("{name}").context(name));
+    console.result(&format!("first line\n{}", flatnce::report::Table::new([name])));
+    for text in [out.text(), err.text()] {
+        assert!(text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'), "{text:?}");
+        assert!(text.contains("a\\u001b]0;x\\u0007\\u009b31m\\u202egnp.exe\\nerror: all is well"), "{text}");
+        assert!(!text.contains("\nerror: all"), "{text}");
+    }
+    assert_eq!(err.text().lines().count(), 3, "{}", err.text());
+    let out = Shared::default();
+    Console::json_to(Verbosity::Normal, out.clone()).warn(name);
+    assert!(!out.text().contains(['\u{1b}', '\u{9b}', '\u{202e}']), "{}", out.text());
+    let line: Value = serde_json::from_str(&out.text()).unwrap();
+    assert!(line["message"].as_str().unwrap().contains("\\u202egnp.exe"), "{line}");
 }

@@ -3,10 +3,11 @@
 #[path = "support/program.rs"]
 mod program;
 
-use flatnce::torch_file::{self, Value};
-use program::{find_run, flatnce, run_directory, said, save_dir, succeeds};
+use flatnce::torch_file::{self, Dict, Value};
+use flatnce::{durable, run_dir};
+use program::{find_run, flatnce, run_directory, said, save_dir, start, succeeds};
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// A run of seconds: 48 real images at 8 pixels, 6 steps an epoch.
@@ -359,4 +360,369 @@ fn neighbours_are_asked_while_training_goes_on_and_change_no_bit_of_it() {
         })
         .collect();
     assert_eq!(states[0], states[1]);
+}
+
+const SGD: &[&str] = &["--optimizer=sgd", "--lr=0.05", "--precision=fp32"];
+
+/// A complete run of [`SMALL`].
+fn trained(place: &Path, more: &[&str]) -> PathBuf {
+    succeeds(flatnce(&[SMALL, SGD, more, &[&save_dir(place)]].concat()));
+    run_directory(place)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("utf-8")
+}
+
+fn checkpoints(directory: &Path) -> Vec<String> {
+    let found = run_dir::list_checkpoints(directory).expect("a listing");
+    let short = |name: String| name["checkpoint_".len()..].trim_end_matches(".pth.tar").to_owned();
+    found.into_iter().map(|(name, _)| short(name.to_string())).collect()
+}
+
+/// What the lines of a file say under `key`.
+fn column(path: &Path, key: &str) -> Vec<u64> {
+    let lines = std::fs::read_to_string(path).unwrap_or_default();
+    let number = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON")[key].as_u64();
+    lines.lines().map(|line| number(line).expect("a count")).collect()
+}
+
+/// The directories that a run has set aside, in order.
+fn abandoned(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).expect("a directory").flatten().map(|entry| entry.path());
+    let mut found: Vec<PathBuf> = entries
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(run_dir::ABANDONED)))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Waits until something is so while the process runs.
+fn wait_for(child: &mut Child, so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !so() && child.try_wait().expect("it is ours").is_none() {
+        assert!(start.elapsed() < Duration::from_secs(60), "it does not come about");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn logged(directory: &Path, words: &str) -> bool {
+    std::fs::read_to_string(directory.join("training.log")).is_ok_and(|log| log.contains(words))
+}
+
+/// Changes one of the dictionaries in a checkpoint file.
+fn tamper(path: &Path, entry: &str, change: impl Fn(&Dict) -> Dict) {
+    let root = torch_file::read(path).expect("a checkpoint");
+    let changed = root.as_dict().expect("a dictionary").iter().map(|(key, value)| {
+        let wanted = key.as_str() == Some(entry);
+        (key.clone(), if wanted { Value::Dict(change(value.as_dict().expect("a dictionary"))) } else { value.clone() })
+    });
+    let changed = Value::Dict(changed.collect());
+    durable::replace(path, |file| Ok(torch_file::write(file, "checkpoint", &changed).map(|_| ())?)).expect("writes");
+}
+
+/// Without the entries that older versions did not write.
+fn age(path: &Path) {
+    let new = ["lineage", "data", "threads"];
+    let is_old = |key: &Value| !key.as_str().is_some_and(|key| new.contains(&key));
+    tamper(path, "flatnce", |ours| {
+        ours.iter().filter(|(key, _)| is_old(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+    });
+}
+
+#[test]
+fn a_branch_that_is_left_is_set_aside_and_the_advised_command_goes_on_with_the_new_one() {
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = trained(place.path(), &["--epochs=6"]);
+    assert_eq!(checkpoints(&directory), ["0000", "0001", "0002", "0003", "0004", "0006"]);
+    let rewind = ["--log-dir", text(&directory), "--train-from", "checkpoint_0001.pth.tar", "--epochs=12"];
+    let preview = said(&succeeds(flatnce(&[&rewind[..], &["--dry-run"]].concat())));
+    assert!(preview.contains("set aside: 4 later than that checkpoint"), "{preview}");
+    assert!(abandoned(&directory).is_empty(), "a dry run leaves everything where it is");
+
+    let mut child = flatnce(&[&rewind[..], &["--save-every-n-steps=1"]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    // It is in the fourth epoch of twelve.
+    wait_for(&mut child, || checkpoints(&directory).iter().any(|name| name.starts_with("0003_step")));
+    // SAFETY: the child has not been waited for to its end, so its number is still its own.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    let output = child.wait_with_output().expect("it ends");
+    let stopped = said(&output);
+    assert_eq!(output.status.code(), Some(75), "{stopped}");
+    assert!(stopped.contains("4 later checkpoints and the numbers of later epochs are set aside in"), "{stopped}");
+    let [left] = &abandoned(&directory)[..] else { panic!("{:?}", abandoned(&directory)) };
+    assert_eq!(checkpoints(left), ["0002", "0003", "0004", "0006"]);
+    assert_eq!(column(&left.join("metrics.jsonl"), "epoch"), [2, 3, 4, 5]);
+    assert_eq!(column(&left.join("steps.jsonl"), "step"), (13..=36).collect::<Vec<_>>());
+
+    let advised = stopped.lines().find_map(|line| line.split_once("continue with: flatnce ")).expect("an advice").1;
+    let advised: Vec<&str> = advised.split_whitespace().collect();
+    let went_on = said(&succeeds(flatnce(&[&advised[..], &["--keep-last=2"]].concat())));
+    assert!(went_on.contains("of 12 is next"), "{went_on}");
+    assert_eq!(checkpoints(&directory), ["0010", "0012"], "--keep-last goes on working");
+    assert_eq!(column(&directory.join("metrics.jsonl"), "epoch"), (0..12).collect::<Vec<_>>());
+    assert_eq!(column(&directory.join("steps.jsonl"), "step"), (1..=72).collect::<Vec<_>>());
+    let last = flatnce::checkpoint::read(&directory.join("checkpoint_0012.pth.tar")).expect("reads");
+    assert_eq!(last.lineage.tip().expect("a branch").from_step, 12);
+    // What was left is a run that can be gone on with where it lies.
+    let left_run = said(&succeeds(flatnce(&["--resume", text(left), "--epochs=7"])));
+    assert!(left_run.contains("epoch 7 of 7 is next"), "{left_run}");
+    // And none of its own for a report.
+    let report = said(&succeeds(flatnce(&["report", text(place.path()), "--format=csv"])));
+    assert_eq!(report.lines().filter(|line| line.contains("fashion_mnist_mini")).count(), 1, "{report}");
+}
+
+#[test]
+fn killed_while_a_branch_is_set_aside_a_run_goes_on_with_the_new_one() {
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = trained(place.path(), &["--epochs=5"]);
+    let rewind = ["--log-dir", text(&directory), "--train-from", "checkpoint_0001.pth.tar", "--epochs=6"];
+    succeeds(flatnce(&rewind));
+    let [left] = &abandoned(&directory)[..] else { panic!("{:?}", abandoned(&directory)) };
+    let wanted = state(&directory.join("checkpoint_0006.pth.tar"));
+    // As a process leaves it that was killed when it had moved one file of three: nothing of the new branch is saved.
+    for name in ["0002", "0003", "0004", "0006"].map(|name| format!("checkpoint_{name}.pth.tar")) {
+        std::fs::remove_file(directory.join(name)).expect("removes");
+    }
+    for name in ["0002", "0005"].map(|name| format!("checkpoint_{name}.pth.tar")) {
+        std::fs::rename(left.join(&name), directory.join(&name)).expect("moves");
+    }
+    let said = said(&succeeds(flatnce(&["--resume", text(&directory)])));
+    for text in ["0005.pth.tar is passed over: it is of a branch that this run has left", "epoch 3 of 6 is next"] {
+        assert!(said.contains(text), "{said}");
+    }
+    assert!(state(&directory.join("checkpoint_0006.pth.tar")) == wanted, "other weights");
+    assert_eq!(checkpoints(&directory), ["0000", "0001", "0002", "0003", "0004", "0006"]);
+    let kept: Vec<String> = abandoned(&directory).iter().flat_map(|left| checkpoints(left)).collect();
+    assert_eq!(kept, ["0003", "0002", "0005"], "nothing is lost");
+}
+
+#[test]
+fn a_checkpoint_of_another_run_is_named_and_not_continued() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (ours, theirs) = (place.path().join("ours"), place.path().join("theirs"));
+    let directory = trained(&ours, &["--epochs=2"]);
+    let other = trained(&theirs, &["--epochs=4", "--seed=7"]);
+    std::fs::copy(other.join("checkpoint_0002.pth.tar"), directory.join("checkpoint_0003.pth.tar")).expect("a copy");
+    let went_on = said(&succeeds(flatnce(&["--resume", text(&directory), "--epochs=3"])));
+    assert!(went_on.contains("checkpoint_0003.pth.tar is passed over: it is of another run"), "{went_on}");
+    let last = flatnce::checkpoint::read(&directory.join("checkpoint_0003.pth.tar")).expect("reads");
+    assert_eq!(last.lineage.tip().expect("a branch").from_step, 12, "it is ours, behind what was set aside");
+
+    std::fs::copy(other.join("checkpoint_0002.pth.tar"), directory.join("checkpoint_0004.pth.tar")).expect("a copy");
+    let before = checkpoints(&directory);
+    let output = start(&["--log-dir", text(&directory), "--train-from", "checkpoint_0004.pth.tar"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("it is of another run") && said(&output).contains("--from-pretrained"), "{}", said(&output));
+    assert_eq!(checkpoints(&directory), before);
+}
+
+#[test]
+fn a_run_of_an_older_version_goes_on_and_has_a_lineage_from_then_on() {
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = trained(place.path(), &["--epochs=2"]);
+    for (_, path) in run_dir::list_checkpoints(&directory).expect("a listing") {
+        age(&path);
+    }
+    let config = directory.join("config.yml");
+    let old = std::fs::read_to_string(&config).expect("reads");
+    std::fs::write(&config, &old[..old.find("lineage:").expect("there")]).expect("writes");
+    succeeds(flatnce(&["--resume", text(&directory), "--epochs=3"]));
+    let read = |name: &str| flatnce::checkpoint::read(&directory.join(name)).expect("reads");
+    assert_eq!(read("checkpoint_0003.pth.tar").lineage.tip().expect("a branch").from_step, 12);
+    // The older ones are still of the run.
+    let again = ["--log-dir", text(&directory), "--train-from", "checkpoint_0000.pth.tar"];
+    succeeds(flatnce(&[&again[..], &["--epochs=3"]].concat()));
+    assert_eq!(read("checkpoint_0003.pth.tar").lineage.tip().expect("a branch").from_step, 6);
+}
+
+#[test]
+fn a_run_that_has_grown_says_so_and_goes_on_growing_after_a_kill() {
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = trained(place.path(), &["--epochs=2"]);
+    let mut child = flatnce(&["--resume", text(&directory), "--epochs=20", "--save-every-n-epochs=100"])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    wait_for(&mut child, || logged(&directory, "resumed: epoch 3 of 20"));
+    child.kill().expect("it is ours");
+    child.wait().expect("it ends");
+    assert_eq!(checkpoints(&directory), ["0000", "0001"], "it was killed before its first checkpoint");
+
+    let config = std::fs::read_to_string(directory.join("config.yml")).expect("reads");
+    let again = config.lines().nth(1).expect("a command").to_owned();
+    assert!(again.contains("--epochs=2 ") && again.ends_with("--epochs=20 --save-every-n-epochs=100"), "{again}");
+    assert!(config.contains("epochs: 20\n") && config.contains("epochs: 2 -> 20"), "{config}");
+    let report = said(&succeeds(flatnce(&["report", text(place.path())])));
+    assert!(report.contains("after step 12") && report.contains("epochs: 2 -> 20"), "{report}");
+
+    let went_on = said(&succeeds(flatnce(&["--resume", text(&directory)])));
+    assert!(went_on.contains("resumed: epoch 3 of 20 is next"), "{went_on}");
+    assert_eq!(checkpoints(&directory), ["0000", "0001", "0020"]);
+    assert_eq!(config, std::fs::read_to_string(directory.join("config.yml")).expect("reads"), "nothing new to say");
+    // The command in it is the run's.
+    let words: Vec<&str> = again.trim_start_matches("# ").split_whitespace().skip(1).collect();
+    let facts = said(&succeeds(flatnce(&[&words[..], &["--dry-run"]].concat())));
+    assert!(facts.contains("120 in 20 epochs"), "{facts}");
+}
+
+/// Names and contents of everything in a directory.
+fn contents(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let entries = std::fs::read_dir(directory).expect("a directory").flatten().map(|entry| entry.path());
+    let mut all: Vec<_> = entries.map(|path| (path.clone(), std::fs::read(&path).expect("a file"))).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn a_complete_run_that_is_resumed_says_so_and_stays_as_it_is() {
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = trained(place.path(), &["--epochs=1"]);
+    let before = contents(&directory);
+    let said = said(&succeeds(flatnce(&["--resume", text(&directory)])));
+    assert!(said.contains("nothing is left to train: all 1 epochs are done"), "{said}");
+    assert!(said.contains(&format!("flatnce --resume {} --epochs 2", text(&directory))), "{said}");
+    assert!(!said.contains("is next") && contents(&directory) == before, "{said}");
+}
+
+#[test]
+fn every_checkpoint_that_is_passed_over_is_named_where_none_is_left() {
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = trained(place.path(), &["--epochs=2"]);
+    for (name, bytes) in [("checkpoint_0000.pth.tar", &b"cut off"[..]), ("checkpoint_0002.pth.tar", b"")] {
+        std::fs::write(directory.join(name), bytes).expect("writes");
+    }
+    let output = start(&["--resume", text(&directory)]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = said(&output);
+    assert!(said.contains("checkpoint_0000.pth.tar is passed over: "), "{said}");
+    assert!(said.contains("checkpoint_0002.pth.tar is passed over: "), "{said}");
+}
+
+#[test]
+fn a_run_resumed_within_its_first_epoch_says_where_and_tells_every_step_once() {
+    let place = tempfile::tempdir().expect("a directory");
+    let long = ["--train-images=480", "--epochs=2", "--save-every-n-steps=1"];
+    let mut child = flatnce(&[SMALL, SGD, &long, &[&save_dir(place.path())]].concat())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let within = |directory: PathBuf| checkpoints(&directory).iter().any(|name| name.starts_with("0000_step"));
+    wait_for(&mut child, || find_run(place.path()).is_some_and(within));
+    child.kill().expect("it is ours");
+    child.wait().expect("it ends");
+    let directory = run_directory(place.path());
+    let newest = checkpoints(&directory).pop().expect("a checkpoint");
+    let step: u64 = newest["0000_step_".len()..].parse().expect("a step");
+    let metrics = directory.join("metrics.jsonl");
+    // As if it had been killed behind the epoch's lines and before its checkpoint, and the disk had its own troubles.
+    std::fs::write(&metrics, "{\"epoch\":0,\"step\":6}\n{\"epo\u{0}\n{\"no\":1}\n{\"epoch\":1,\"st").expect("writes");
+    let output = said(&succeeds(flatnce(&["--resume", text(&directory), "--save-every-n-steps=0"])));
+    assert!(output.contains(&format!("goes on from {}/checkpoint_{newest}.pth.tar", text(&directory))), "{output}");
+    assert!(output.contains(&format!("resumed: step {} of 60 in epoch 1 of 2 is next", step + 1)), "{output}");
+    assert_eq!(column(&directory.join("steps.jsonl"), "step"), (1..=120).collect::<Vec<_>>());
+    assert_eq!(column(&metrics, "epoch"), (0..2).collect::<Vec<_>>());
+    assert!(output.contains("metrics.jsonl: 3 damaged lines (2, 3, 4) were taken out and kept in"), "{output}");
+    let kept = std::fs::read_to_string(directory.join("metrics.jsonl.damaged")).expect("reads");
+    assert_eq!(kept, "{\"epo\u{0}\n{\"no\":1}\n{\"epoch\":1,\"st\n");
+}
+
+#[test]
+fn another_number_of_threads_is_one_warning() {
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = trained(place.path(), &["--epochs=1"]);
+    let resumed = |epochs: &str, threads: &str| {
+        let mut command = flatnce(&["--resume", text(&directory), epochs]);
+        command.env("OMP_NUM_THREADS", threads);
+        said(&succeeds(command)).matches("OMP_NUM_THREADS=1").count()
+    };
+    assert_eq!((resumed("--epochs=2", "2"), resumed("--epochs=3", "2")), (1, 0));
+}
+
+#[test]
+fn what_a_checkpoint_lacks_or_cannot_mean_is_one_clear_error() {
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = trained(place.path(), &["--epochs=2"]);
+    let path = directory.join("checkpoint_0000.pth.tar");
+    let whole = std::fs::read(&path).expect("reads");
+    let refused = |why: &str| {
+        let output = start(&["--log-dir", text(&directory), "--train-from=checkpoint_0000.pth.tar"]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains(why) && said(&output).contains("checkpoint_0000.pth.tar"), "{}", said(&output));
+        std::fs::write(&path, &whole).expect("writes");
+        assert!(abandoned(&directory).is_empty());
+    };
+    let state_of = |keep: fn(usize) -> bool| {
+        move |optimizer: &Dict| {
+            let mut changed = optimizer.clone();
+            let state = optimizer.get("state").and_then(Value::as_dict).expect("there");
+            let kept = state.iter().enumerate().filter(|(place, _)| keep(*place));
+            let kept: Dict = kept.map(|(_, (key, value))| (key.clone(), value.clone())).collect();
+            changed.insert("state", Value::Dict(kept));
+            changed
+        }
+    };
+    tamper(&path, "optimizer", state_of(|place| place % 2 == 0));
+    refused("its optimiser's momentum_buffer is there for");
+    tamper(&path, "optimizer", state_of(|_| false));
+    refused("its optimiser has no state after 6 steps");
+    tamper(&path, "flatnce", |ours| {
+        let mut changed = ours.clone();
+        changed.insert("batch_in_epoch", 6i64);
+        changed.insert("step", 12i64);
+        changed
+    });
+    refused("it is 6 steps into an epoch, and an epoch has 6");
+    tamper(&path, "flatnce", |ours| {
+        let mut changed = ours.clone();
+        changed.insert("lineage", "[{]");
+        changed
+    });
+    let output = start(&["--log-dir", text(&directory), "--train-from=checkpoint_0000.pth.tar"]);
+    assert!(said(&output).contains("its entry lineage cannot be understood"), "{}", said(&output));
+}
+
+#[test]
+fn a_run_goes_on_with_the_images_that_it_began_with_wherever_they_lie() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (photos, moved) = (place.path().join("photos"), place.path().join("moved"));
+    std::fs::create_dir(&photos).expect("a directory");
+    let picture = |name: &str| std::fs::read(Path::new("tests/golden/data/images").join(name)).expect("an image");
+    for number in 0..16 {
+        let name = if number % 2 == 0 { "420.jpg" } else { "rotated.jpg" };
+        std::fs::write(photos.join(format!("{number:02}.jpg")), picture(name)).expect("writes");
+    }
+    let words = ["--dataset-name=folder", "--image-size=8", "--model=res10", "--batch-size=8", "--warmup-epochs=0"];
+    let where_from = format!("--data={}", photos.display());
+    let results = place.path().join("results");
+    succeeds(flatnce(&[&words[..], SGD, &["--epochs=1", "--device=cpu", &where_from, &save_dir(&results)]].concat()));
+    let directory = run_directory(&results);
+    let resume = |epochs: &str, data: &Path| {
+        let data = format!("--data={}", data.display());
+        start(&["--resume", text(&directory), epochs, &data])
+    };
+    std::fs::rename(&photos, &moved).expect("moves");
+    let output = resume("--epochs=2", &moved);
+    assert!(output.status.success(), "{}", said(&output));
+
+    let before = contents(&directory);
+    let refused = |why: &str| {
+        let output = resume("--epochs=3", &moved);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains(why) && said(&output).contains("--from-pretrained"), "{}", said(&output));
+        assert!(contents(&directory) == before, "{why}: nothing was written");
+    };
+    std::fs::rename(moved.join("00.jpg"), moved.join("99.jpg")).expect("renames");
+    refused("the names of their files or the order of them");
+    std::fs::write(moved.join("00.jpg"), picture("420.jpg")).expect("writes");
+    refused("there were 16 images and are 17 now");
+    std::fs::remove_file(moved.join("99.jpg")).expect("removes");
+    std::fs::write(moved.join("01.jpg"), picture("ycck.jpg")).expect("writes");
+    refused("the sizes of their files have changed");
+    std::fs::write(moved.join("01.jpg"), picture("rotated.jpg")).expect("writes");
+    let output = resume("--epochs=3", &moved);
+    assert!(output.status.success(), "{}", said(&output));
 }

@@ -52,7 +52,8 @@ fn curves(directory: &Path) -> Vec<(i64, i64, String)> {
 
 fn half_written(directory: &Path) -> usize {
     let names = std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.filter(|name| name.to_string_lossy().ends_with(".pth.tar.tmp")).count()
+    let temporary = |name: &str| name.contains(".pth.tar.") && name.ends_with(".tmp");
+    names.filter(|name| temporary(&name.to_string_lossy())).count()
 }
 
 /// Waits until `saves` checkpoints have been begun, or the process has ended.
@@ -143,5 +144,189 @@ fn killed_runs_continue_to_the_same_bits() {
     assert!(
         2 * while_saving >= killed,
         "only {while_saving} of {killed} kills hit a save; the test is not what it claims"
+    );
+}
+
+/// An evaluation that begins with these words, besides those of [`EVALUATED`], and what it writes at its end.
+struct Evaluated {
+    words: &'static [&'static str],
+    outcome: &'static str,
+    state: &'static str,
+}
+
+const EVALUATED: &[&str] = &[
+    "--dataset-name=fashion_mnist_mini",
+    "--train-images=128",
+    "--image-size=8",
+    "--train-mode=eval",
+    "--fc-optimizer=sgd",
+    "--fc-batch-size=16",
+    "--fc-save-every-n-epochs=1",
+    "--precision=fp32",
+    "--device=cpu",
+];
+
+const EVALUATIONS: [Evaluated; 2] = [
+    Evaluated {
+        words: &["--transfer-mode=linear_eval", "--fc-augment=none", "--fc-lr=0.1", "--fc-epochs=60"],
+        outcome: "linear_eval.json",
+        state: "fc_model_state_dict",
+    },
+    Evaluated {
+        words: &["--transfer-mode=finetune", "--fc-lr=0.01", "--fc-epochs=6", "--patience-epochs=0"],
+        outcome: "finetune.json",
+        state: "model_state_dict",
+    },
+];
+
+/// The directory of an evaluation that has begun: the one with a configuration.
+fn begun(results: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(results).ok()?.flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    if entries.iter().any(|path| path.ends_with("config.yml")) {
+        return Some(results.to_owned());
+    }
+    entries.iter().filter(|path| path.is_dir()).find_map(|path| begun(path))
+}
+
+/// What an evaluation found and trained, without its times.
+fn found(directory: &Path, evaluated: &Evaluated) -> (serde_json::Value, Value) {
+    let text = std::fs::read_to_string(directory.join(evaluated.outcome)).expect("an outcome");
+    let mut outcome: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    outcome.as_object_mut().expect("an object").retain(|key, _| !key.starts_with("seconds_"));
+    let (_, last) = run_dir::list_checkpoints(directory).expect("a listing").pop().expect("a checkpoint");
+    let state = torch_file::read(&last).expect("it is whole").get(evaluated.state).expect("its state").clone();
+    (outcome, state)
+}
+
+/// The same of evaluations: `FLATNCE_KILLS` of them (6 unless told), in turns a linear one and a fine-tuning.
+#[test]
+fn killed_evaluations_continue_to_the_same_numbers() {
+    let count = |name: &str, usual| std::env::var(name).map_or(usual, |text| text.parse().expect("a number"));
+    let (kills, seed) = (count("FLATNCE_KILLS", 6), count("FLATNCE_KILLS_SEED", 1));
+    let mut draw = Stream::new(seed, Purpose::Initialisation, 1, 0, 0);
+    let mut below = |bound: u64| draw.below(bound);
+
+    let place = tempfile::tempdir().expect("a directory");
+    let encoder = place.path().join("encoder");
+    succeeds(flatnce(&[SETTINGS, &["--epochs=0", &save_dir(&encoder)]].concat()));
+    let encoder = format!("--checkpoint={}", run_directory(&encoder).join("checkpoint_0000.pth.tar").display());
+
+    let (mut killed, mut continued, mut complete) = (0_u64, 0, 0);
+    for (number, evaluated) in EVALUATIONS.iter().enumerate() {
+        let words = |results: &Path| {
+            let more = [encoder.clone(), save_dir(results)];
+            let words = EVALUATED.iter().chain(evaluated.words).map(|word| (*word).to_owned()).chain(more);
+            words.collect::<Vec<String>>()
+        };
+        let begin = |words: &[String]| flatnce(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        let (whole, started) = (place.path().join(format!("whole-{number}")), Instant::now());
+        succeeds(begin(&words(&whole)));
+        let (whole, took) = (begun(&whole).expect("it has begun"), started.elapsed().as_millis() as u64);
+        let whole = found(&whole, evaluated);
+
+        let (until, complete_before) = ((number as u64 + 1) * kills / 2, complete);
+        let (mut results, mut saved) = (place.path().join(format!("killed-{number}-0")), 0);
+        while killed < until || complete == complete_before {
+            let directory = begun(&results);
+            let newest = directory.as_ref().and_then(|path| run_dir::list_checkpoints(path).expect("a listing").pop());
+            let mut command = match (&directory, &newest) {
+                (Some(directory), Some((name, _))) => {
+                    continued += 1;
+                    let goes_on = [format!("--fc-log-dir={}", directory.display()), format!("--fc-train-from={name}")];
+                    begin(&[words(&results), goes_on.to_vec()].concat())
+                }
+                _ => {
+                    let _ = std::fs::remove_dir_all(&results);
+                    begin(&words(&results))
+                }
+            };
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+            if killed < until {
+                std::thread::sleep(Duration::from_millis(below(took + took / 4)));
+                child.kill().expect("it is ours");
+            }
+            let output = child.wait_with_output().expect("it ends");
+            if output.status.success() {
+                let directory = begun(&results).expect("a complete evaluation");
+                assert!(whole == found(&directory, evaluated), "other numbers, {}, seed {seed}", evaluated.outcome);
+                complete += 1;
+                (results, saved) = (place.path().join(format!("killed-{number}-{complete}")), 0);
+                continue;
+            }
+            assert_eq!(output.status.code(), None, "it failed by itself: {}", said(&output));
+            killed += 1;
+            let Some(directory) = begun(&results) else { continue };
+            let listed = run_dir::list_checkpoints(&directory).expect("a listing");
+            let epochs = listed
+                .iter()
+                .map(|(_, path)| checkpoint::read_evaluation(path).expect("every checkpoint is whole").epochs_done);
+            let newest = epochs.max().unwrap_or(0);
+            assert!(newest >= saved, "after {newest} epochs, {saved} had been saved, seed {seed}");
+            saved = newest;
+        }
+    }
+    println!(
+        "{killed} evaluations killed with SIGKILL; {continued} starts went on from a checkpoint; complete to the end: \
+         {complete}, each with the numbers of an evaluation that was never killed"
+    );
+    assert!(continued > 0 || kills < 6, "none was killed after its first checkpoint: the test is not what it claims");
+}
+
+/// The files of an embedding that says of itself that it is there, by name.
+fn embedded(out: &Path) -> Option<Vec<Vec<u8>>> {
+    let read = |name: &str| std::fs::read(out.join(name)).expect("embed.json is there, and so is the rest");
+    out.join("embed.json")
+        .exists()
+        .then(|| ["embed.json", "features.npy", "labels.npy", "names.txt"].map(read).to_vec())
+}
+
+/// And of embeddings: `FLATNCE_KILLS` times (4 unless told) the features of one encoder are to be replaced by another's.
+#[test]
+fn a_killed_embedding_is_the_old_one_or_the_new_one() {
+    let count = |name: &str, usual| std::env::var(name).map_or(usual, |text| text.parse().expect("a number"));
+    let (kills, seed) = (count("FLATNCE_KILLS", 4), count("FLATNCE_KILLS_SEED", 1));
+    let mut draw = Stream::new(seed, Purpose::Initialisation, 2, 0, 0);
+    let place = tempfile::tempdir().expect("a directory");
+    let encoders = ["1", "2"].map(|seed| {
+        let results = place.path().join(seed);
+        succeeds(flatnce(&[SETTINGS, &["--epochs=0", "--seed", seed, &save_dir(&results)]].concat()));
+        format!("--checkpoint={}", run_directory(&results).join("checkpoint_0000.pth.tar").display())
+    });
+    let out = place.path().join("out");
+    let to = format!("--out={}", out.display());
+    let embed = |encoder: &str| {
+        let words =
+            ["embed", "--dataset-name=fashion_mnist_mini", "--image-size=8", "--precision=fp32", "--device=cpu"];
+        flatnce(&[&words[..], &["--force", encoder, &to]].concat())
+    };
+    let started = Instant::now();
+    let whole = [0, 1, 0].map(|which| {
+        succeeds(embed(&encoders[which]));
+        embedded(&out).expect("it is there")
+    });
+    let took = started.elapsed().as_millis() as u64 / 3;
+    assert!(whole[0] == whole[2] && whole[0][1] != whole[1][1]);
+
+    let (mut old, mut new, mut neither) = (0, 0, 0);
+    for kill in 0..kills {
+        let mut command = embed(&encoders[(kill + 1) as usize % 2]);
+        let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("it starts");
+        std::thread::sleep(Duration::from_millis(draw.below(took + took / 8)));
+        let _ = child.kill();
+        child.wait().expect("it ends");
+        match embedded(&out) {
+            Some(found) if found == whole[(kill % 2) as usize] => old += 1,
+            Some(found) => {
+                assert!(found == whole[(kill + 1) as usize % 2], "files of two embeddings, seed {seed}");
+                new += 1;
+            }
+            None => neither += 1,
+        }
+        succeeds(embed(&encoders[(kill + 1) as usize % 2]));
+        assert!(embedded(&out).as_ref() == Some(&whole[(kill + 1) as usize % 2]), "seed {seed}");
+        assert_eq!(std::fs::read_dir(&out).expect("a listing").count(), 4, "what was left over is gone");
+    }
+    println!(
+        "{kills} embeddings killed with SIGKILL: {old} left the old files, {new} the new ones, {neither} none; none a mixture"
     );
 }

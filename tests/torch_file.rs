@@ -657,6 +657,18 @@ fn bombs_do_not_go_off() {
 }
 
 #[test]
+fn a_file_with_holes_is_refused_for_its_length() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("sparse.pth");
+    std::fs::write(&path, written(&checkpoint())).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(10 << 30).unwrap();
+    let (result, peak) = measured(|| torch_file::read(&path));
+    let text = result.unwrap_err().to_string();
+    assert!(text.contains("sparse.pth") && text.contains("10737418240 bytes, the limit is"), "{text}");
+    assert!(peak < 1 << 20, "{peak} bytes");
+}
+
+#[test]
 fn archives_that_two_readers_could_read_differently_are_refused() {
     let pair = |name: &str| (name.to_owned(), b"N.".to_vec());
     assert!(error(&zip(&[pair("a/data.pkl"), pair("a/data.pkl")], false)).contains("twice"));

@@ -6,6 +6,7 @@ mod program;
 mod support;
 
 use flatnce::checkpoint::{self, WeightsFile};
+use flatnce::config::{OptimizerName, Pretrain};
 use flatnce::model::{Encoder, HeadKind, Pass};
 use program::{run_directory, said, save_dir, start, succeeds};
 use std::path::{Path, PathBuf};
@@ -272,4 +273,134 @@ fn inspect_tells_what_a_file_holds_and_what_is_wrong_with_it() {
     std::fs::write(&damaged, "no checkpoint").expect("writes");
     assert!(refused(&["inspect", text(&damaged)]).contains("unknown kind"));
     assert!(refused(&["export", "--checkpoint", text(&damaged), "--out", "x"]).contains("unknown kind"));
+}
+
+/// The settings of a checkpoint are anybody's: what no flag can ask for is refused wherever the file is read.
+#[test]
+fn settings_in_a_checkpoint_have_the_ranges_of_flags() {
+    let place = tempfile::tempdir().expect("a directory");
+    let file = trained(place.path(), "res10", "small", &["--ess-target=0.5", "--keep-last=9"]);
+    let directory = place.path().join("edited");
+    std::fs::create_dir(&directory).expect("creates");
+    let edited = directory.join("checkpoint_0001.pth.tar");
+    type Edit = fn(&mut Pretrain);
+    let cases: [(Edit, &str); 17] = [
+        (|run| run.grad_cache = 0, "grad_cache is 0; it has to be a whole number of 1 or more"),
+        (|run| run.grad_cache = 5, "grad_cache 5 is above batch_size 4"),
+        (|run| run.online_knn.as_mut().expect("it has").knn.neighbours = 0, "online_knn.knn.neighbours is 0"),
+        (|run| run.online_knn.as_mut().expect("it has").every_epochs = 0, "online_knn.every_epochs is 0"),
+        (|run| run.data.image_size_px = 0, "data.image_size_px is 0; it has to be a whole number from 8 to 1024"),
+        (|run| run.model.head.layers = 4_000_000_000, "model.head.layers is 4000000000"),
+        (|run| run.model.head.out_dim = 0, "model.head.out_dim is 0"),
+        (|run| run.model.normalisation.std[2] = 0.0, "model.normalisation.std[2] is 0"),
+        (|run| run.temperature = -1.0, "temperature is -1.0; it has to be a number above 0"),
+        (|run| run.ess_target = Some(1.5), "ess_target is 1.5"),
+        (|run| run.optimizer.momentum = -5.0, "optimizer.momentum is -5.0"),
+        (|run| run.optimizer.lr = 0.0, "optimizer.lr is 0"),
+        (|run| run.optimizer.name = OptimizerName::Lbfgs, "optimizer.name is LBFGS"),
+        (|run| run.augmentation.flip_prob = 7.0, "augmentation.flip_prob is 7.0; it has to be a number from 0 to 1"),
+        (|run| run.augmentation.crop_scale_max = 0.01, "crop_scale_min 0.08 is above crop_scale_max 0.01"),
+        (|run| run.checkpoints.keep_last = Some(0), "checkpoints.keep_last is 0"),
+        (|run| run.batch_size = 1, "batch_size is 1"),
+    ];
+    for (edit, expected) in cases {
+        let mut saved = checkpoint::read(&file).expect("our own file");
+        edit(saved.config.as_mut().expect("our own settings"));
+        checkpoint::write(&edited, &saved).expect("writes");
+        for error in [checkpoint::read(&edited).err(), checkpoint::read_weights(&edited).err()] {
+            let error = format!("{:#}", error.expect(expected));
+            assert!(error.contains("edited/checkpoint_0001.pth.tar") && error.contains(expected), "{error}");
+        }
+    }
+    // As the program says it, of the last one.
+    let output = start(&["--resume", text(&directory), "--epochs=2"]);
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("none of the 1 checkpoints") && said(&output).contains("batch_size is 1"));
+    let errors = refused(&["export", "--checkpoint", text(&edited), "--out", text(&place.path().join("out"))]);
+    assert!(errors.contains("batch_size is 1") && !errors.contains("panicked"), "{errors}");
+
+    let mut saved = checkpoint::read(&file).expect("our own file");
+    saved.temperature = Some(vec![-0.5, 0.1]);
+    checkpoint::write(&edited, &saved).expect("writes");
+    let error = format!("{:#}", checkpoint::read(&edited).expect_err("no temperature"));
+    assert!(error.contains("temperature begins with Some(-0.5)"), "{error}");
+}
+
+/// What PyTorch's strict load would refuse, or load as rubbish, is not written.
+#[test]
+fn an_export_is_a_whole_network_or_an_error() {
+    let place = tempfile::tempdir().expect("a directory");
+    let file = trained(place.path(), "res10", "small", &[]);
+    let whole = checkpoint::read(&file).expect("our own file").model;
+    let (given, out) = (place.path().join("given.pth"), place.path().join("out.pth"));
+    let with = |name: &str, tensor: Option<Tensor>| {
+        let mut state = flatnce::state::StateDict::new();
+        for (own, value) in whole.iter() {
+            match &tensor {
+                _ if own != name => state.push(own, value.shallow_clone()),
+                Some(tensor) => state.push(own, tensor.shallow_clone()),
+                None => {}
+            }
+        }
+        checkpoint::write_state_dict(&given, &state).expect("writes");
+    };
+    let options = (Kind::Float, Device::Cpu);
+    let mut nan = Tensor::zeros([64], options);
+    let _ = nan.fill_(f64::NAN);
+    let export = ["export", "--checkpoint", text(&given), "--format=torchvision", "--out", text(&out), "--force"];
+    for (name, tensor, expected) in [
+        ("bn1.bias", None, "missing: bn1.bias [64]"),
+        ("bn1.bias", Some(Tensor::zeros([63], options)), "wrong shape: bn1.bias"),
+        ("bn1.bias", Some(nan), "unusable: bn1.bias holds a number that is not finite"),
+        ("bn1.running_var", Some(Tensor::full([64], -1.0, options)), "bn1.running_var holds a variance below 0"),
+        (
+            "conv1.weight",
+            Some(Tensor::ones([64, 3, 3, 3], (Kind::Int8, Device::Cpu))),
+            "conv1.weight has whole numbers",
+        ),
+        ("normalize.std", Some(Tensor::zeros([3], options)), "normalize.std holds a standard deviation"),
+        (
+            "bn1.num_batches_tracked",
+            Some(Tensor::zeros([5], (Kind::Int64, Device::Cpu))),
+            "wrong shape: bn1.num_batches",
+        ),
+        ("bn1.num_batches_tracked", Some(Tensor::from(-3i64)), "bn1.num_batches_tracked is no count"),
+        ("fc.linear_layers.net.2.weight", Some(Tensor::from(1f32)), "fc.linear_layers.net.2.weight is []"),
+    ] {
+        with(name, tensor);
+        let errors = refused(&export);
+        assert!(errors.contains(expected) && errors.contains("given.pth"), "{name}: {errors}");
+        assert!(!errors.contains("panicked") && !out.exists(), "{name}: {errors}");
+    }
+    // A counter that PyTorch before 0.4.1 did not write is there for a strict load.
+    with("bn1.num_batches_tracked", None);
+    flatnce(&export);
+    let written = checkpoint::read_weights(&out).expect("reads").state;
+    let counter = written.get("bn1.num_batches_tracked").expect("it is complete");
+    assert_eq!((counter.kind(), counter.size()), (Kind::Int64, vec![]));
+
+    let absent = place.path().join("absent/out.pth");
+    let errors = refused(&["export", "--checkpoint", text(&file), "--out", text(&absent)]);
+    assert!(errors.contains("absent does not exist") && !errors.contains("make room"), "{errors}");
+}
+
+/// Nothing waits for the other end of a FIFO, and no device is read to its end.
+#[test]
+fn only_regular_files_are_checkpoints() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (fifo, zeros) = (place.path().join("fifo"), place.path().join("zeros"));
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("it starts").success());
+    std::os::unix::fs::symlink("/dev/zero", &zeros).expect("links");
+    for (file, kind) in [(&fifo, "a FIFO"), (&zeros, "a device")] {
+        let out = place.path().join("out");
+        for words in [
+            vec!["inspect", text(file)],
+            vec!["export", "--checkpoint", text(file), "--out", text(&out)],
+            vec!["--dataset-name=fashion_mnist_mini", "--epochs=0", "--from-pretrained", text(file), "--dry-run"],
+            vec!["--dataset-name=fashion_mnist_mini", "--train-mode=eval", "--checkpoint", text(file), "--dry-run"],
+        ] {
+            let errors = refused(&words);
+            assert!(errors.contains(kind) && errors.contains(text(file)), "{words:?}: {errors}");
+        }
+    }
 }

@@ -1,14 +1,15 @@
 //! Files of the safetensors format (Hugging Face), through their own library.
 
+use super::room;
 use super::tensors::{TYPES, from_tensor, to_state, to_tensor};
 use crate::durable;
+use crate::files;
 use crate::state::StateDict;
-use crate::torch_file::TensorData;
+use crate::torch_file::{Limits, TensorData};
 use anyhow::{Context, Result, bail};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -21,7 +22,7 @@ pub type Notes = BTreeMap<String, String>;
 pub fn is_safetensors(path: &Path) -> Result<bool> {
     let context = || format!("cannot read {}", path.display());
     let mut head = Vec::new();
-    File::open(path).with_context(context)?.take(9).read_to_end(&mut head).with_context(context)?;
+    files::open(path).with_context(context)?.take(9).read_to_end(&mut head).with_context(context)?;
     let (length, object) = match head.split_at_checked(8) {
         Some((length, [b'{'])) => (u64::from_le_bytes(length.try_into().expect("8 bytes")), true),
         _ => (0, false),
@@ -34,7 +35,8 @@ pub fn is_safetensors(path: &Path) -> Result<bool> {
 ///
 /// Errors: a header that contradicts itself or the file's length, a type that PyTorch files do not have.
 pub fn read(path: &Path) -> Result<(StateDict, Notes)> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let bytes =
+        files::read(path, Limits::default().file_bytes).with_context(|| format!("cannot read {}", path.display()))?;
     parse(&bytes)
         .with_context(|| format!("{} is a damaged safetensors file: copy or download it again", path.display()))
 }
@@ -72,7 +74,11 @@ pub fn write_safetensors(path: &Path, state: &StateDict, notes: &Notes) -> Resul
         .collect();
     let notes = notes.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     let bytes = safetensors::serialize(views?, Some(notes)).context("the safetensors library refuses the tensors")?;
-    durable::replace(path, |file| Ok(file.write_all(&bytes)?))?;
+    let written = durable::replace(path, |file| Ok(file.write_all(&bytes)?));
+    written.map_err(|error| match room::advice(&error, path, || Some(bytes.len() as u64)) {
+        Some(advice) => error.context(advice),
+        None => error,
+    })?;
     Ok(bytes.len() as u64)
 }
 

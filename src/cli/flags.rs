@@ -144,7 +144,7 @@ impl Only {
 mod tests {
     use super::*;
     use crate::cli::{command, parse, resume};
-    use crate::config::{Precision, side_by_side};
+    use crate::config::{Precision, Pretrain, Settings, side_by_side};
     use tch::Device;
 
     #[test]
@@ -183,5 +183,67 @@ mod tests {
         for path in named {
             assert_ne!(resume::shown(&run, path), "none", "{path} is no setting");
         }
+    }
+
+    /// A flag reads what its setting may be in a file, and nothing else.
+    #[test]
+    fn flags_and_settings_in_files_have_the_same_ranges() {
+        let mut compared = 0;
+        for (part, rows) in Pretrain::RANGES {
+            for (name, range) in *rows {
+                let path = if part.is_empty() { (*name).to_owned() } else { format!("{part}.{name}") };
+                let reads = |row: &&Flag| match row.resume {
+                    Resume::Identity(setting) | Resume::Adopted { path: setting, .. } => setting == path,
+                    Resume::Free => false,
+                };
+                // The rule that the rate follows and the number of images both have the setting of another flag.
+                let own = |row: &&Flag| row.id != "learning_rate_scaling";
+                let Some(row) = table().filter(own).find(reads) else { continue };
+                // Of these flags 0 means that there is no such setting.
+                let least = if ["knn_every", "save_every_n_steps", "keep_last", "keep_every"].contains(&row.id) {
+                    1.0
+                } else {
+                    -1.0
+                };
+                let numbers = [
+                    -1.0,
+                    0.0,
+                    1e-9,
+                    0.5,
+                    0.999,
+                    1.0,
+                    1.001,
+                    2.0,
+                    2.5,
+                    2.6,
+                    3.0,
+                    4.0,
+                    7.0,
+                    8.0,
+                    64.0,
+                    65.0,
+                    255.0,
+                    257.0,
+                    1024.0,
+                    1025.0,
+                    65536.0,
+                    65537.0,
+                    1e6,
+                    1e6 + 1.0,
+                    2e9,
+                    2e9 + 1.0,
+                ];
+                for number in numbers.into_iter().filter(|number| *number >= least) {
+                    let flag = format!("{}={number}", flag_name(row.id));
+                    assert_eq!(
+                        parse(["flatnce", &flag]).is_ok(),
+                        range.allows(number),
+                        "{flag}: {path} has to be {range}"
+                    );
+                    compared += 1;
+                }
+            }
+        }
+        assert!(compared > 500, "{compared}");
     }
 }

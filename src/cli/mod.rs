@@ -110,6 +110,14 @@ impl Typed {
     pub fn has(&self, id: &str) -> bool {
         self.matches.value_source(id) == Some(ValueSource::CommandLine)
     }
+
+    /// A flag on the command line, with its value, as one word.
+    ///
+    /// Panics if there is no such flag.
+    fn word(&self, id: &str) -> String {
+        let values: Vec<_> = self.matches.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy()).collect();
+        format!("{}={}", flag_name(id), values.join(","))
+    }
 }
 
 /// A flag's name as help shows it: `batch_size` is `--batch-size`.

@@ -6,7 +6,9 @@ pub use super::resume::{Origin, ReadSaved, Saved, read_saved};
 use super::machine::{own_device, workers};
 use super::{Typed, evaluate, flags, pretrain, resume};
 use crate::checkpoint::Checkpoint;
-use crate::config::{CheckpointPolicy, Config, CudaSettings, DataOnDevice, Engine, Job, Precision, Start, TrainMode};
+use crate::config::{
+    CheckpointPolicy, Config, CudaSettings, DataOnDevice, Engine, Job, Precision, Settings, Start, TrainMode,
+};
 use crate::device;
 use crate::distributed::Placement;
 use anyhow::{Result, bail};
@@ -41,7 +43,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let choice = own_device(args.machine.device_choice()?, placement.as_ref());
     let (device, device_note) = device::resolve(choice)?;
     let asked = args.machine.precision_asked()?;
-    let mut checkpoint = None;
+    let (mut checkpoint, mut adopted) = (None, Vec::new());
     let (job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {
         let origin = resume::origin(typed)?;
         let run = origin.map(|origin| saved(&origin, &mut |text| warnings.push(text))).transpose()?;
@@ -52,7 +54,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
             note.push_str(", as the run began");
         }
         let (pretrain, start) = match &run {
-            Some(run) => resume::continued(typed, run, precision, device, &mut warnings)?,
+            Some(run) => resume::continued(typed, run, precision, device, &mut adopted, &mut warnings)?,
             None => (pretrain::from_flags(typed, precision, device)?, fresh(typed)),
         };
         if let CheckpointPolicy { keep_every: Some(every), keep_last: None, .. } = pretrain.checkpoints {
@@ -67,6 +69,10 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         let (precision, note) = device::resolve_precision(asked, device);
         (Job::Evaluate(Box::new(evaluate::from_flags(typed, precision)?)), Start::Fresh, note)
     };
+    match &job {
+        Job::Pretrain(run) => run.check()?,
+        Job::Evaluate(run) => run.check()?,
+    }
     if device == tch::Device::Cpu && (asked == Some(Precision::Fp16) || precision_note.starts_with("fp16")) {
         warnings.push("fp16 is slow on the CPU and meant for tests there; bf16 and fp32 are faster".to_owned());
     }
@@ -89,6 +95,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         log_format: args.output.log_format,
         dry_run: args.output.dry_run,
         command: typed.words.clone(),
+        adopted,
     };
     Ok(Resolved { config, checkpoint, device, placement, device_note, precision_note, warnings })
 }

@@ -50,6 +50,8 @@ pub struct ResultsArgs {
     #[arg(long, value_name = "DIR", hide_short_help = true)]
     pub log_dir: Option<PathBuf>,
     /// Checkpoint file to continue from, in --log-dir
+    ///
+    /// What the run had saved later goes into a directory abandoned-DATE in --log-dir.
     #[arg(long, value_name = "FILE", requires = "log_dir", hide_short_help = true)]
     pub train_from: Option<PathBuf>,
     /// Begin a new run with the trunk of this checkpoint

@@ -5,9 +5,10 @@ use super::flags::Resume;
 use super::{Typed, flag_name, pretrain, table};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Depth, Precision, Pretrain, Start};
+use crate::run_dir;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tch::Device;
 
 /// Which checkpoint to continue from.
@@ -29,13 +30,51 @@ pub struct Saved {
 /// How a run to be continued is read: [`read_saved`], or a stand-in where there is no file.
 pub type ReadSaved<'a> = dyn Fn(&Origin, &mut dyn FnMut(String)) -> Result<Saved> + 'a;
 
-/// Reads and verifies the checkpoint; damaged ones that are passed over go to `warn`.
+/// Reads and verifies the checkpoint; damaged ones that are passed over go to `warn`. The newest of a directory goes on with
+/// the settings that the directory's run has now; another one with those that it was saved with.
 pub fn read_saved(origin: &Origin, warn: &mut dyn FnMut(String)) -> Result<Saved> {
-    let (path, checkpoint) = match origin {
-        Origin::Newest(directory) => checkpoint::newest_good(directory, warn)?,
-        Origin::File(path) => (path.clone(), checkpoint::read(path)?),
-    };
-    Ok(Saved { path, checkpoint })
+    Ok(match origin {
+        Origin::Newest(directory) => {
+            let (path, mut checkpoint) = checkpoint::newest_good(directory, warn)?;
+            if let Some(config) = &mut checkpoint.config {
+                match with_recorded(config, directory) {
+                    Ok(run) => *config = run,
+                    Err(error) => warn(format!(
+                        "the settings are those of {}: {} has others that cannot be used: {error:#}",
+                        path.display(),
+                        directory.join("config.yml").display()
+                    )),
+                }
+            }
+            Saved { path, checkpoint }
+        }
+        Origin::File(path) => Saved { path: path.clone(), checkpoint: checkpoint::read(path)? },
+    })
+}
+
+/// The settings of a checkpoint with those that were adopted since: `config.yml` has them before the first checkpoint does.
+///
+/// Errors: what it has are no settings.
+fn with_recorded(config: &Pretrain, directory: &Path) -> Result<Pretrain> {
+    // Older versions wrote it when a run began, and said of no lineage; a damaged one has been named before.
+    if !matches!(run_dir::read_lineage(directory), Ok(Some(_))) {
+        return Ok(config.clone());
+    }
+    let recorded = run_dir::read_config(directory)?;
+    let recorded = recorded.pointer("/job/pretrain").context("it has none of a pre-training run")?;
+    let mut run = serde_json::to_value(config)?;
+    for flag in table() {
+        if let Resume::Adopted { path, .. } = flag.resume
+            && shown(recorded, path) != shown(&run, path)
+        {
+            adopt(&mut run, recorded, path);
+        }
+    }
+    let run: Pretrain = serde_json::from_value(run)?;
+    if run.epochs < config.epochs {
+        bail!("{} epochs are fewer than {}, and a run may only grow", run.epochs, config.epochs);
+    }
+    Ok(run)
 }
 
 /// The checkpoint that the flags name.
@@ -53,12 +92,15 @@ pub fn origin(typed: &Typed) -> Result<Option<Origin>> {
 
 /// The settings of the continued run.
 ///
+/// The flags that change settings from here on go to `adopted`.
+///
 /// Errors: a typed flag that contradicts the run; all of them at once, with both values.
 pub fn continued(
     typed: &Typed,
     saved: &Saved,
     precision: Precision,
     device: Device,
+    adopted: &mut Vec<String>,
     warnings: &mut Vec<String>,
 ) -> Result<(Pretrain, Start)> {
     let Some(config) = &saved.checkpoint.config else {
@@ -94,6 +136,7 @@ pub fn continued(
             }
             Resume::Adopted { changes, .. } => {
                 adopt(&mut run, &asked, path);
+                adopted.push(typed.word(flag.id));
                 warnings.extend(changes.map(|changes| {
                     format!(
                         "{name} {wanted}: the run began with {has}, and {changes} will differ from those of an \

@@ -5,6 +5,7 @@
 //! pickles (`cifar_python.rs`). The binary version is taken where both are present.
 
 use super::protocol::{Blur, Protocol, SMALL};
+use super::source::MOST_TIMES;
 use super::{Packed, Part, Source, Split, cifar_python};
 use crate::config::{DatasetName, Normalisation};
 use anyhow::{Result, bail};
@@ -101,7 +102,7 @@ fn load(source: &Source, layout: &Layout, root: &Path, part: Part) -> Result<Spl
         let path = if binary { home.join(format!("{name}.bin")) } else { home.join(name) };
         if binary {
             let record = layout.label_bytes + IMAGE_BYTES;
-            let bytes = source.read(&path)?;
+            let bytes = source.read(&path, (MOST_TIMES * images_per_file * record) as u64)?;
             source.check_records(&path, bytes.len(), record, images_per_file)?;
             for record in bytes.chunks_exact(record) {
                 let (label, planes) = record.split_at(layout.label_bytes);
@@ -109,7 +110,9 @@ fn load(source: &Source, layout: &Layout, root: &Path, part: Part) -> Result<Spl
                 pixels.extend_from_slice(planes);
             }
         } else {
-            cifar_python::read_batch(source, layout.labels_key, &path, &mut pixels, &mut labels)?;
+            let most = 2 * MOST_TIMES * images_per_file * IMAGE_BYTES;
+            let batch = source.read(&path, most as u64)?;
+            cifar_python::read_batch(source, layout.labels_key, &path, &batch, &mut pixels, &mut labels)?;
         }
         check_labels(source, classes.len(), &path, &labels)?;
     }

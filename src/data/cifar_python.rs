@@ -8,9 +8,16 @@ use crate::torch_file::{self, Value};
 use anyhow::{Result, anyhow};
 use std::path::Path;
 
-/// Appends the images (planar, `[N, 3, 32, 32]`) and labels of one file, whose labels are at `key`.
-pub fn read_batch(source: &Source, key: &str, path: &Path, pixels: &mut Vec<u8>, labels: &mut Vec<i64>) -> Result<()> {
-    let batch = torch_file::read_pickle(&source.read(path)?).map_err(|error| {
+/// Appends the images (planar, `[N, 3, 32, 32]`) and labels of one file with these bytes, whose labels are at `key`.
+pub fn read_batch(
+    source: &Source,
+    key: &str,
+    path: &Path,
+    bytes: &[u8],
+    pixels: &mut Vec<u8>,
+    labels: &mut Vec<i64>,
+) -> Result<()> {
+    let batch = torch_file::read_pickle(bytes).map_err(|error| {
         let place = error.byte.map_or(String::new(), |byte| format!(" (byte {byte})"));
         format!("it is no pickle of the expected kind: {}{place}", error.problem)
     });

@@ -14,14 +14,19 @@
 //! changed bytes in it may go unnoticed.
 
 use super::jpeg::decode_jpeg;
+use crate::files;
 use crate::pixels::RgbImage;
 use image::codecs::png::PngDecoder;
 use image::{ColorType, ImageDecoder, Limits};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-/// Larger images are refused before their pixels are allocated: Pillow's limit for decompression bombs.
-pub const MAX_PIXELS: usize = 178_956_970;
+/// Larger images are refused before their pixels are allocated: from here on Pillow warns of decompression bombs. As RGB
+/// that is a quarter of a gigabyte, for each thread that loads images.
+pub const MAX_PIXELS: usize = 89_478_485;
+
+/// Longer files are refused before they are read.
+const MAX_BYTES: u64 = 1 << 30;
 
 /// An image file that is missing, broken, or of a kind that is not read.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +39,7 @@ pub struct BadImage {
 /// Decodes a JPEG or PNG file into `out`, whose memory is reused.
 pub fn decode_file(path: &Path, out: &mut RgbImage) -> Result<(), BadImage> {
     let bad = |reason| BadImage { path: path.to_path_buf(), reason };
-    let bytes = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
+    let bytes = files::read(path, MAX_BYTES).map_err(|error| bad(error.to_string()))?;
     decode_bytes(&bytes, out).map_err(bad)
 }
 
@@ -70,7 +75,9 @@ pub(super) fn check_size(width: usize, height: usize) -> Result<(), String> {
         return Err("it has no pixels".to_owned());
     }
     if width.saturating_mul(height) > MAX_PIXELS {
-        return Err(format!("{width}x{height} is more than the {MAX_PIXELS} pixels that are read"));
+        return Err(format!(
+            "its {width}x{height} pixels are more than the {MAX_PIXELS} that are read: make it smaller"
+        ));
     }
     Ok(())
 }
@@ -78,17 +85,14 @@ pub(super) fn check_size(width: usize, height: usize) -> Result<(), String> {
 fn decode_png(bytes: &[u8], out: &mut RgbImage) -> Result<(), String> {
     let broken = |error: image::ImageError| format!("broken PNG ({error})");
     let mut limits = Limits::no_limits();
-    // 16 bits, four channels, and the decoder's own needs.
-    limits.max_alloc = Some(MAX_PIXELS as u64 * 9);
+    // Of the decoder itself: two rows, and what describes the picture.
+    limits.max_alloc = Some(128 << 20);
     let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(broken)?;
     let (width, height) = decoder.dimensions();
     let (width, height) = (width as usize, height as usize);
     check_size(width, height)?;
     let color = decoder.color_type();
-    let mut raw = vec![0; width * height * usize::from(color.bytes_per_pixel())];
-    decoder.read_image(&mut raw).map_err(broken)?;
     (out.width, out.height) = (width, height);
-    out.pixels.resize(width * height * 3, 0);
     // Where the byte of each channel lies in a pixel; the upper byte of a 16-bit sample, which is in native order.
     let high = usize::from(cfg!(target_endian = "little"));
     let (stride, channels) = match color {
@@ -102,10 +106,19 @@ fn decode_png(bytes: &[u8], out: &mut RgbImage) -> Result<(), String> {
         ColorType::Rgba16 => (8, [high, high + 2, high + 4]),
         other => return Err(format!("PNG of an unknown kind ({other:?})")),
     };
-    for (pixel, samples) in out.pixels.chunks_exact_mut(3).zip(raw.chunks_exact(stride)) {
-        for (value, offset) in pixel.iter_mut().zip(channels) {
-            *value = samples[offset];
-        }
+    // Unpacked where the pixels are to lie, so that there is one copy of them.
+    out.pixels.resize(width * height * stride.max(3), 0);
+    decoder.read_image(&mut out.pixels[..width * height * stride]).map_err(broken)?;
+    let mut place = |pixel: usize| {
+        let samples = channels.map(|offset| out.pixels[pixel * stride + offset]);
+        out.pixels[3 * pixel..][..3].copy_from_slice(&samples);
+    };
+    // Each pixel moves to a place that none of those to come lies in.
+    if stride < 3 {
+        (0..width * height).rev().for_each(&mut place);
+    } else if color != ColorType::Rgb8 {
+        (0..width * height).for_each(&mut place);
     }
+    out.pixels.truncate(width * height * 3);
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! `datasets/fashion_mnist_mini/README.md`.
 
 use super::protocol::SMALL;
+use super::source::MOST_TIMES;
 use super::{Packed, Part, Source, Split, idx};
 use crate::config::DatasetName;
 use anyhow::{Result, anyhow};
@@ -33,6 +34,8 @@ const CLASSES: [&str; 10] =
     ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
 /// Side of an image in the files.
 const FILE_SIDE: usize = 28;
+/// The training part has 60,000.
+const MOST_IMAGES: usize = MOST_TIMES * 60_000;
 /// Side of an image as it is handed on.
 const SIDE: usize = 32;
 const MARGIN: usize = (SIDE - FILE_SIDE) / 2;
@@ -70,7 +73,8 @@ fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
         if plain.exists() { plain } else { home.join(format!("{prefix}-{kind}-ubyte.gz")) }
     };
     let (images, labels) = (path("images-idx3"), path("labels-idx1"));
-    split(&source.read(&images)?, &source.read(&labels)?, source.part_name(stem)).map_err(|(file, what)| {
+    let read = |path: &Path| source.read(path, (16 + MOST_IMAGES * FILE_SIDE * FILE_SIDE) as u64);
+    split(&read(&images)?, &read(&labels)?, source.part_name(stem)).map_err(|(file, what)| {
         let path = if file == "images" { &images } else { &labels };
         anyhow!("{}: {what}; {}", path.display(), source.how_to_get)
     })
@@ -78,11 +82,8 @@ fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
 
 /// Two IDX files as a split; an error says which of the two is wrong, and how.
 fn split(images: &[u8], labels: &[u8], name: String) -> Result<Split, (&'static str, String)> {
-    let images = idx::parse(images, 3).map_err(|what| ("images", what))?;
-    let labels = idx::parse(labels, 1).map_err(|what| ("labels", what))?;
-    if images.shape[0] == 0 || images.shape[1..] != [FILE_SIDE, FILE_SIDE] {
-        return Err(("images", format!("its shape is {:?}, expected [N, {FILE_SIDE}, {FILE_SIDE}]", images.shape)));
-    }
+    let images = idx::parse(images, &[FILE_SIDE, FILE_SIDE], MOST_IMAGES).map_err(|what| ("images", what))?;
+    let labels = idx::parse(labels, &[], MOST_IMAGES).map_err(|what| ("labels", what))?;
     if labels.data.len() != images.shape[0] {
         return Err(("labels", format!("it has {} labels for {} images", labels.data.len(), images.shape[0])));
     }

@@ -3,6 +3,7 @@
 
 use super::decode::BadImage;
 use crate::pixels::{RgbImage, RgbRef};
+use crate::state::DataMarks;
 use anyhow::Result;
 use std::fmt::Debug;
 use std::path::Path;
@@ -26,6 +27,9 @@ pub trait Images: Debug + Send + Sync {
     ///
     /// Errors: a file that is not there.
     fn fingerprint(&self, hash: &mut dyn FnMut(&[u8])) -> Result<()>;
+
+    /// What is at hand of names, sizes and pixels, without an image being read: it leaves count and labels at 0.
+    fn marks(&self) -> DataMarks;
 
     /// The file of image `index`, relative to the data set's directory, where images have files of their own.
     fn file_name(&self, _index: usize) -> Option<&Path> {
@@ -107,6 +111,13 @@ impl Images for Packed {
         hash(format!("{}x{}", self.width, self.height).as_bytes());
         hash(&self.pixels);
         Ok(())
+    }
+
+    fn marks(&self) -> DataMarks {
+        let mut hash = crc32fast::Hasher::new();
+        hash.update(format!("{}x{}", self.width, self.height).as_bytes());
+        hash.update(&self.pixels);
+        DataMarks { pixels: hash.finalize(), ..DataMarks::default() }
     }
 
     fn packed(&self) -> Option<&Packed> {

@@ -14,6 +14,7 @@
 use super::file_list::FileList;
 use super::walk::{self, Stamp, Tree};
 use crate::durable;
+use crate::files;
 use anyhow::Result;
 use std::ffi::OsString;
 use std::io::Write;
@@ -25,6 +26,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const MAGIC: &[u8; 16] = b"flatnce index 2\n";
 /// Smaller trees are listed faster than anybody notices.
 const LEAST_FILES: usize = 10_000;
+/// Of the index of some forty million images.
+const LARGEST_BYTES: u64 = 2 << 30;
 /// A directory that changed this recently may change again without its times moving on: clocks of file systems
 /// are coarse, up to two seconds.
 const SETTLED_SECONDS: i64 = 3;
@@ -57,7 +60,7 @@ pub fn indexed_in(root: &Path, cache: Option<&Path>) -> Result<(Tree, bool)> {
     }) else {
         return Ok((walk::tree(root)?, false));
     };
-    if let Some(tree) = std::fs::read(&file).ok().and_then(|bytes| decode(&bytes, root, &whole)) {
+    if let Some(tree) = files::read(&file, LARGEST_BYTES).ok().and_then(|bytes| decode(&bytes, root, &whole)) {
         return Ok((tree, true));
     }
     let before = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);

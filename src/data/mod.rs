@@ -49,6 +49,7 @@ pub use walk::{Stamp, Tree};
 
 pub use crate::config::Part;
 use crate::config::{DataConfig, DatasetName};
+use crate::threads;
 use anyhow::Result;
 use index_cache::indexed;
 
@@ -82,6 +83,10 @@ pub fn source_of(name: DatasetName) -> &'static Source {
 /// expected of it (size in bytes or layout), and how to get the data.
 pub fn load(config: &DataConfig, part: Part) -> Result<Split> {
     let source = source_of(config.dataset);
+    // What is embedded takes none.
+    if !source.homes.is_empty() {
+        threads::start_pool()?;
+    }
     let whole = (source.load)(source, &config.root, part)?;
     match config.train_images {
         Some(count) if part != Part::Test => subset::some_of(&whole, count as usize),

@@ -4,8 +4,21 @@
 use super::protocol::Protocol;
 use super::{FileList, Part, Split, grouped};
 use crate::config::DatasetName;
+use crate::files;
 use anyhow::{Context, Result, anyhow, bail};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+
+/// A file that is read into memory whole may have so many times as many records as the original.
+pub const MOST_TIMES: usize = 4;
+
+/// Refuses a name in a list that leads out of the data set's directory.
+pub fn inside(name: &str) -> Result<(), String> {
+    let plain = |part: Component| matches!(part, Component::Normal(_));
+    if !name.is_empty() && !name.contains('\0') && Path::new(name).components().all(plain) {
+        return Ok(());
+    }
+    Err(format!("{name:?} is no file inside the data set's directory"))
+}
 
 /// The row of a data set.
 #[derive(Debug)]
@@ -36,15 +49,14 @@ impl Source {
         bail!("{name} is not there: no {marker} in {}; {}", places.join(", "), self.how_to_get)
     }
 
-    /// Reads a whole file of the data set.
-    pub fn read(&self, path: &Path) -> Result<Vec<u8>> {
-        std::fs::read(path).with_context(|| format!("{} cannot be read; {}", path.display(), self.how_to_get))
+    /// Reads a whole file of the data set, of at most `most` bytes.
+    pub fn read(&self, path: &Path, most: u64) -> Result<Vec<u8>> {
+        files::read(path, most).with_context(|| format!("{} cannot be read; {}", path.display(), self.how_to_get))
     }
 
-    /// Reads a text file of the data set.
-    pub fn read_text(&self, path: &Path) -> Result<String> {
-        std::fs::read_to_string(path)
-            .with_context(|| format!("{} cannot be read as text; {}", path.display(), self.how_to_get))
+    /// Reads a text file of the data set, of at most `most` bytes.
+    pub fn read_text(&self, path: &Path, most: u64) -> Result<String> {
+        files::read_text(path, most).with_context(|| format!("{} cannot be read; {}", path.display(), self.how_to_get))
     }
 
     /// The files below `base` that a text file names, and their labels: `entry` takes a file and its class from a line.
@@ -58,8 +70,11 @@ impl Source {
         entry: impl Fn(&str) -> Result<(String, &str), String>,
     ) -> Result<(FileList, Vec<i64>)> {
         let (mut files, mut labels) = (FileList::new(base), Vec::new());
-        for (at, line) in self.read_text(list)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        for (at, line) in
+            self.read_text(list, files::LIST_BYTES)?.lines().enumerate().filter(|(_, line)| !line.trim().is_empty())
+        {
             let labelled = entry(line).and_then(|(file, class)| {
+                inside(&file)?;
                 let label = classes.binary_search_by(|name| name.as_str().cmp(class));
                 Ok((file, label.map_err(|_| format!("no class of the training images is {class:?}"))?))
             });
@@ -74,8 +89,19 @@ impl Source {
         Ok((files, labels))
     }
 
-    /// Refuses a file that is no whole number of records; `records` is how many the original has.
+    /// Refuses a file that is no whole number of records, or of many more than `records`, which the original has.
     pub fn check_records(&self, path: &Path, bytes: usize, record_bytes: usize, records: usize) -> Result<()> {
+        if bytes / record_bytes > MOST_TIMES * records {
+            bail!(
+                "{} has {} records of {} bytes and the original {}; more than {MOST_TIMES} times as many are not read: \
+                 it is damaged or another file; {}",
+                path.display(),
+                grouped(bytes / record_bytes),
+                grouped(record_bytes),
+                grouped(records),
+                self.how_to_get
+            );
+        }
         if bytes == 0 || !bytes.is_multiple_of(record_bytes) {
             bail!(
                 "{} has {} bytes, which is no whole number of records of {} bytes (the original has {} bytes): \

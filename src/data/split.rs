@@ -2,6 +2,7 @@
 
 use super::images::{Images, Packed};
 use crate::pixels::{RgbImage, RgbRef};
+use crate::state::DataMarks;
 use anyhow::Result;
 use std::path::Path;
 use std::sync::Arc;
@@ -77,6 +78,14 @@ impl Split {
         Split { images: self.images.subset(indices), labels, classes: self.classes.clone(), name: self.name.clone() }
     }
 
+    /// What tells it from other images, in one pass over names and labels: wherever it lies, and without reading a file.
+    pub fn marks(&self) -> DataMarks {
+        let mut labels = crc32fast::Hasher::new();
+        self.classes.iter().for_each(|class| labels.update(format!("{class}\0").as_bytes()));
+        self.labels.iter().flatten().for_each(|label| labels.update(&label.to_le_bytes()));
+        DataMarks { images: self.len() as u64, labels: labels.finalize(), ..self.images.marks() }
+    }
+
     /// One line about it: `cifar10 train: 50,000 images of 32x32 pixels, 10 classes`.
     pub fn describe(&self) -> String {
         let labels = match &self.labels {
@@ -116,6 +125,39 @@ mod tests {
         assert_eq!(subset.image(1, &mut scratch).unwrap().pixels, &(0..12).collect::<Vec<u8>>()[..]);
         assert_eq!(scratch, RgbImage::default(), "packed images are borrowed, not copied");
         assert_eq!(split.describe(), "x: 4 images of 2x2 pixels, 2 classes");
+    }
+
+    #[test]
+    fn other_images_have_other_marks_wherever_they_lie() {
+        let split = |pixels: Vec<u8>, labels: &[i64], class: &str| {
+            Split::labelled(Packed::new(pixels, 2, 2), labels.to_vec(), ["a", class], "x".into())
+        };
+        let (zeros, began) = (vec![0; 24], split(vec![0; 24], &[0, 1], "b").marks());
+        let changed = |now: &Split| began.differ(&now.marks());
+        assert_eq!(changed(&split(zeros.clone(), &[0, 1], "b")), None);
+        assert_eq!(changed(&split(zeros.clone(), &[1, 0], "b")).unwrap(), "their labels have changed");
+        assert_eq!(changed(&split(zeros.clone(), &[0, 1], "c")).unwrap(), "their labels have changed");
+        assert_eq!(changed(&split(vec![1; 24], &[0, 1], "b")).unwrap(), "their pixels have changed");
+        let fewer = split(vec![0; 12], &[0], "b");
+        assert_eq!(changed(&fewer).unwrap(), "there were 2 images and are 1 now");
+
+        let places = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let files = |place: usize, names: &[&str]| {
+            let mut list = crate::data::FileList::new(places[place].path());
+            names.iter().for_each(|name| list.push(Path::new(name)));
+            Split::unlabelled(list, "x".into())
+        };
+        for place in &places {
+            std::fs::write(place.path().join("1.png"), b"one").unwrap();
+            std::fs::write(place.path().join("2.png"), b"three").unwrap();
+        }
+        let began = files(0, &["1.png", "2.png"]).marks();
+        let changed = |now: &Split| began.differ(&now.marks());
+        assert_eq!(changed(&files(1, &["1.png", "2.png"])), None);
+        let turned = changed(&files(1, &["2.png", "1.png"])).unwrap();
+        assert_eq!(turned, "the names of their files or the order of them, the sizes of their files have changed");
+        std::fs::write(places[1].path().join("2.png"), b"four").unwrap();
+        assert_eq!(changed(&files(1, &["1.png", "2.png"])).unwrap(), "the sizes of their files have changed");
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //! one byte each and count from 1.
 
 use super::protocol::{Protocol, SMALL};
+use super::source::MOST_TIMES;
 use super::{Packed, Part, Source, Split};
 use crate::config::DatasetName;
+use crate::files;
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -41,12 +42,12 @@ fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
     if part == Part::Unlabelled {
         return Ok(Split::unlabelled(images, source.part_name(stem)));
     }
-    let labels = read_labels(source, &home.join(format!("{stem}_y.bin")), count)?;
+    let labels = read_labels(source, &home.join(format!("{stem}_y.bin")), count, originals)?;
     Ok(Split::labelled(images, labels, CLASSES, source.part_name(stem)))
 }
 
-fn read_labels(source: &Source, path: &Path, images: usize) -> Result<Vec<i64>> {
-    let bytes = source.read(path)?;
+fn read_labels(source: &Source, path: &Path, images: usize, originals: usize) -> Result<Vec<i64>> {
+    let bytes = source.read(path, (MOST_TIMES * originals) as u64)?;
     if bytes.len() != images {
         bail!("{} has {} labels for {images} images; {}", path.display(), bytes.len(), source.how_to_get);
     }
@@ -59,7 +60,7 @@ fn read_labels(source: &Source, path: &Path, images: usize) -> Result<Vec<i64>> 
 /// `[N, H, W, 3]`. `originals` is the number of images in the published file, for the error message.
 fn read_images(source: &Source, path: &Path, originals: usize) -> Result<Vec<u8>> {
     let unreadable = || format!("{} cannot be read; {}", path.display(), source.how_to_get);
-    let mut file = File::open(path).with_context(unreadable)?;
+    let mut file = files::open(path).with_context(unreadable)?;
     let bytes = file.metadata().with_context(unreadable)?.len() as usize;
     source.check_records(path, bytes, IMAGE_BYTES, originals)?;
     let mut pixels = vec![0; bytes];

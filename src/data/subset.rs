@@ -7,6 +7,7 @@
 
 use super::{Split, grouped, source_of};
 use crate::config::DatasetName;
+use crate::files;
 use crate::rng::{Purpose, Stream};
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
@@ -92,7 +93,8 @@ fn balanced(labels: &[i64], classes: usize, ratio: f64, seed: u64) -> Result<Vec
 }
 
 fn listed(split: &Split, path: &Path) -> Result<Vec<usize>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("the list {} cannot be read", path.display()))?;
+    let text = files::read_text(path, files::LIST_BYTES)
+        .with_context(|| format!("the list {} cannot be read", path.display()))?;
     // File name -> its line, and whether the split has it.
     let mut wanted: HashMap<&str, (usize, bool)> = HashMap::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

@@ -3,8 +3,10 @@
 //! `trainval` is for training, `test` for testing.
 
 use super::protocol::PHOTOGRAPHS;
+use super::source::inside;
 use super::{FileList, Part, Source, Split};
 use crate::config::DatasetName;
+use crate::files;
 use anyhow::{Result, anyhow, bail};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
@@ -28,14 +30,21 @@ pub static VOC: Source = Source {
 const CLASSES: &str = "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person \
     pottedplant sheep sofa train tvmonitor";
 
+/// Of an annotation; the longest of VOC 2007 has less than a tenth of it. The parser takes time with the square of the
+/// attributes of an element.
+const ANNOTATION_BYTES: u64 = 128 << 10;
+
 fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
     let home = source.locate(root, &["ImageSets/Main"])?;
     let list_name = if part == Part::Test { "test" } else { "trainval" };
     let list = home.join("ImageSets/Main").join(format!("{list_name}.txt"));
-    let text = source.read_text(&list)?;
+    let text = source.read_text(&list, files::LIST_BYTES)?;
     let ids: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     if ids.is_empty() {
         bail!("{} names no image; {}", list.display(), source.how_to_get);
+    }
+    for id in &ids {
+        inside(id).map_err(|what| anyhow!("{}: {what}; {}", list.display(), source.how_to_get))?;
     }
     let label = |id: &&str| label_of(source, &home.join("Annotations").join(format!("{id}.xml")));
     let labels = ids.par_iter().map(label).collect::<Result<Vec<i64>>>()?;
@@ -47,7 +56,7 @@ fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
 }
 
 fn label_of(source: &Source, path: &Path) -> Result<i64> {
-    let text = source.read_text(path)?;
+    let text = source.read_text(path, ANNOTATION_BYTES)?;
     let class = first_object(&text).map_err(|what| anyhow!("{}: {what}", path.display()))?;
     let label = CLASSES.split_ascii_whitespace().position(|name| name == class);
     let label = label.ok_or_else(|| anyhow!("{}: {class:?} is none of the 20 classes of VOC", path.display()))?;

@@ -7,8 +7,8 @@ use super::surroundings::Placement;
 use crate::config::differences;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
-use std::io::ErrorKind;
-use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -54,19 +54,23 @@ fn listen(placement: &Placement) -> Result<OwnedFd> {
     })
 }
 
-/// Returns as soon as somebody listens at the store's address.
+/// Returns as soon as a store answers at the address.
 fn wait_for(placement: &Placement, timeout: Duration) -> Result<()> {
     let Placement { host, port, .. } = placement;
     let deadline = Instant::now() + timeout;
+    let left = || deadline.saturating_duration_since(Instant::now()).max(RETRY);
     let mut last = "it has no address".to_owned();
     loop {
         match (host.as_str(), *port).to_socket_addrs() {
             Ok(addresses) => {
                 for address in addresses {
-                    let left = deadline.saturating_duration_since(Instant::now()).max(RETRY);
-                    match TcpStream::connect_timeout(&address, left) {
-                        Ok(_) => return Ok(()),
-                        Err(error) => last = error.to_string(),
+                    match is_store(&address, left()) {
+                        Ok(true) => return Ok(()),
+                        Ok(false) => bail!(
+                            "what answers at {host}:{port} is another program and no store; choose another MASTER_PORT \
+                             for all ranks"
+                        ),
+                        Err(why) => last = why,
                     }
                 }
             }
@@ -81,6 +85,35 @@ fn wait_for(placement: &Placement, timeout: Duration) -> Result<()> {
         }
         std::thread::sleep(RETRY);
     }
+}
+
+/// Whether what answers at the address is a store. c10d's own client begins with the same words, and waits for the answer
+/// without a limit.
+///
+/// Errors: nothing answers, in words.
+fn is_store(address: &SocketAddr, limit: Duration) -> Result<bool, String> {
+    const VALIDATE: u8 = 0;
+    const MAGIC: u32 = 0x3c85_f7ce;
+    const PING: u8 = 13;
+    let mut connection = TcpStream::connect_timeout(address, limit).map_err(|error| error.to_string())?;
+    let nonce = std::process::id();
+    let words = [&[VALIDATE][..], &MAGIC.to_ne_bytes(), &[PING], &nonce.to_ne_bytes()].concat();
+    let mut asked = || -> std::io::Result<bool> {
+        connection.set_read_timeout(Some(limit))?;
+        connection.write_all(&words)?;
+        let mut answer = [0; 4];
+        connection.read_exact(&mut answer)?;
+        Ok(answer == nonce.to_ne_bytes())
+    };
+    asked().map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+            "what listens there hangs up without an answer: is it another program?".to_owned()
+        }
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            "what listens there does not answer: is it another program?".to_owned()
+        }
+        _ => error.to_string(),
+    })
 }
 
 /// Where the others reach this machine: the card that GLOO_SOCKET_IFNAME names, else the address from which this

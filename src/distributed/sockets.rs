@@ -1,4 +1,4 @@
-//! Connections that notice a network that has gone. c10d waits for the store's
+//! Connections that notice a network or a store that has gone. c10d waits for the store's
 //! answers without a limit, and TCP by itself tries for a quarter of an hour.
 
 use std::mem::{MaybeUninit, size_of, size_of_val};
@@ -8,16 +8,19 @@ use std::time::Duration;
 /// Longest silence of a store whose machine or network is there.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Lets this process's connections to `port` fail after `limit` without an answer of the other machine's system.
+/// Lets this process's connections to `port` fail after `limit` without an answer of the store, and sooner without one
+/// of the other machine's system.
 /// (c10d keeps their numbers to itself; those of other connections to the same port gain the same.)
 pub fn fail_after(port: u16, limit: Duration) {
-    let limit = limit.min(LONGEST);
+    let seconds = limit.min(LONGEST).as_secs().max(2) as libc::c_int;
+    // Of what is read after a question; c10d waits for events otherwise.
+    let answer = libc::timeval { tv_sec: limit.as_secs().max(1) as libc::time_t, tv_usec: 0 };
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
     for entry in entries.flatten() {
         if let Some(socket) = entry.file_name().to_str().and_then(|name| name.parse().ok())
             && peer_port(socket) == Some(port)
         {
-            let seconds = limit.as_secs().max(2) as libc::c_int;
+            set(socket, libc::SOL_SOCKET, libc::SO_RCVTIMEO, answer);
             set(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
             set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, (seconds / 2).max(1));
             set(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, (seconds / 6).max(1));
@@ -49,7 +52,7 @@ fn peer_port(socket: RawFd) -> Option<u16> {
 }
 
 /// An option that cannot be set leaves the connection as it was.
-fn set(socket: RawFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) {
+fn set<T>(socket: RawFd, level: libc::c_int, name: libc::c_int, value: T) {
     // SAFETY: the value outlives the call, which is given its size.
     unsafe {
         libc::setsockopt(socket, level, name, (&raw const value).cast(), size_of_val(&value) as libc::socklen_t);
@@ -80,6 +83,7 @@ mod tests {
             value
         };
         assert_eq!((read(ours.as_raw_fd()), read(foreign.as_raw_fd())), (12_000, 0));
+        assert_eq!(ours.read_timeout().unwrap(), Some(Duration::from_secs(12)));
         assert_eq!(peer_port(one.as_raw_fd()), None);
     }
 }

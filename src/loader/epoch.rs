@@ -13,6 +13,8 @@ use tch::{Device, Tensor};
 enum Source {
     Pieces(Pieces),
     Resident(ResidentBatches),
+    /// Nothing makes them; the error is the first batch.
+    Refused(Option<anyhow::Error>),
 }
 
 /// The batches of one epoch, in order. Dropping it ends its workers.
@@ -32,16 +34,16 @@ pub struct Epoch {
 impl Epoch {
     pub(super) fn start(loader: &Loader, epoch: u64, first_batch: usize) -> Epoch {
         let source = match &loader.pipeline {
-            Pipeline::Workers(_) | Pipeline::Colors(_) => Source::Pieces(Pieces::start(loader, epoch, first_batch)),
+            Pipeline::Workers(_) | Pipeline::Colors(_) => Pieces::start(loader, epoch, first_batch).map(Source::Pieces),
             Pipeline::Resident(renderer, resident) => {
-                Source::Resident(ResidentBatches::start(loader, renderer, resident, epoch, first_batch))
+                ResidentBatches::start(loader, renderer, resident, epoch, first_batch).map(Source::Resident)
             }
         };
         Epoch {
             stages: loader.pipeline.device() != Device::Cpu,
             left: loader.own_batches().saturating_sub(first_batch),
             loader: loader.clone(),
-            source,
+            source: source.unwrap_or_else(|error| Source::Refused(Some(error))),
             staged: None,
             waited: Duration::ZERO,
             failed: false,
@@ -68,6 +70,7 @@ impl Epoch {
                 self.waited += start.elapsed();
                 Ok(gathered.map(|gathered| self.finish(gathered)))
             }
+            Source::Refused(error) => error.take().map_or(Ok(None), Err),
         }
     }
 

@@ -4,7 +4,8 @@ use super::placement::Pipeline;
 use super::worker::{Rendered, Task, Worker};
 use super::{Loader, PREFETCH};
 use crate::augment::ViewParameters;
-use anyhow::{Result, anyhow};
+use crate::threads;
+use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -41,7 +42,9 @@ pub(super) struct Pieces {
 
 impl Pieces {
     /// Starts the workers on the batches of `epoch` from `first_batch` on.
-    pub fn start(loader: &Loader, epoch: u64, first_batch: usize) -> Pieces {
+    ///
+    /// Errors: a thread that the system does not grant.
+    pub fn start(loader: &Loader, epoch: u64, first_batch: usize) -> Result<Pieces> {
         let order = Arc::new(loader.order(epoch));
         let (sender, receiver) = unbounded();
         let worker = Worker {
@@ -57,14 +60,14 @@ impl Pieces {
             std::thread::Builder::new()
                 .name(format!("loader-{number}"))
                 .spawn(move || worker.run(&tasks))
-                .expect("the system grants a thread");
+                .with_context(|| threads::refused(&format!("loader thread {} of {}", number + 1, loader.workers)))?;
         }
         let waiting = VecDeque::new();
         let mut pieces = Pieces { loader: loader.clone(), order, next: first_batch, waiting, tasks: sender };
         for _ in 0..PREFETCH {
             pieces.ask();
         }
-        pieces
+        Ok(pieces)
     }
 
     /// Puts the tasks of the next batch into the queue.

@@ -7,7 +7,8 @@ use super::placement::Resident;
 use super::{Loader, PREFETCH, Rendering, placement};
 use crate::augment::{Plan, TensorRenderer, ViewParameters, draw, upload};
 use crate::rng::{Purpose, Stream};
-use anyhow::{Result, anyhow};
+use crate::threads;
+use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::{Receiver, bounded};
 use std::ops::Range;
 use std::rc::Rc;
@@ -32,7 +33,7 @@ impl ResidentBatches {
         resident: &Rc<Resident>,
         epoch: u64,
         first_batch: usize,
-    ) -> ResidentBatches {
+    ) -> Result<ResidentBatches> {
         let Rendering::Views { recipe, .. } = &*loader.rendering else { unreachable!("on_device looked") };
         let packed = placement::packed(&loader.split).expect("on_device looked");
         let (width, height) = (packed.width(), packed.height());
@@ -55,10 +56,12 @@ impl ResidentBatches {
                 }
             }
         };
-        std::thread::Builder::new().name("loader-plan".into()).spawn(plan).expect("the system grants a thread");
+        let thread = std::thread::Builder::new().name("loader-plan".into()).spawn(plan);
+        thread.with_context(|| threads::refused("the thread that draws views"))?;
         let indices: Vec<i64> = order.iter().map(|&sample| sample as i64).collect();
         let order_there = upload(&Tensor::from_slice(&indices), renderer.device());
-        ResidentBatches { renderer: Rc::clone(renderer), resident: Rc::clone(resident), order, order_there, plans }
+        let (renderer, resident) = (Rc::clone(renderer), Rc::clone(resident));
+        Ok(ResidentBatches { renderer, resident, order, order_there, plans })
     }
 
     /// The next batch's views u8 `[2B, S, S, 3]` on the device, and its samples; `None` after the last one, which is where

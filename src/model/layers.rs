@@ -118,7 +118,7 @@ impl Registry {
     /// Copies a state dict in. Entries whose name begins with one of `optional` may be absent; everything is
     /// checked before anything is changed.
     ///
-    /// Errors: all missing, unexpected and mis-shaped entries at once, by name.
+    /// Errors: all missing, unexpected, mis-shaped and unusable entries at once, by name.
     pub fn load(&self, state: &StateDict, optional: &[&str]) -> Result<()> {
         let is_optional = |name: &str| optional.iter().any(|prefix| name.starts_with(prefix));
         let mut problems = Vec::new();
@@ -136,7 +136,7 @@ impl Registry {
                 None => problems.push(format!("missing: {name} {wanted:?}")),
                 Some(found) if found.size() != wanted => problems
                     .push(format!("wrong shape: {name} is {:?} in the file, {wanted:?} in the model", found.size())),
-                Some(_) => {}
+                Some(found) => problems.extend(fault(slot, found).map(|what| format!("unusable: {name} {what}"))),
             }
         }
         for (name, tensor) in state.iter() {
@@ -163,6 +163,29 @@ impl Registry {
             }
         }
         Ok(())
+    }
+}
+
+/// What makes numbers of the right shape unfit for their place in a network, in words.
+fn fault(slot: &Slot, found: &Tensor) -> Option<String> {
+    let _guard = tch::no_grad_guard();
+    let whole = matches!(found.kind(), Kind::Uint8 | Kind::Int8 | Kind::Int16 | Kind::Int | Kind::Int64);
+    let holds = |condition: Tensor| condition.all().int64_value(&[]) != 0;
+    let name = match slot {
+        Slot::Counter(..) if !whole || found.int64_value(&[]) < 0 => return Some("is no count".to_owned()),
+        Slot::Counter(..) => return None,
+        Slot::Parameter(Parameter { name, .. }) | Slot::Buffer(name, _) => name,
+    };
+    if !found.is_floating_point() {
+        return Some(format!("has whole numbers ({:?})", found.kind()));
+    }
+    if !holds(found.isfinite()) {
+        return Some("holds a number that is not finite".to_owned());
+    }
+    match name.rsplit('.').next() {
+        Some("running_var") if !holds(found.ge(0.0)) => Some("holds a variance below 0".to_owned()),
+        Some("std") if !holds(found.gt(0.0)) => Some("holds a standard deviation that is not above 0".to_owned()),
+        _ => None,
     }
 }
 

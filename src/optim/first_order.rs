@@ -52,6 +52,11 @@ fn algorithm(config: &OptimizerConfig, role: Role) -> Algorithm {
     }
 }
 
+/// Whether anything of a step is kept for the next: plain SGD keeps nothing.
+pub fn keeps_state(config: &OptimizerConfig) -> bool {
+    !algorithm(config, Role::Weight).state().is_empty()
+}
+
 /// What a parameter's first step finds. In the parameter's own layout, so that updates walk all in the same order; zeros
 /// make the first momentum the first gradient.
 fn fresh(value: &Tensor, algorithm: Algorithm) -> Vec<Tensor> {
@@ -117,7 +122,7 @@ impl Optimizer for FirstOrder {
             }
             let mut state = fresh(&parameter.tensor, algorithm);
             for ((own, saved), &name) in state.iter_mut().zip(saved).zip(names) {
-                let Some(saved) = saved else { continue };
+                let Some(saved) = saved else { bail!("the optimiser's {name} of {} is missing", parameter.name) };
                 if saved.size() != own.size() {
                     let (file, model) = (saved.size(), own.size());
                     bail!(

@@ -13,7 +13,7 @@ mod together;
 use crate::memory;
 use crate::native::lists::Algorithm;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError, RwLock};
 use tch::{Device, Kind, Tensor};
 use together::Shared;
 
@@ -133,25 +133,56 @@ impl Walk {
     }
 }
 
+/// On so many threads, or as many of them as the system grants.
 fn run_on(work: Vec<Work>, threads: usize) {
-    let (large, mut small): (Vec<Work>, Vec<Work>) =
-        work.into_iter().partition(|one| threads > 1 && one.value.len() >= together::LARGE);
-    let large: Vec<Shared> = large.into_iter().map(|one| Shared::new(one, threads)).collect();
-    // The larger ones first, so that the threads end together.
-    small.sort_by_key(|one| std::cmp::Reverse(one.value.len()));
-    let queue = Mutex::new(small.into_iter());
-    let take = || queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
-    let steps_of = |thread: usize| {
-        large.iter().for_each(|one| one.run(thread));
+    // Held until it is known how many threads there are to cut the work for.
+    let plan = RwLock::new(None);
+    let mut unknown = plan.write().unwrap_or_else(PoisonError::into_inner);
+    let part_of = |thread: usize| {
+        let plan = plan.read().unwrap_or_else(PoisonError::into_inner);
+        plan.iter().for_each(|plan: &Plan| plan.run(thread));
+    };
+    std::thread::scope(|scope| {
+        let part_of = &part_of;
+        let starts = |thread: &usize| {
+            std::thread::Builder::new()
+                .spawn_scoped(scope, {
+                    let thread = *thread;
+                    move || part_of(thread)
+                })
+                .is_ok()
+        };
+        let started = (1..threads).take_while(starts).count();
+        *unknown = Some(Plan::new(work, started + 1));
+        drop(unknown);
+        part_of(0);
+    });
+}
+
+/// The work of a step, cut for a number of threads.
+struct Plan<'a> {
+    large: Vec<Shared<'a>>,
+    small: Mutex<std::vec::IntoIter<Work<'a>>>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(work: Vec<Work<'a>>, threads: usize) -> Plan<'a> {
+        let (large, mut small): (Vec<Work>, Vec<Work>) =
+            work.into_iter().partition(|one| threads > 1 && one.value.len() >= together::LARGE);
+        // The larger ones first, so that the threads end together.
+        small.sort_by_key(|one| std::cmp::Reverse(one.value.len()));
+        let large = large.into_iter().map(|one| Shared::new(one, threads)).collect();
+        Plan { large, small: Mutex::new(small.into_iter()) }
+    }
+
+    /// What one of the threads does. Every one has to come.
+    fn run(&self, thread: usize) {
+        let take = || self.small.lock().unwrap_or_else(PoisonError::into_inner).next();
+        self.large.iter().for_each(|one| one.run(thread));
         while let Some(one) = take() {
             one.run();
         }
-    };
-    std::thread::scope(|scope| {
-        let steps_of = &steps_of;
-        (1..threads).for_each(|thread| drop(scope.spawn(move || steps_of(thread))));
-        steps_of(0);
-    });
+    }
 }
 
 /// Whether the elements lie without gaps, in whatever order of dimensions.

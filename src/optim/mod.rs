@@ -10,6 +10,7 @@ mod scaler;
 mod schedule;
 mod update;
 
+pub use first_order::keeps_state;
 pub use lbfgs::Lbfgs;
 pub use rate::Rate;
 pub use scaler::Scaler;

@@ -4,16 +4,21 @@
 //! standard error. A bar is drawn only where standard error is a terminal;
 //! elsewhere long work writes a plain line every five minutes instead. With
 //! `--log-format json` every line is an object on standard output, without bars.
+//!
+//! Whatever is printed comes through [`Console`], which spells control characters out: names of files and of what is
+//! inside them are other people's.
 
-use super::format::plain;
+use super::format::{message, visible};
+use crate::clock;
 use crate::config::LogFormat;
 pub use crate::config::Verbosity;
 use ::console::Term;
+use anyhow::{Result, anyhow};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::io::{IsTerminal, Write};
-use std::sync::{Arc, Mutex};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// A handle on the terminal; clones share it.
 #[derive(Clone)]
@@ -26,6 +31,8 @@ struct Inner {
     colour: bool,
     out: Mutex<Box<dyn Write + Send>>,
     err: Mutex<Box<dyn Write + Send>>,
+    /// Why a result was not printed.
+    lost: OnceLock<std::io::Error>,
 }
 
 impl Console {
@@ -73,7 +80,8 @@ impl Console {
         err: Box<dyn Write + Send>,
     ) -> Self {
         let bars = MultiProgress::with_draw_target(draw);
-        Console(Arc::new(Inner { verbosity, format, bars, colour, out: Mutex::new(out), err: Mutex::new(err) }))
+        let (out, err, lost) = (Mutex::new(out), Mutex::new(err), OnceLock::new());
+        Console(Arc::new(Inner { verbosity, format, bars, colour, out, err, lost }))
     }
 
     pub fn verbosity(&self) -> Verbosity {
@@ -83,14 +91,14 @@ impl Console {
     /// A line that tells what happens; not printed when quiet.
     pub fn note(&self, text: &str) {
         if self.0.verbosity >= Verbosity::Normal {
-            self.say("info", text);
+            let _ = self.say("info", &message(text));
         }
     }
 
     /// A line for those who asked for more.
     pub fn detail(&self, text: &str) {
         if self.0.verbosity >= Verbosity::Verbose {
-            self.say("detail", text);
+            let _ = self.say("detail", &message(text));
         }
     }
 
@@ -98,23 +106,44 @@ impl Console {
     pub fn warn(&self, text: &str) {
         if self.0.verbosity >= Verbosity::Normal {
             match self.0.format {
-                LogFormat::Text => self.line(&self.0.err, &self.labelled("warning:", "33", text)),
-                LogFormat::Json => self.say("warning", text),
+                LogFormat::Text => self.labelled("warning:", "33", &message(text)),
+                LogFormat::Json => drop(self.say("warning", &message(text))),
             }
         }
     }
 
-    /// Why the program stops; always printed.
-    pub fn error(&self, text: &str) {
+    /// Why the program stops, with its causes; always printed.
+    pub fn error(&self, error: &anyhow::Error) {
         match self.0.format {
-            LogFormat::Text => self.line(&self.0.err, &self.labelled("error:", "31", text)),
-            LogFormat::Json => self.say("error", text),
+            LogFormat::Text => {
+                let causes =
+                    error.chain().skip(1).map(|cause| format!("\n  caused by: {}", message(&cause.to_string())));
+                let causes: String = causes.collect();
+                self.labelled("error:", "31", &(message(&error.to_string()) + &causes));
+            }
+            LogFormat::Json => drop(self.say("error", &message(&format!("{error:#}")))),
         }
     }
 
-    /// What the program was run for; always printed.
+    /// What the program was run for; always printed, its line breaks with it. [`Console::delivered`] knows whether it
+    /// arrived.
     pub fn result(&self, text: &str) {
-        self.say("result", text.trim_end());
+        if let Err(error) = self.say("result", text.trim_end()) {
+            let _ = self.0.lost.set(error);
+        }
+    }
+
+    /// Checks that every result has been printed.
+    ///
+    /// # Errors
+    /// Standard output did not take one. A reader that has gone (`| head`) has seen enough, and is none.
+    pub fn delivered(&self) -> Result<()> {
+        match self.0.lost.get() {
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => {
+                Err(anyhow!("cannot write the result to standard output: {error}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Numbers that `text` tells to people: the line of one format or the fields of the other. Not printed when quiet.
@@ -123,7 +152,7 @@ impl Console {
             LogFormat::Text => self.note(text),
             LogFormat::Json if self.0.verbosity >= Verbosity::Normal => {
                 let fields = serde_json::to_value(fields).expect("reports are plain numbers and names");
-                self.json(what, fields);
+                let _ = self.json(what, fields);
             }
             LogFormat::Json => {}
         }
@@ -138,33 +167,36 @@ impl Console {
         &self.0.bars
     }
 
-    fn labelled(&self, label: &str, ansi_colour: &str, text: &str) -> String {
-        if self.0.colour { format!("\x1b[1;{ansi_colour}m{label}\x1b[0m {text}") } else { format!("{label} {text}") }
+    /// A line on standard error behind its label.
+    fn labelled(&self, label: &str, ansi_colour: &str, text: &str) {
+        let label = if self.0.colour { format!("\x1b[1;{ansi_colour}m{label}\x1b[0m ") } else { format!("{label} ") };
+        let _ = self.line(&self.0.err, &label, text);
     }
 
-    fn say(&self, level: &str, text: &str) {
+    fn say(&self, level: &str, text: &str) -> std::io::Result<()> {
         match self.0.format {
-            LogFormat::Text => self.line(&self.0.out, text),
-            LogFormat::Json => self.json(level, json!({ "message": plain(text) })),
+            LogFormat::Text => self.line(&self.0.out, "", text),
+            LogFormat::Json => self.json(level, json!({ "message": visible(text) })),
         }
     }
 
     /// One object a line, its kind and time first; all of them on standard output.
-    fn json(&self, kind: &str, fields: Value) {
-        let time = chrono::Local::now().format("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
+    fn json(&self, kind: &str, fields: Value) -> std::io::Result<()> {
+        let time = clock::now().format("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string();
         let mut object = Map::from_iter([("time".to_owned(), json!(time)), ("kind".to_owned(), json!(kind))]);
         if let Value::Object(fields) = fields {
             object.extend(fields);
         }
-        self.line(&self.0.out, &Value::Object(object).to_string());
+        self.line(&self.0.out, "", &Value::Object(object).to_string())
     }
 
-    /// Clears the bars, writes, draws them again. A closed pipe (`| head`) must not end a run of days.
-    fn line(&self, to: &Mutex<Box<dyn Write + Send>>, text: &str) {
+    /// Clears the bars, writes, draws them again. Only a result's failure is anybody's business: a closed pipe
+    /// (`| head`) must not end a run of days.
+    fn line(&self, to: &Mutex<Box<dyn Write + Send>>, label: &str, text: &str) -> std::io::Result<()> {
         self.0.bars.suspend(|| {
             let mut to = to.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let _ = writeln!(to, "{text}").and_then(|()| to.flush());
-        });
+            writeln!(to, "{label}{}", visible(text)).and_then(|()| to.flush())
+        })
     }
 }
 

@@ -21,6 +21,8 @@ use protobuf::Message;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+const PREFIX: &str = "events.out.tfevents.";
+
 /// The writer of one event file.
 pub struct Events {
     file: LogFile,
@@ -28,14 +30,17 @@ pub struct Events {
 }
 
 impl Events {
-    /// Creates the process's event file in `directory`, if there is one. `steps_done` is 0 for a fresh run; a resumed one
-    /// passes the steps finished before it, and TensorBoard forgets older records of later steps.
+    /// Creates the process's event file in `directory`, if there is one. A resumed run passes
+    /// the steps that it does not tell again, and TensorBoard forgets older records of later ones.
     ///
     /// # Errors
     /// The file cannot be created.
-    pub fn create(directory: Option<&Path>, steps_done: u64) -> Result<Self> {
+    pub fn create(directory: Option<&Path>, resumed_after: Option<u64>) -> Result<Self> {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let name = format!("events.out.tfevents.{:010}.{}.{}", since_1970.as_secs(), host(), std::process::id());
+        // TensorBoard reads a directory's files by their names: this one comes last, however soon the run was continued.
+        let later = directory.and_then(newest).map_or(0, |newest| newest + 1);
+        let seconds = since_1970.as_secs().max(later);
+        let name = format!("{PREFIX}{seconds:010}.{}.{}", host(), std::process::id());
         // Two runs of one process within a second differ in the last number.
         let path = (0..)
             .map(|number| file_in(directory, &format!("{name}.{number}")))
@@ -43,9 +48,9 @@ impl Events {
             .expect("the numbers do not end");
         let mut events = Events { file: LogFile::append(&path)?, pending: Vec::new() };
         events.push(0, |event| event.text(3, "brain.Event:2"));
-        if steps_done > 0 {
+        if let Some(steps) = resumed_after {
             // SessionLog { status: START }: TensorBoard purges what earlier files hold at or after this step.
-            events.push(steps_done + 1, |event| event.message(7, |session| session.varint(1, 1)));
+            events.push(steps + 1, |event| event.message(7, |session| session.varint(1, 1)));
         }
         Ok(events)
     }
@@ -134,6 +139,12 @@ impl Events {
     }
 }
 
+/// The latest time in the names of a directory's event files.
+fn newest(directory: &Path) -> Option<u64> {
+    let names = std::fs::read_dir(directory).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_prefix(PREFIX)?.split('.').next()?.parse().ok()).max()
+}
+
 /// The machine's name as far as a file name can carry it.
 fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
@@ -142,4 +153,30 @@ fn host() -> String {
         .unwrap_or_default();
     let name: String = name.trim().chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect();
     if name.is_empty() { "localhost".into() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Verbosity;
+
+    #[test]
+    fn a_resumed_run_withdraws_what_it_tells_again_in_the_file_that_is_read_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let console = Console::to_writers(Verbosity::Normal, std::io::sink(), std::io::sink());
+        // A clock that was ahead, and the number of a process that sorts last.
+        std::fs::write(directory.path().join("events.out.tfevents.9999999990.host.99.0"), b"").unwrap();
+        let start = |step: u8| [0x10, step, 0x3a, 0x02, 0x08, 0x01]; // Of this step: SessionLog { status: START }.
+        for (resumed_after, expected) in [(None, None), (Some(0), Some(start(1))), (Some(40), Some(start(41)))] {
+            let mut events = Events::create(Some(directory.path()), resumed_after).unwrap();
+            events.flush(&console);
+            let mut files: Vec<_> =
+                std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+            files.sort();
+            let bytes = std::fs::read(files.last().unwrap()).unwrap();
+            assert!(!bytes.is_empty(), "{files:?}");
+            let found = bytes.windows(6).find(|window| window[2..] == start(0)[2..]);
+            assert_eq!(found, expected.as_ref().map(|bytes| &bytes[..]), "{resumed_after:?}");
+        }
+    }
 }

@@ -28,9 +28,37 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
-/// The text without control characters: line breaks and tabs become spaces, the rest is dropped.
+/// Text as a terminal may get it: control characters, and those that turn the direction of writing, are spelled out as
+/// JSON spells them (`\u001b`), so that a name can neither colour, move nor hide what stands around it. Line breaks and
+/// tabs stay.
+pub fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        let stays = matches!(c, '\n' | '\t') || c == '\r' && characters.peek() == Some(&'\n');
+        if !stays && (c.is_control() || turns_or_breaks(c)) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// The same in one line: line breaks and tabs are spelled out too.
 pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if matches!(c, '\n' | '\t') { ' ' } else { c }).filter(|c| !c.is_control()).collect()
+    visible(text).replace("\r\n", "\\r\\n").replace('\n', "\\n").replace('\t', "\\t")
+}
+
+/// A message as one or several lines: a line break stays only where the next line is indented, as lists of our own are.
+pub fn message(text: &str) -> String {
+    let indented = text.split("\n  ").map(plain);
+    indented.collect::<Vec<_>>().join("\n  ")
+}
+
+/// Marks, embeddings, overrides and isolates of bidirectional text, and the line breaks that are no control characters.
+fn turns_or_breaks(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// At most `columns` characters; a longer text ends in `...`.
@@ -76,7 +104,12 @@ mod tests {
 
     #[test]
     fn control_characters_do_not_pass() {
-        assert_eq!(plain("a\tb\u{1b}[31mc\r\nd"), "a b[31mc d");
+        let text = "a\tb\u{1b}[31mc\r\nd\re\u{9b}\u{202e}\u{7f}";
+        assert_eq!(visible(text), "a\tb\\u001b[31mc\r\nd\\u000de\\u009b\\u202e\\u007f");
+        assert_eq!(plain(text), "a\\tb\\u001b[31mc\\r\\nd\\u000de\\u009b\\u202e\\u007f");
+        assert_eq!(message("bad:\n  one\n  two\nerror: three"), "bad:\n  one\n  two\\nerror: three");
+        let json = serde_json::to_string("a\u{9b}\u{202e}\n").unwrap();
+        assert_eq!(serde_json::from_str::<String>(&visible(&json)).unwrap(), "a\u{9b}\u{202e}\n");
         assert_eq!(cut("0123456789", 7), "0123...");
         assert_eq!(cut("0123456789", 10), "0123456789");
     }

@@ -22,7 +22,10 @@ impl Log {
     /// A file cannot be created, read or rewritten.
     pub fn create(directory: Option<&Path>, first_epoch: u64, console: Console) -> Result<Self> {
         let text = LogFile::append(&file_in(directory, "training.log"))?;
-        Ok(Log { text, metrics: JsonLines::continue_at(&file_in(directory, "metrics.jsonl"), first_epoch)?, console })
+        let (metrics, damage) = JsonLines::continue_at(&file_in(directory, "metrics.jsonl"), first_epoch)?;
+        let mut log = Log { text, metrics, console };
+        damage.iter().for_each(|damage| log.warn(damage));
+        Ok(log)
     }
 
     pub fn console(&self) -> &Console {

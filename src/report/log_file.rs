@@ -6,8 +6,10 @@
 
 use super::console::Console;
 use super::format::plain;
+use crate::clock;
+use crate::files;
 use anyhow::{Context, Result};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +34,7 @@ impl LogFile {
     /// The file cannot be opened: better known before the first epoch than after it.
     pub fn append(path: &Path) -> Result<Self> {
         let open = || -> std::io::Result<(File, u64)> {
-            let file = OpenOptions::new().create(true).append(true).open(path)?;
+            let file = files::append(path)?;
             let bytes = file.metadata()?.len();
             Ok((file, bytes))
         };
@@ -59,7 +61,7 @@ impl LogFile {
 
     /// Appends `text`, each line behind the time and the level.
     pub fn stamped(&mut self, level: &str, text: &str, console: &Console) {
-        let time = chrono::Local::now().format("%Y-%m-%dT%H:%M:%S%:z");
+        let time = clock::now().format("%Y-%m-%dT%H:%M:%S%:z");
         for line in text.lines() {
             self.write(format!("{time} {level:<7} {}\n", plain(line)).as_bytes(), console);
         }

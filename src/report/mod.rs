@@ -22,7 +22,7 @@ pub use console::{Console, Verbosity};
 pub use contact_sheet::{contact_sheet, enlarged};
 pub use events::{Events, Histogram};
 pub use format::{duration, short};
-pub use json_lines::read_json_lines;
+pub use json_lines::{keep_later_lines, read_json_lines, salvage_json_lines};
 pub use log::Log;
 pub use numbers::{Chart, EvalRecord, Number, Record, Scale};
 pub use png::{encode_png, save_png};

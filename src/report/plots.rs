@@ -11,8 +11,8 @@ mod sheet;
 mod svg;
 mod ticks;
 
-pub use sheet::{Row, Tile, neighbour_sheet};
-pub use svg::{escape, svg};
+pub use sheet::{Paper, Row, Tile, neighbour_sheet};
+pub use svg::{escape, sample, svg};
 
 use super::png::save_png;
 use crate::pixels::RgbImage;
@@ -49,7 +49,8 @@ pub struct Panel {
 pub struct Series {
     /// In the legend, if the panel has more than one series; series of one name share the first one's entry.
     pub name: String,
-    /// Index into the palette, counted round: lines that belong together share one.
+    /// Index into the palette; lines that belong together share one. Beyond the last colour the first ones come again
+    /// with lines broken in another way, so that [`TOLD_APART`] series are told apart.
     pub colour: usize,
     pub stroke: Stroke,
     pub points: Vec<(f64, f64)>,
@@ -78,8 +79,52 @@ impl Panel {
     }
 }
 
-/// Colours that can be told apart; after the last one the first comes again.
+/// Colours that can be told apart.
 pub const PALETTE_COLOURS: usize = 10;
+
+/// Series that no two of look alike.
+pub const TOLD_APART: usize = PALETTE_COLOURS * BREAKS.len();
+
+/// How lines are broken that share a colour, the first ones first: `(whole, dashed)`, each of line and gap in pixels.
+const BREAKS: [(Option<Dashes>, Dashes); 4] = [
+    (None, (8.0, 5.0)),
+    (Some((14.0, 4.0)), (14.0, 8.0)),
+    (Some((5.0, 4.0)), (3.0, 6.0)),
+    (Some((2.0, 3.0)), (1.5, 9.0)),
+];
+
+type Dashes = (f64, f64);
+
+impl Series {
+    /// The place of its colour in a palette of [`PALETTE_COLOURS`].
+    fn paint(&self) -> usize {
+        self.colour % PALETTE_COLOURS
+    }
+
+    /// How its line is broken; `None` for one that is whole, and for points.
+    fn dashes(&self) -> Option<Dashes> {
+        let (whole, dashed) = BREAKS[self.colour / PALETTE_COLOURS % BREAKS.len()];
+        match self.stroke {
+            Stroke::Bold | Stroke::Faint => whole,
+            Stroke::Dashed => Some(dashed),
+            Stroke::Dots => None,
+        }
+    }
+
+    /// The corners of a mark around `(x, y)`, about as large as a circle of that radius; `None` where it is one. Lone points
+    /// show no breaks: their shapes tell them apart.
+    fn corners(&self, (x, y): (f64, f64), radius: f64) -> Option<Vec<(f64, f64)>> {
+        const SHAPES: [&[(f64, f64)]; BREAKS.len()] = [
+            &[],
+            &[(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
+            &[(0.0, -1.4), (1.4, 0.0), (0.0, 1.4), (-1.4, 0.0)],
+            &[(0.0, -1.4), (1.3, 0.9), (-1.3, 0.9)],
+        ];
+        let shape = SHAPES[self.colour / PALETTE_COLOURS % SHAPES.len()];
+        let placed = || shape.iter().map(|(dx, dy)| (x + radius * dx, y + radius * dy)).collect();
+        (!shape.is_empty()).then(placed)
+    }
+}
 
 /// Draws `figure` into a PNG file.
 ///

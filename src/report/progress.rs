@@ -1,7 +1,7 @@
 //! A progress bar that costs the loop it watches one look at the clock per call.
 
 use super::console::{Console, Verbosity};
-use super::format::{cut, duration, short};
+use super::format::{cut, duration, plain, short};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +21,8 @@ pub struct Progress {
     unit: &'static str,
     total: u64,
     position: u64,
+    /// Where it began.
+    first: u64,
     bar: Option<Bar>,
     started: Instant,
     due: Instant,
@@ -58,17 +60,19 @@ impl Bar {
 impl Console {
     /// A bar for `total` pieces of work called `unit` (`images`, `steps`).
     pub fn progress(&self, title: &str, total: u64, unit: &'static str) -> Progress {
-        let bar = (!self.bars().is_hidden()).then(|| Bar::new(self, title, total));
+        let title = plain(title);
+        let bar = (!self.bars().is_hidden()).then(|| Bar::new(self, &title, total));
         let now = Instant::now();
         let due = if bar.is_some() { now } else { now + HEARTBEAT };
-        Progress { console: self.clone(), title: title.to_string(), unit, total, position: 0, bar, started: now, due }
+        let console = self.clone();
+        Progress { console, title, unit, total, position: 0, first: 0, bar, started: now, due }
     }
 
     /// A title and the time so far on a terminal, for work whose extent nobody knows, until the answer is dropped.
     pub fn waiting(&self, title: &str) -> Waiting {
         let bar = (!self.bars().is_hidden()).then(|| {
             let style = ProgressStyle::with_template("{prefix} {elapsed}").expect("the template is ours");
-            let bar = self.bars().add(ProgressBar::new_spinner().with_style(style).with_prefix(title.to_owned()));
+            let bar = self.bars().add(ProgressBar::new_spinner().with_style(style).with_prefix(plain(title)));
             // A thread of indicatif's draws; what is done sooner is never seen.
             bar.enable_steady_tick(4 * REDRAW);
             bar
@@ -78,6 +82,15 @@ impl Console {
 }
 
 impl Progress {
+    /// The bar of work of which `done` pieces were done by others: they count as done, not for the speed.
+    pub fn beginning_at(mut self, done: u64) -> Progress {
+        (self.position, self.first) = (done, done);
+        if let Some(Bar { bar, .. }) = &self.bar {
+            bar.set_position(done);
+        }
+        self
+    }
+
     /// `count` more pieces are done.
     pub fn advance(&mut self, count: u64) {
         self.advance_with(count, |progress, _| {
@@ -121,13 +134,18 @@ impl Progress {
 
     /// Pieces a second since the bar began; 0 before the first.
     pub fn per_second(&self) -> f64 {
-        self.position as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
+        self.done_here() as f64 / self.started.elapsed().as_secs_f64().max(1e-9)
     }
 
     /// Time left at the mean speed so far.
     pub fn eta(&self) -> Option<Duration> {
         let left = self.total.saturating_sub(self.position);
-        (self.position > 0).then(|| self.started.elapsed().mul_f64(left as f64 / self.position as f64))
+        let done = self.done_here();
+        (done > 0).then(|| self.started.elapsed().mul_f64(left as f64 / done as f64))
+    }
+
+    fn done_here(&self) -> u64 {
+        self.position - self.first
     }
 
     /// Takes the bar off the screen and says how long it took where details are wanted.
@@ -136,7 +154,7 @@ impl Progress {
         self.console.detail(&format!(
             "{}: {} {} in {} s ({}/s)",
             self.title,
-            self.position,
+            self.done_here(),
             self.unit,
             short(seconds),
             short(self.per_second())
@@ -228,6 +246,20 @@ mod tests {
         drop(progress);
         let shown = terminal.0.lock().unwrap().clone();
         assert!(shown.contains("epoch 3/100   0% ") && shown.contains("loss of step 0"), "{shown:?}");
+    }
+
+    #[test]
+    fn a_bar_begins_where_others_left_off() {
+        let terminal = Terminal::default();
+        let console = Console::drawing_on(ProgressDrawTarget::term_like(Box::new(terminal.clone())));
+        let mut progress = console.progress("epoch 3/100", 1000, "steps").beginning_at(750);
+        assert_eq!((progress.position(), progress.per_second(), progress.eta()), (750, 0.0, None));
+        progress.advance_with(1, |_, _| "goes on".to_owned());
+        let shown = terminal.0.lock().unwrap().clone();
+        assert!(shown.contains(" 75% ") && shown.contains("goes on"), "{shown:?}");
+        // One step here, 249 left.
+        let (eta, speed) = (progress.eta().unwrap().as_secs_f64(), progress.per_second());
+        assert!(eta * speed > 200.0, "{eta} s at {speed}/s");
     }
 
     #[test]

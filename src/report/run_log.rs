@@ -22,6 +22,10 @@ pub struct Plan {
     /// Epochs when the run is complete.
     pub epochs: u64,
     pub steps_per_epoch: u64,
+    /// Steps of the first epoch that were taken before.
+    pub first_batch: u64,
+    /// Whether there was a run before.
+    pub resumed: bool,
 }
 
 /// The reports of one training run: a [`Log`], and what only training has.
@@ -36,23 +40,32 @@ pub struct RunLog {
 }
 
 impl RunLog {
-    /// Opens the files in `directory`, which exists; a process without one leaves writing to another. A resumed run (`plan.first_epoch > 0`) continues them:
-    /// numbers of that epoch and later are dropped. `numbers` are those that the run's records hold.
+    /// Opens the files in `directory`, which exists; a process without one leaves writing to another. A resumed run continues them:
+    /// numbers of its first epoch and later are dropped. `numbers` are those that the run's records hold.
     ///
     /// # Errors
     /// A file cannot be created, read or rewritten.
     pub fn create(directory: Option<&Path>, plan: Plan, numbers: &'static [Number], console: Console) -> Result<Self> {
+        let (steps, damage) = JsonLines::continue_at(&file_in(directory, "steps.jsonl"), plan.first_epoch)?;
         let mut log = RunLog {
             log: Log::create(directory, plan.first_epoch, console)?,
-            steps: JsonLines::continue_at(&file_in(directory, "steps.jsonl"), plan.first_epoch)?,
-            events: Events::create(directory, plan.first_epoch * plan.steps_per_epoch)?,
+            steps,
+            // What the epoch's earlier steps have to say comes again, with its end.
+            events: Events::create(directory, plan.resumed.then_some(plan.first_epoch * plan.steps_per_epoch))?,
             clock: Clock { plan, steps: 0, first_step_done: None },
             bar: None,
             plan,
             numbers,
         };
-        if plan.first_epoch > 0 {
-            log.note(&format!("resumed: epoch {} of {} is next", plan.first_epoch + 1, plan.epochs));
+        damage.iter().for_each(|damage| log.warn(damage));
+        let Plan { first_epoch, epochs, steps_per_epoch, first_batch, resumed } = plan;
+        let next = if first_batch > 0 {
+            format!("step {} of {steps_per_epoch} in epoch {} of {epochs}", first_batch + 1, first_epoch + 1)
+        } else {
+            format!("epoch {} of {epochs}", first_epoch + 1)
+        };
+        if resumed {
+            log.note(&format!("resumed: {next} is next"));
         }
         Ok(log)
     }
@@ -67,7 +80,8 @@ impl RunLog {
         // The old bar goes before the new one comes.
         self.bar = None;
         let title = format!("epoch {}/{}", epoch + 1, self.plan.epochs);
-        self.bar = Some(self.console().progress(&title, self.plan.steps_per_epoch, "steps"));
+        let before = if epoch == self.plan.first_epoch { self.plan.first_batch } else { 0 };
+        self.bar = Some(self.console().progress(&title, self.plan.steps_per_epoch, "steps").beginning_at(before));
     }
 
     /// One step over `images` images is done. `record` is called only when the bar is redrawn (at most
@@ -159,7 +173,7 @@ impl Clock {
     /// Steps left at the mean pace since the first step.
     fn eta(&self) -> Option<Duration> {
         let total = self.plan.epochs.saturating_sub(self.plan.first_epoch) * self.plan.steps_per_epoch;
-        let left = total.saturating_sub(self.steps);
+        let left = total.saturating_sub(self.plan.first_batch + self.steps);
         let (counted, took) = self.pace()?;
         Some(took.mul_f64(left as f64 / counted as f64))
     }

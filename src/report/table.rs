@@ -23,7 +23,7 @@ impl Table {
     }
 }
 
-/// A bar would end the cell, a control character the row.
+/// A bar would end the cell, a line break the row.
 fn cells<T: Into<String>>(row: impl IntoIterator<Item = T>) -> Vec<String> {
     row.into_iter().map(|cell| super::format::plain(&cell.into()).replace('|', "\\|")).collect()
 }
@@ -55,6 +55,13 @@ impl fmt::Display for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_cell() {
+        let mut table = Table::new(["tensor", "shape"]);
+        table.row(["a|b\nc\u{1b}[2J", "[1]"]);
+        assert!(table.to_string().ends_with("| a\\|b\\nc\\u001b[2J |   [1] |\n"), "{table}");
+    }
 
     #[test]
     fn columns_are_aligned_and_markdown() {

@@ -13,7 +13,7 @@ use crate::config::{
 };
 use crate::data::Split;
 use crate::device;
-use crate::durable;
+use crate::durable::Together;
 use crate::model::{Encoder, HEAD_PREFIX, HeadKind, Pass, feature_dim};
 use crate::report::Console;
 use crate::train::encoder_source::{self, Source};
@@ -68,7 +68,7 @@ pub struct Embed {
 /// Writes the files into a directory.
 ///
 /// Errors: a checkpoint or data that cannot be read, a head that is not there, files that are there already or cannot
-/// be written, features that are not finite. No half-written file is left.
+/// be written, features that are not finite. The files come together, or those that were there stay as they were.
 pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
     let (device, device_note) = device::resolve(embed.device)?;
     let (precision, precision_note) = device::resolve_precision(embed.precision, device);
@@ -97,8 +97,9 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
     if !ranks.writes() {
         return extractor.each_batch(&split, transform, 0, |_| Ok(()));
     }
-    std::fs::create_dir_all(&embed.files.out)
-        .with_context(|| format!("cannot create {}; choose another --out", embed.files.out.display()))?;
+    let mut files = Together::begin(&embed.files.out)?;
+    // Another process may have been faster.
+    refuse_to_overwrite(embed)?;
 
     let about = json!({
         "program": format!("flatnce {}", env!("CARGO_PKG_VERSION")),
@@ -121,17 +122,18 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
     });
     let features = Array { name: "features", rows: split.len(), columns: Some(width) };
     let rows = |out: &mut dyn Write| write_features(embed, &extractor, &split, transform, out);
+    let labels = split.labels.as_ref();
     let mut written = vec!["names.txt", "embed.json"];
     match embed.files.format {
         EmbedFormat::Npy => {
-            durable::replace(&embed.files.out.join("features.npy"), |out| {
+            files.write("features.npy", |out| {
                 array_file::npy_header(out, "<f4", &features)?;
                 rows(out)
             })?;
             written.insert(0, "features.npy");
-            if let Some(labels) = &split.labels {
+            if let Some(labels) = labels {
                 let array = Array { name: "labels", rows: labels.len(), columns: None };
-                durable::replace(&embed.files.out.join("labels.npy"), |out| {
+                files.write("labels.npy", |out| {
                     array_file::npy_header(out, "<i8", &array)?;
                     write_labels(labels, out)
                 })?;
@@ -139,8 +141,7 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
             }
         }
         EmbedFormat::Safetensors => {
-            let labels = split.labels.as_ref();
-            durable::replace(&embed.files.out.join("embed.safetensors"), |out| {
+            files.write("embed.safetensors", |out| {
                 array_file::safetensors_header(out, &features, labels.map(Vec::len), &about)?;
                 rows(out)?;
                 labels.map_or(Ok(()), |labels| write_labels(labels, out))
@@ -148,10 +149,11 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
             written.insert(0, "embed.safetensors");
         }
     }
-    durable::replace(&embed.files.out.join("names.txt"), |out| write_names(&split, out))?;
+    files.write("names.txt", |out| write_names(&split, out))?;
     // Last: where it is, everything is.
     let text = serde_json::to_string_pretty(&about)?;
-    durable::replace(&embed.files.out.join("embed.json"), |out| Ok(writeln!(out, "{text}")?))?;
+    files.write("embed.json", |out| Ok(writeln!(out, "{text}")?))?;
+    files.finish(&FILES)?;
     console.result(&format!(
         "{} features of {width} numbers: {} in {}",
         split.len(),
@@ -161,12 +163,11 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
     Ok(())
 }
 
+/// All that an embedding can consist of.
+const FILES: [&str; 5] = ["embed.json", "features.npy", "embed.safetensors", "labels.npy", "names.txt"];
+
 fn refuse_to_overwrite(embed: &Embed) -> Result<()> {
-    let there: Option<PathBuf> = ["embed.json", "features.npy", "embed.safetensors"]
-        .map(|name| embed.files.out.join(name))
-        .into_iter()
-        .find(|path| path.exists());
-    match there {
+    match FILES.map(|name| embed.files.out.join(name)).into_iter().find(|path| path.exists()) {
         Some(path) if !embed.files.force => {
             bail!("{} is there already; choose another --out, or --force to replace it", path.display())
         }

@@ -7,13 +7,14 @@
 
 use crate::checkpoint::{self, Notes};
 use crate::config::{Depth, ExportFormat, ModelConfig, Normalisation, Stem};
-use crate::model::{HEAD_PREFIX, NORMALISATION_PREFIX};
+use crate::model::{HEAD_PREFIX, HeadKind, NORMALISATION_PREFIX};
 use crate::report::Console;
 use crate::state::StateDict;
 use crate::train::encoder_source::{Origin, Source};
 use crate::values::one_of;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
+use tch::Device;
 
 /// The encoder of a checkpoint, for another program.
 #[derive(Clone, Debug, clap::Args)]
@@ -38,16 +39,21 @@ pub struct Export {
 
 /// Writes the file and prints the lines of Python that load it.
 ///
-/// Errors: a checkpoint that cannot be read, a file that is there already, a disk that is full.
+/// Errors: a checkpoint that cannot be read or is no whole network, a file that is there already, a directory that is
+/// not, a disk that is full.
 pub fn run(export: &Export, console: &Console) -> Result<()> {
     if export.out.exists() && !export.force {
         bail!("{} is there already; choose another --out, or --force to replace it", export.out.display());
+    }
+    let directory = export.out.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(missing) = directory.filter(|directory| !directory.is_dir()) {
+        bail!("the directory {} does not exist; create it, or choose another --out", missing.display());
     }
     let source = Origin::File(export.checkpoint.clone()).open(&mut |text| console.warn(&text))?;
     if let Some(assumed) = &source.assumed {
         console.warn(assumed);
     }
-    let trunk = trunk(&source);
+    let trunk = trunk(&source).with_context(|| format!("{} is not written", export.out.display()))?;
     let bytes = match export.format {
         ExportFormat::Safetensors => checkpoint::write_safetensors(&export.out, &trunk, &notes(export, &source))?,
         ExportFormat::Torchvision | ExportFormat::Timm => checkpoint::write_state_dict(&export.out, &trunk)?,
@@ -65,10 +71,14 @@ pub fn run(export: &Export, console: &Console) -> Result<()> {
     Ok(())
 }
 
-fn trunk(source: &Source) -> StateDict {
+/// Every tensor of the network without its head and normalisation, which a strict load asks for: the weights go through
+/// the network itself, which knows names, shapes and types.
+///
+/// Errors: what is missing, too much, of another shape or no number in the checkpoint.
+fn trunk(source: &Source) -> Result<StateDict> {
+    let encoder = source.build(HeadKind::Classifier(1), Device::Cpu, 0)?;
     let ours = |name: &str| name.starts_with(HEAD_PREFIX) || name.starts_with(NORMALISATION_PREFIX);
-    let state = source.state.as_ref().expect("a checkpoint file has weights");
-    state.renamed(|name| (!ours(name)).then(|| name.to_owned()))
+    Ok(encoder.state_dict().renamed(|name| (!ours(name)).then(|| name.to_owned())))
 }
 
 /// What a safetensors file says of itself; [`Origin::File`] reads it back.

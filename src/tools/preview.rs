@@ -81,7 +81,10 @@ pub fn run(preview: &Preview, console: &Console) -> Result<()> {
         Engine::Cpu => loader,
         Engine::Tensor => loader.on_device(Device::Cpu, DataOnDevice::Auto)?,
     };
-    let epoch = u64::from(preview.sheet.epoch);
+    let (epoch, batches) = (u64::from(preview.sheet.epoch), preview.sheet.batches as usize);
+    if preview.sheet.views.is_some() && batches > loader.batches() {
+        bail!("an epoch has {} batches of {images} images; choose a smaller --batches", loader.batches());
+    }
     let batch = loader.epoch(epoch, 0).next().context("the loader has no batch")??;
     let pixels = Vec::<u8>::try_from(batch.images.contiguous().view(-1))?;
     let view = |number: usize, sample: usize| {
@@ -97,7 +100,7 @@ pub fn run(preview: &Preview, console: &Console) -> Result<()> {
     }
     save_png(&preview.sheet.out, contact_sheet(&groups, (SHEET_PX / (3 * size.max(TILE_PX))).max(1)).as_ref())?;
     if let Some(file) = &preview.sheet.views {
-        export(file, &loader, epoch, preview.sheet.batches as usize, preview, console)?;
+        export(file, &loader, epoch, batches, preview, console)?;
     }
     if preview.sheet.parameters {
         console.result(&parameters(preview, &split, &batch.samples)?.to_string());
@@ -120,13 +123,6 @@ fn export(
     preview: &Preview,
     console: &Console,
 ) -> Result<()> {
-    if batches > loader.batches() {
-        bail!(
-            "an epoch has {} batches of {} images; choose a smaller --batches",
-            loader.batches(),
-            preview.sheet.images
-        );
-    }
     let (mut views, mut samples) = (Vec::with_capacity(batches), Vec::with_capacity(batches));
     for batch in loader.epoch(epoch, 0).take(batches) {
         let batch = batch?;

@@ -60,7 +60,7 @@ pub fn run(report: &Report, console: &Console) -> Result<()> {
     let found = gather::gather(&report.directories, console)?;
     let rows = rows::rows(&found);
     let table = match report.format {
-        ReportFormat::Markdown => rows::markdown(&rows),
+        ReportFormat::Markdown => rows::markdown(&rows) + &changes(&found),
         ReportFormat::Json => serde_json::to_string_pretty(&rows)?,
         ReportFormat::Csv => rows::csv(&rows),
     };
@@ -105,6 +105,14 @@ pub fn run(report: &Report, console: &Console) -> Result<()> {
     Ok(())
 }
 
+/// Runs whose settings changed where they were continued: the table has the last ones.
+fn changes(found: &Found) -> String {
+    let told = found.runs.iter().flat_map(|run| {
+        run.changes.iter().map(|change| format!("\n{} was continued {change}\n", run.directory.display()))
+    });
+    told.collect()
+}
+
 /// What the encoders' pictures add to the page.
 #[derive(Default)]
 struct Looks {
@@ -136,12 +144,13 @@ fn draw(
                 continue;
             }
         };
-        let png = encode_png(pictures.neighbours.as_ref())?;
+        let [png, dark] = &pictures.neighbours;
+        let (png, dark) = (encode_png(png.as_ref())?, encode_png(dark.as_ref())?);
         let path = |what: &str| directory.join(format!("{what}-{}-{}.png", number + 1, file_name(name)));
         durable::replace(&path("neighbours"), |file| Ok(file.write_all(&png)?))?;
         curves(&path("map"), &figure(&pictures.map))?;
         files += 2;
-        looks.sheets.push(Picture { caption: format!("{name}: {}", pictures.about), png });
+        looks.sheets.push(Picture { caption: format!("{name}: {}", pictures.about), png, dark });
         looks.maps.push((pictures.map, pictures.about));
     }
     console.note(&format!("{files} pictures: {}", directory.display()));

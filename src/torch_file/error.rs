@@ -36,11 +36,8 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
-    }
-}
+/// Without a cause: the text quotes it.
+impl std::error::Error for Error {}
 
 impl Error {
     fn new(problem: impl Into<String>, advice: &'static str) -> Error {

@@ -16,13 +16,15 @@ pub struct Limits {
     pub memo_entries: usize,
     /// Length of the pickled structure, in bytes; tensors are stored outside it.
     pub pickle_bytes: u64,
+    /// Length of the file. A file with holes claims more than it has.
+    pub file_bytes: u64,
     /// Inflated records plus tensors copied to make them contiguous, as a multiple of the file size.
     pub growth: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { depth: 64, memo_entries: 4 << 20, pickle_bytes: 64 << 20, growth: 16 }
+        Limits { depth: 64, memo_entries: 4 << 20, pickle_bytes: 64 << 20, file_bytes: 4 << 30, growth: 16 }
     }
 }
 
@@ -34,7 +36,7 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn new(limits: &Limits, file_bytes: u64) -> Budget {
-        let total = file_bytes.saturating_mul(limits.growth).saturating_add(FREE_BYTES);
+        let total = file_bytes.saturating_mul(limits.growth).min(limits.file_bytes).saturating_add(FREE_BYTES);
         Budget { total, left: total }
     }
 

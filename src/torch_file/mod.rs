@@ -35,8 +35,8 @@ pub use tensor::{Storage, TensorData};
 pub use value::{Dict, Inert, Value};
 pub use write::write;
 
+use crate::files;
 use limits::Budget;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -48,8 +48,16 @@ const HEAD_BYTES: u64 = 512;
 /// # Errors
 /// Whatever is wrong with the file, with its name, the record, the byte, and what to do next.
 pub fn read(path: &Path) -> Result<Value, Error> {
-    let opened = File::open(path).map_err(|source| Error::io("open", source));
-    opened.and_then(|mut file| read_from(&mut file, &Limits::default())).map_err(|error| error.in_file(path))
+    read_within(path, &Limits::default())
+}
+
+/// [`read`] with other limits.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_within(path: &Path, limits: &Limits) -> Result<Value, Error> {
+    let opened = files::open(path).map_err(|source| Error::io("open", source));
+    opened.and_then(|mut file| read_from(&mut file, limits)).map_err(|error| error.in_file(path))
 }
 
 /// Checks every record of a file against its checksum, whatever it holds, in little memory.
@@ -57,7 +65,7 @@ pub fn read(path: &Path) -> Result<Value, Error> {
 /// # Errors
 /// A record that is damaged, by name; a file of another kind; a legacy file, which has no checksums.
 pub fn verify(path: &Path) -> Result<(), Error> {
-    let verified = File::open(path).map_err(|source| Error::io("open", source)).and_then(|mut file| {
+    let verified = files::open(path).map_err(|source| Error::io("open", source)).and_then(|mut file| {
         let length = file.metadata().map_err(|source| Error::io("read", source))?.len();
         archive::verify_archive(&mut file, length)
     });
@@ -74,6 +82,10 @@ pub fn read_from<R: Read + Seek>(source: &mut R, limits: &Limits) -> Result<Valu
         Ok((length, head))
     };
     let (length, head) = head_of(source).map_err(|error| Error::io("read", error))?;
+    if length > limits.file_bytes {
+        let advice = "No checkpoint of a network that this program knows is so large: it is damaged or another file";
+        return Err(Error::limit(format!("it has {length} bytes"), limits.file_bytes, advice));
+    }
     let mut budget = Budget::new(limits, length);
     if zip::starts_like_zip(&head) {
         archive::read_archive(source, length, limits, &mut budget)

@@ -273,7 +273,7 @@ pub fn load_weights(encoder: &Encoder, model: &ModelConfig, path: &Path) -> Resu
         );
     }
     let state = architecture::with_flat_normalisation(&weights.state).with_context(context)?;
-    let own_head = architecture::recognise_head(&state);
+    let own_head = architecture::recognise_head(&state).with_context(context)?;
     if own_head.mode != HeadMode::None && own_head == model.head {
         encoder.load(&state).with_context(context)?;
         return Ok(format!("starting from {}: {depth} with its projection head", path.display()));

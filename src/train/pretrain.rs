@@ -38,10 +38,14 @@ pub use session::{Ended, Plan};
 use std::sync::atomic::AtomicBool;
 use tch::{Kind, Tensor};
 
-/// Trains what is planned to the end, or until `stop` is set: then the state is saved after the step under way.
+/// Trains what is planned to the end, or until `stop` is set: then the state is saved after the step under way. Of a run that
+/// is complete nothing is written again.
 ///
 /// Errors: files that cannot be written, a loss that is not finite, too little memory.
 pub fn run(plan: Plan, console: &Console, stop: &AtomicBool) -> Result<Ended> {
+    if plan.is_complete() {
+        return plan.close(console).map(|()| Ended::Finished);
+    }
     let mut session = plan.begin(console)?;
     let ended = native::caught(|| train(&mut session, stop))
         .unwrap_or_else(|error| Err(session.memory.explain(error, &session.parameters, session.at.step + 1)));

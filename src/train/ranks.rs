@@ -13,7 +13,7 @@ use crate::loader::Share;
 use crate::loss::{Anchors, Contrast, Loss, Pairs};
 use crate::model::{Encoder, Pass};
 use crate::report::Console;
-use crate::state::Parameter;
+use crate::state::{DataMarks, Parameter};
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -240,11 +240,7 @@ impl Ranks {
     ///
     /// Errors: it is not, as when each read another file.
     pub fn check_equal(&self, what: &str, count: u64) -> Result<()> {
-        let Some(group) = self.group() else { return Ok(()) };
-        // The largest of both signs: the least is the largest only where all agree.
-        let ends = Tensor::from_slice(&[count as f64, -(count as f64)]);
-        group.all_reduce(&[&ends], Reduction::Max)?;
-        let (most, least) = (ends.double_value(&[0]), -ends.double_value(&[1]));
+        let (least, most) = self.range(count)?;
         if most != least {
             bail!(
                 "the ranks read different files: one has {least} {what}, one {most}; all need the same data, and a \
@@ -252,6 +248,30 @@ impl Ranks {
             );
         }
         Ok(())
+    }
+
+    /// Checks that all ranks train on the same images.
+    ///
+    /// Errors: they do not; in what the images differ.
+    pub fn check_data(&self, marks: &DataMarks) -> Result<()> {
+        self.check_equal("images", marks.images)?;
+        let DataMarks { names, sizes, pixels, labels, .. } = *marks;
+        for (what, mark) in [("names", names), ("sizes", sizes), ("pixels", pixels), ("labels", labels)] {
+            let (least, most) = self.range(mark.into())?;
+            if most != least {
+                bail!("the ranks read different images: their {what} are not the same; all need the same data");
+            }
+        }
+        Ok(())
+    }
+
+    /// The least and the largest of all ranks' numbers, which are below 2^53.
+    fn range(&self, number: u64) -> Result<(f64, f64)> {
+        let Some(group) = self.group() else { return Ok((number as f64, number as f64)) };
+        // The largest of both signs: the least is the largest only where all agree.
+        let ends = Tensor::from_slice(&[number as f64, -(number as f64)]);
+        group.all_reduce(&[&ends], Reduction::Max)?;
+        Ok((-ends.double_value(&[1]), ends.double_value(&[0])))
     }
 
     /// Features `[n, D]` of this rank's batch, n up to `rows`, as those of all batches of one round, in order. In the

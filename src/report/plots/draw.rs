@@ -109,16 +109,16 @@ impl Canvas for Pixels<'_, '_> {
     fn curve(&mut self, stretches: &[Vec<Point>], series: &Series) {
         let style = line_style(series);
         for stretch in stretches {
-            match series.stroke {
-                Stroke::Dots => stretch.iter().for_each(|&at| self.dot(at, px(2.2), series)),
-                Stroke::Dashed => {
+            match (series.stroke, series.dashes()) {
+                (Stroke::Dots, _) => stretch.iter().for_each(|&at| self.dot(at, px(2.2), series)),
+                (_, Some((line, gap))) => {
                     let points: Vec<(i32, i32)> = stretch.iter().copied().map(on_pixel).collect();
-                    self.0.draw(&DashedPathElement::new(points, px(8.0), px(5.0), style)).expect(DRAWS);
+                    self.0.draw(&DashedPathElement::new(points, px(line), px(gap), style)).expect(DRAWS);
                 }
                 // Piece by piece: plotters draws a spike where a thick line turns sharply.
-                Stroke::Bold | Stroke::Faint => stretch.windows(2).for_each(|ends| self.line(ends, style)),
+                (_, None) => stretch.windows(2).for_each(|ends| self.line(ends, style)),
             }
-            if series.stroke == Stroke::Bold {
+            if series.stroke == Stroke::Bold && series.dashes().is_none() {
                 // Joints are round.
                 stretch.iter().for_each(|&at| self.dot(at, style.stroke_width / 2, series));
             }
@@ -126,12 +126,19 @@ impl Canvas for Pixels<'_, '_> {
     }
 
     fn mark(&mut self, at: Point, _: Point, series: &Series) {
-        self.dot(at, if series.stroke == Stroke::Bold { px(4.0) } else { px(2.5) }, series);
+        let radius = if series.stroke == Stroke::Bold { 4.0 } else { 2.5 };
+        match series.corners(at, radius) {
+            Some(corners) => {
+                let corners: Vec<(i32, i32)> = corners.into_iter().map(on_pixel).collect();
+                self.0.draw(&Polygon::new(corners, line_style(series).filled())).expect(DRAWS);
+            }
+            None => self.dot(at, px(radius), series),
+        }
     }
 }
 
 fn line_style(series: &Series) -> ShapeStyle {
-    let colour = PALETTE[series.colour % PALETTE.len()];
+    let colour = PALETTE[series.paint()];
     match series.stroke {
         Stroke::Bold | Stroke::Dots => colour.stroke_width(px(2.4)),
         Stroke::Dashed => colour.stroke_width(px(1.6)),
@@ -181,9 +188,12 @@ fn draw_sample(series: &Series, area: &Area, (left, y): (i32, i32), length: i32)
         let dot = Circle::new((left + length / 2, y), px(4.0), line_style(series).filled());
         return area.draw(&dot).expect(DRAWS);
     }
-    let pieces = match series.stroke {
-        Stroke::Dashed => vec![(0, length * 2 / 5), (length * 3 / 5, length)],
-        Stroke::Bold | Stroke::Faint | Stroke::Dots => vec![(0, length)],
+    let pieces: Vec<(i32, i32)> = match series.dashes() {
+        Some((line, gap)) => {
+            let (line, step) = (px(line) as i32, px(line + gap) as i32);
+            (0..length).step_by(step as usize).map(|from| (from, (from + line).min(length))).collect()
+        }
+        None => vec![(0, length)],
     };
     for (from, to) in pieces {
         let piece = PathElement::new([(left + from, y), (left + to, y)], line_style(series));

@@ -93,7 +93,7 @@ fn draw_series<C: Canvas>(series: &Series, place: impl Fn(Point) -> Point, canva
         stretches.iter().map(|stretch| stretch.iter().map(|&point| place(point)).collect()).collect();
     canvas.curve(&placed, series);
     let every = series.stroke == Stroke::Bold && series.points.len() <= C::MARKED_POINTS;
-    let can_be_alone = matches!(series.stroke, Stroke::Bold | Stroke::Faint);
+    let can_be_alone = series.stroke != Stroke::Dots;
     for stretch in stretches {
         // A lone point makes no line.
         if every || can_be_alone && stretch.len() == 1 {

@@ -3,7 +3,7 @@
 //! marked point says its numbers when the pointer rests on it.
 
 use super::panel::{self, Canvas, Frame, Point, Rule, Words};
-use super::{PALETTE_COLOURS, Panel, Series, Stroke};
+use super::{Panel, Series, Stroke};
 use crate::report::short;
 use std::fmt::Write;
 
@@ -37,6 +37,16 @@ pub fn svg(panel: &Panel) -> String {
     elements.0 + "</svg>"
 }
 
+/// A piece of the series's line, for a legend.
+pub fn sample(series: &Series) -> String {
+    let mut elements = Elements("<svg class=\"sample\" viewBox=\"0 0 34 8\">".to_owned());
+    match series.stroke {
+        Stroke::Dots => elements.circle((17.0, 4.0), 4, &format!(" class=\"f{}\"", series.paint()), ""),
+        _ => elements.curve(&[vec![(1.0, 4.0), (33.0, 4.0)]], series),
+    }
+    elements.0 + "</svg>"
+}
+
 /// Text with the characters that mean something to HTML and XML replaced.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -58,8 +68,8 @@ pub fn escape(text: &str) -> String {
 struct Elements(String);
 
 impl Elements {
-    fn path(&mut self, stretches: &[&[Point]], class: &str, inside: &str) {
-        let _ = write!(self.0, "<path class=\"{class}\" d=\"");
+    fn path(&mut self, stretches: &[&[Point]], attributes: &str, inside: &str) {
+        let _ = write!(self.0, "<path {attributes} d=\"");
         for stretch in stretches {
             for (place, (x, y)) in stretch.iter().enumerate() {
                 let _ = write!(self.0, "{}{x:.1} {y:.1}", if place > 0 { 'L' } else { 'M' });
@@ -77,7 +87,7 @@ impl Canvas for Elements {
     const MARKED_POINTS: usize = 60;
 
     fn rule(&mut self, points: &[Point], rule: Rule) {
-        self.path(&[points], if rule == Rule::Grid { "grid" } else { "axis" }, "");
+        self.path(&[points], if rule == Rule::Grid { "class=\"grid\"" } else { "class=\"axis\"" }, "");
     }
 
     fn words(&mut self, text: &str, (x, y): Point, words: Words) {
@@ -93,7 +103,7 @@ impl Canvas for Elements {
     }
 
     fn curve(&mut self, stretches: &[Vec<Point>], series: &Series) {
-        let (colour, title) = (series.colour % PALETTE_COLOURS, format!("<title>{}</title>", escape(&series.name)));
+        let (colour, title) = (series.paint(), format!("<title>{}</title>", escape(&series.name)));
         let stroke = match series.stroke {
             Stroke::Dots => {
                 let _ = write!(self.0, "<g class=\"dots f{colour}\">{title}");
@@ -105,18 +115,24 @@ impl Canvas for Elements {
             Stroke::Dashed => "dashed",
         };
         let stretches: Vec<&[Point]> = stretches.iter().map(Vec::as_slice).collect();
-        self.path(&stretches, &format!("{stroke} c{colour}"), &title);
+        let dashes = series.dashes().map_or(String::new(), |(line, gap)| format!(" stroke-dasharray=\"{line} {gap}\""));
+        self.path(&stretches, &format!("class=\"{stroke} c{colour}\"{dashes}"), &title);
     }
 
     fn mark(&mut self, at: Point, value: Point, series: &Series) {
         let told = format!("<title>{}: {} at {}</title>", escape(&series.name), short(value.1), short(value.0));
         let radius = if series.stroke == Stroke::Bold { 3 } else { 2 };
-        self.circle(at, radius, &format!(" class=\"f{}\"", series.colour % PALETTE_COLOURS), &told);
+        let class = format!("class=\"f{}\"", series.paint());
+        match series.corners(at, f64::from(radius)) {
+            Some(corners) => self.path(&[&corners], &class, &told),
+            None => self.circle(at, radius, &format!(" {class}"), &told),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::TOLD_APART;
     use super::*;
 
     #[test]
@@ -138,12 +154,34 @@ mod tests {
         };
         let text = svg(&panel);
         // A gap where a number is missing: two moves, no line.
-        let path = text.split("class=\"bold c3\" d=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+        let path = text
+            .split("class=\"bold c3\" stroke-dasharray=\"14 4\" d=\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next())
+            .unwrap();
         assert_eq!(path.matches('M').count(), 2);
         assert_eq!(path.matches('L').count(), 0);
         let dot = text.split("<circle").find(|part| part.contains("r=\"2\"")).unwrap();
         let middle = (52.0 + WIDTH - RIGHT) / 2.0;
         assert!(dot.contains(&format!("cx=\"{middle:.1}\"")), "{dot}");
         assert!(text.contains("&lt;x&gt;: 1 at 10") && !text.contains("<x>"));
+    }
+
+    #[test]
+    fn no_two_series_look_alike_and_a_lone_point_is_seen() {
+        for stroke in [Stroke::Bold, Stroke::Faint, Stroke::Dashed] {
+            let series = |colour| Series { name: String::new(), colour, stroke, points: vec![(1.0, 2.0)] };
+            let looks: std::collections::BTreeSet<String> = (0..TOLD_APART).map(|n| sample(&series(n))).collect();
+            assert_eq!(looks.len(), TOLD_APART);
+            let text = svg(&Panel { series: vec![series(0)], ..Panel::default() });
+            assert_eq!(text.matches("<circle class=\"f0\"").count(), 1, "{text}");
+            let mark = |colour| {
+                let mut elements = Elements(String::new());
+                elements.mark((9.0, 9.0), (1.0, 2.0), &series(colour));
+                elements.0
+            };
+            let marks: std::collections::BTreeSet<String> = (0..TOLD_APART).map(mark).collect();
+            assert_eq!(marks.len(), TOLD_APART);
+        }
     }
 }

@@ -4,7 +4,9 @@
 //! missing, when its `metrics.jsonl` has the lines of one; it is an evaluation
 //! when a `linear_eval.json`, `finetune.json` or `supervised.json` is in it.
 
-use crate::report::{Console, Record, read_json_lines};
+use crate::config::Objective;
+use crate::files;
+use crate::report::{Console, Record, salvage_json_lines};
 use crate::run_dir;
 use crate::train::evaluate::outcome::{Outcome, Protocol};
 use anyhow::{Context, Result, bail};
@@ -20,6 +22,8 @@ pub struct Run {
     pub settings: Option<Value>,
     /// One a line of its `metrics.jsonl`, in the file's order.
     pub epochs: Vec<Record>,
+    /// What changed in its settings where it was continued, in words.
+    pub changes: Vec<String>,
     pub evaluations: Vec<Evaluation>,
 }
 
@@ -40,8 +44,8 @@ pub struct Found {
     pub others: Vec<Evaluation>,
 }
 
-/// Gathers everything below `directories`; a run that an evaluation there names belongs to it wherever it lies.
-/// Damaged files are named in a warning and passed over.
+/// Gathers everything below `directories`. What belongs together is found wherever it lies: the run that an evaluation
+/// names, and a run's evaluations elsewhere among its results. Damaged files are named in a warning and passed over.
 ///
 /// Errors: a directory that does not exist; nothing found.
 pub fn gather(directories: &[PathBuf], console: &Console) -> Result<Found> {
@@ -50,7 +54,9 @@ pub fn gather(directories: &[PathBuf], console: &Console) -> Result<Found> {
         std::fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
         walk.enter(directory);
     }
-    let Walk { mut runs, evaluations, .. } = walk;
+    let near = walk.elsewhere();
+    let Walk { mut runs, mut evaluations, .. } = walk;
+    evaluations.extend(near);
     let mut others = Vec::new();
     for evaluation in evaluations {
         match owner(&mut runs, &evaluation, console) {
@@ -93,6 +99,8 @@ impl Walk<'_> {
         };
         let mut below: Vec<PathBuf> =
             entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()).collect();
+        // What a run has left behind is no run of its own.
+        below.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(run_dir::ABANDONED)));
         below.sort();
         self.look_at(directory);
         for directory in below {
@@ -100,25 +108,75 @@ impl Walk<'_> {
         }
     }
 
+    /// The evaluations of the runs so far that lie elsewhere below the same results directory, where
+    /// [`run_dir::evaluation_parent`] puts them.
+    fn elsewhere(&mut self) -> Vec<Evaluation> {
+        let results: BTreeSet<PathBuf> = self.runs.iter().filter_map(|run| results_of(&run.directory)).collect();
+        let before = self.evaluations.len();
+        for place in results {
+            let names: Vec<&str> = Objective::ALL.iter().map(|objective| objective.name()).collect();
+            let parents =
+                below(&place).into_iter().flat_map(|dataset| names.iter().map(move |name| dataset.join(name)));
+            for directory in parents.flat_map(|clr| below(&clr)).flat_map(|checkpoint| below(&checkpoint)) {
+                if directory.canonicalize().is_ok_and(|real| self.seen.insert(real)) {
+                    self.evaluations_in(&directory);
+                }
+            }
+        }
+        let mut near = self.evaluations.split_off(before);
+        near.retain(|evaluation| owner_among(&self.runs, evaluation).is_some());
+        near
+    }
+
     fn look_at(&mut self, directory: &Path) {
-        let settings = settings(directory, self.console);
+        if !self.evaluations_in(directory) {
+            let settings = settings(directory, self.console);
+            if !evaluates(settings.as_ref()) {
+                self.runs.extend(run(directory, settings, self.console));
+            }
+        }
+    }
+
+    /// Whether there are any; they are remembered.
+    fn evaluations_in(&mut self, directory: &Path) -> bool {
         let protocols = [Protocol::LinearEval, Protocol::Finetune, Protocol::Supervised];
         let results = protocols.map(|protocol| directory.join(format!("{}.json", protocol.name())));
         let present: Vec<&PathBuf> = results.iter().filter(|path| path.exists()).collect();
-        if present.is_empty() && !evaluates(settings.as_ref()) {
-            self.runs.extend(run(directory, settings, self.console));
-            return;
+        if present.is_empty() {
+            return false;
         }
+        let settings = settings(directory, self.console).and_then(|all| all.pointer("/job/evaluate").cloned());
         for path in present {
             match outcome(path) {
                 Ok(outcome) => {
-                    let settings = settings.as_ref().and_then(|all| all.pointer("/job/evaluate")).cloned();
-                    self.evaluations.push(Evaluation { directory: directory.to_path_buf(), settings, outcome });
+                    let (directory, settings) = (directory.to_path_buf(), settings.clone());
+                    self.evaluations.push(Evaluation { directory, settings, outcome });
                 }
                 Err(error) => self.console.warn(&format!("passed over: {error:#}")),
             }
         }
+        true
     }
+}
+
+/// The directories in a directory, sorted; none where it cannot be listed.
+fn below(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut below: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    below.sort();
+    below
+}
+
+/// The directory that `--save-dir` named for a run that lies in it as [`run_dir::pretrain_parent`] has it.
+fn results_of(run: &Path) -> Option<PathBuf> {
+    let real = run.canonicalize().ok()?;
+    let name = real.parent()?.file_name()?.to_str()?;
+    let ours = Objective::ALL.iter().any(|objective| name.ends_with(&format!("_{}", objective.directory_suffix())));
+    let results = real.ancestors().nth(3).filter(|_| ours)?;
+    // As the user named it, where that is the same place.
+    let typed = run.ancestors().nth(3).map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
+    let same = |path: &&Path| path.canonicalize().is_ok_and(|path| path == results);
+    Some(typed.filter(same).unwrap_or(results).to_path_buf())
 }
 
 /// Everything that `config.yml` says, if there is one.
@@ -134,35 +192,58 @@ fn evaluates(settings: Option<&Value>) -> bool {
 }
 
 fn outcome(path: &Path) -> Result<Outcome> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = files::read_text(path, files::LIST_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
 }
 
 /// The run in `directory`, if there is one.
 fn run(directory: &Path, settings: Option<Value>, console: &Console) -> Option<Run> {
+    let changes = settings.as_ref().map(changes).unwrap_or_default();
     let settings = settings.as_ref().and_then(|all| all.pointer("/job/pretrain")).cloned();
     let metrics = directory.join("metrics.jsonl");
     let epochs = if metrics.exists() {
-        read_json_lines(&metrics).map_err(|error| console.warn(&format!("passed over: {error:#}"))).unwrap_or_default()
+        let (epochs, complaint) =
+            salvage_json_lines(&metrics).unwrap_or_else(|error| (Vec::new(), Some(format!("{error:#}"))));
+        if let Some(text) = complaint {
+            console.warn(&format!("passed over: {text}"));
+        }
+        epochs
     } else {
         Vec::new()
     };
     let there = settings.is_some() || !epochs.is_empty();
-    there.then(|| Run { directory: directory.to_path_buf(), settings, epochs, evaluations: Vec::new() })
+    there.then(|| Run { directory: directory.to_path_buf(), settings, epochs, changes, evaluations: Vec::new() })
+}
+
+/// The changes in the `history` of a `config.yml`.
+fn changes(all: &Value) -> Vec<String> {
+    let entries = all["history"].as_array().into_iter().flatten();
+    let told = entries.filter_map(|entry| {
+        let changes: Vec<&str> = entry["changes"].as_array()?.iter().filter_map(Value::as_str).collect();
+        Some(format!("after step {}: {}", entry["after_step"], changes.join(", ")))
+    });
+    told.collect()
 }
 
 /// The place among `runs` of the one that wrote the evaluation's checkpoint; it is added if it lies elsewhere.
 fn owner(runs: &mut Vec<Run>, evaluation: &Evaluation, console: &Console) -> Option<usize> {
     let wanted = evaluation.outcome.checkpoint.as_ref()?.parent()?;
-    if let Ok(real) = wanted.canonicalize() {
-        let same = |run: &Run| run.directory.canonicalize().is_ok_and(|directory| directory == real);
-        if let Some(place) = runs.iter().position(same) {
-            return Some(place);
-        }
-        if let Some(found) = run(wanted, settings(wanted, console), console) {
-            runs.push(found);
-            return Some(runs.len() - 1);
-        }
+    if let Some(place) = owner_among(runs, evaluation) {
+        return Some(place);
+    }
+    wanted.canonicalize().ok()?;
+    runs.push(run(wanted, settings(wanted, console), console)?);
+    Some(runs.len() - 1)
+}
+
+/// The same, of those that are there.
+fn owner_among(runs: &[Run], evaluation: &Evaluation) -> Option<usize> {
+    let wanted = evaluation.outcome.checkpoint.as_ref()?.parent()?;
+    let real = |directory: &Path| directory.canonicalize().ok();
+    if let Some(wanted) = real(wanted)
+        && ["metrics.jsonl", "config.yml"].iter().any(|name| wanted.join(name).exists())
+    {
+        return runs.iter().position(|run| real(&run.directory).is_some_and(|directory| directory == wanted));
     }
     // Moved since, or named from another directory: the run whose path ends alike, in `{batch}_{clr}/{date}` at least.
     let alike = |run: &Run| {

@@ -5,14 +5,15 @@ use super::charts::Chart;
 use super::differences::Settings;
 use super::gather::Found;
 use super::rows::{self, Row};
-use crate::report::plots::{PALETTE_COLOURS, Panel, Stroke, escape, svg};
+use crate::report::plots::{PALETTE_COLOURS, Panel, Series, Stroke, escape, sample, svg};
 use std::fmt::Write;
 
 /// A picture inside the page.
 pub struct Picture {
     pub caption: String,
-    /// Of a PNG file.
+    /// Of a PNG file on white paper, and of the same on dark.
     pub png: Vec<u8>,
+    pub dark: Vec<u8>,
 }
 
 /// What the page shows.
@@ -53,21 +54,22 @@ body { margin: 0 auto; padding: 1.5rem; max-width: 1500px; background: var(--pap
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin: 2rem 0 .6rem; } h3 { font-size: 1rem; margin: 0 0 .2rem; }
 p { margin: .2rem 0 .6rem; } .soft, figcaption { color: var(--soft); font-size: .86rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .86rem; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
-thead th { border-bottom: 2px solid var(--line); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .8rem; }
+th, td { padding: .25rem .4rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
+thead th { border-bottom: 2px solid var(--line); white-space: normal; vertical-align: bottom; }
+td:last-child { white-space: normal; min-width: 9rem; overflow-wrap: anywhere; }
 .legend { position: sticky; top: 0; background: var(--paper); padding: .5rem 0; border-bottom: 1px solid var(--line);
   display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; z-index: 1; }
 .key { display: inline-flex; align-items: center; gap: .4rem; }
-.key i { width: 1.4rem; height: .25rem; border-radius: 2px; background: currentColor; }
 .grid-of { display: grid; grid-template-columns: repeat(auto-fill, minmax(390px, 1fr)); gap: 1rem; }
 figure { margin: 0; padding: .8rem; background: var(--box); border-radius: 8px; }
-figure img { max-width: 100%; border-radius: 4px; background: #fff; }
+figure img { max-width: 100%; border-radius: 4px; }
 svg { width: 100%; height: auto; display: block; }
+svg.sample { width: 34px; height: 8px; flex: none; display: inline-block; }
 svg text { fill: var(--ink); font: 11px system-ui, sans-serif; }
 svg .grid { stroke: var(--line); fill: none; } svg .axis { stroke: var(--soft); fill: none; }
 svg .bold { stroke-width: 2; fill: none; } svg .faint { stroke-width: 1; opacity: .65; fill: none; }
-svg .dashed { stroke-width: 1.3; stroke-dasharray: 6 4; fill: none; } svg .dots { opacity: .75; }
+svg .dashed { stroke-width: 1.3; fill: none; } svg .dots { opacity: .75; }
 ";
 
 /// The whole file.
@@ -110,10 +112,12 @@ pub fn html(page: &Page) -> String {
         out.push_str("<h2>Nearest neighbours</h2>\n");
         for picture in page.pictures {
             let caption = escape(&picture.caption);
-            let data = base64(&picture.png);
             let _ = writeln!(
                 out,
-                "<figure><img alt=\"{caption}\" src=\"data:image/png;base64,{data}\"><figcaption>{caption}</figcaption></figure>"
+                "<figure><picture><source media=\"(prefers-color-scheme: dark)\" srcset=\"data:image/png;base64,{}\">\
+                 <img alt=\"{caption}\" src=\"data:image/png;base64,{}\"></picture><figcaption>{caption}</figcaption></figure>",
+                base64(&picture.dark),
+                base64(&picture.png)
             );
         }
     }
@@ -126,12 +130,10 @@ fn counted(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-/// `.c0` strokes, `.f0` fills and `.k0` keys, for both kinds of paper.
+/// `.c0` strokes and `.f0` fills, for both kinds of paper.
 fn colours(out: &mut String) {
     let classes = |of: fn(&(&'static str, &'static str)) -> &'static str| -> String {
-        let line = |(n, paint)| {
-            format!(".c{n} {{ stroke: {paint}; }} .f{n} {{ fill: {paint}; }} .k{n} {{ color: {paint}; }}\n")
-        };
+        let line = |(n, paint)| format!(".c{n} {{ stroke: {paint}; }} .f{n} {{ fill: {paint}; }}\n");
         COLOURS.iter().map(of).enumerate().map(line).collect()
     };
     let (light, dark) = (classes(|colours| colours.0), classes(|colours| colours.1));
@@ -143,11 +145,15 @@ fn legend(out: &mut String, names: &[String]) {
         return;
     }
     out.push_str("<div class=\"legend\">");
-    for (number, name) in names.iter().enumerate() {
-        let _ =
-            write!(out, "<span class=\"key\"><i class=\"k{}\"></i>{}</span>", number % PALETTE_COLOURS, escape(name));
+    for (colour, name) in names.iter().enumerate() {
+        key(out, &Series { name: name.clone(), colour, stroke: Stroke::Bold, points: Vec::new() });
     }
     out.push_str("</div>\n");
+}
+
+/// How a series looks, and its name.
+fn key(out: &mut String, series: &Series) {
+    let _ = write!(out, "<span class=\"key\">{}{}</span> ", sample(series), escape(&series.name));
 }
 
 /// A table of what differs, under a line of what does not.
@@ -159,7 +165,9 @@ fn results(out: &mut String, all: &[Row]) {
         let facts: Vec<String> = same.iter().map(|(heading, cells)| format!("{heading} {}", cells[0])).collect();
         let _ = writeln!(out, "<p class=\"soft\">The same in all rows: {}.</p>", escape(&facts.join(", ")));
     }
-    let head: Vec<&str> = told.iter().map(|(heading, _)| *heading).collect();
+    // A heading is broken at its spaces, not at the hyphen of `top-1`.
+    let head: Vec<String> = told.iter().map(|(heading, _)| heading.replace('-', "\u{2011}")).collect();
+    let head: Vec<&str> = head.iter().map(String::as_str).collect();
     let row = |place: usize| told.iter().map(|(_, cells)| cells[place].as_str()).collect();
     table(out, &head, (0..all.len()).map(row), "td");
 }
@@ -189,10 +197,7 @@ fn figure(out: &mut String, panel: &Panel, reading: &str) {
     let dots: Vec<_> = panel.series.iter().filter(|series| series.stroke == Stroke::Dots).collect();
     if !dots.is_empty() {
         out.push_str("<p class=\"soft\">");
-        for series in dots {
-            let colour = series.colour % PALETTE_COLOURS;
-            let _ = write!(out, "<span class=\"key\"><i class=\"k{colour}\"></i>{}</span> ", escape(&series.name));
-        }
+        dots.into_iter().for_each(|series| key(out, series));
         out.push_str("</p>");
     }
     let _ = writeln!(out, "<figcaption>{}</figcaption></figure>", escape(reading));

@@ -8,7 +8,7 @@ use crate::data::{Part, Split, some_of};
 use crate::device;
 use crate::model::HeadKind;
 use crate::pixels::{RgbImage, RgbRef};
-use crate::report::plots::{PALETTE_COLOURS, Panel, Row, Series, Stroke, Tile, neighbour_sheet};
+use crate::report::plots::{PALETTE_COLOURS, Panel, Paper, Row, Series, Stroke, Tile, neighbour_sheet};
 use crate::report::{Console, enlarged};
 use crate::train::encoder_source::origins;
 use crate::train::features::Extractor;
@@ -30,7 +30,8 @@ const TILE_PX: usize = 72;
 
 /// Both pictures of a run.
 pub struct Pictures {
-    pub neighbours: RgbImage,
+    /// On white paper and on dark.
+    pub neighbours: [RgbImage; 2],
     pub map: Panel,
     /// What they show: which images, of which checkpoint.
     pub about: String,
@@ -70,7 +71,7 @@ fn class(split: &Split, image: usize) -> Option<&str> {
 }
 
 /// Queries spread over the split, each with its neighbours by cosine.
-fn neighbours(split: &Split, features: &Tensor, name: &str) -> Result<RgbImage> {
+fn neighbours(split: &Split, features: &Tensor, name: &str) -> Result<[RgbImage; 2]> {
     let unit = features / features.norm_scalaropt_dim(2, [1i64], true).clamp_min(1e-12);
     let count = split.len();
     let queries: Vec<usize> = spread(split);
@@ -96,7 +97,7 @@ fn neighbours(split: &Split, features: &Tensor, name: &str) -> Result<RgbImage> 
     }
     let frames = if split.labels.is_some() { "; blue: same class, orange: another" } else { "" };
     let title = format!("{name}: queries and their nearest by cosine (of the last one in brackets){frames}");
-    Ok(neighbour_sheet(&title, &sheet))
+    Ok([Paper::White, Paper::Dark].map(|paper| neighbour_sheet(&title, &sheet, paper)))
 }
 
 /// One query a class in turn where there are labels, else evenly.

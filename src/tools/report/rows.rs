@@ -140,12 +140,36 @@ pub fn csv(rows: &[Row]) -> String {
     out
 }
 
+/// A spreadsheet takes a cell that begins like a formula for one; an apostrophe tells it that this is text. Numbers may
+/// begin with their sign.
 fn csv_cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
+        Value::String(text) if text.starts_with(['=', '+', '-', '@', '\t', '\r']) => format!("'{text}"),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
     let quoted = text.contains([',', '"', '\n', '\r']);
     if quoted { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_quoted_and_never_formulas() {
+        for (value, cell) in [
+            (json!("=cmd|' /C calc'!A0"), "'=cmd|' /C calc'!A0"),
+            (json!("-2+3"), "'-2+3"),
+            (json!("@SUM(1,2)"), "\"'@SUM(1,2)\""),
+            (json!("+a \"b\"\nc"), "\"'+a \"\"b\"\"\nc\""),
+            (json!("\t=1"), "'\t=1"),
+            (json!("results/a=b"), "results/a=b"),
+            (json!(-0.25), "-0.25"),
+            (Value::Null, ""),
+        ] {
+            assert_eq!(csv_cell(&value), cell);
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! What a network must be, read from its tensors alone: for checkpoints that
 //! PyTorch wrote and that carry no configuration.
 
-use crate::config::{Depth, HeadConfig, HeadMode, ModelConfig, Normalisation, Stem};
+use crate::config::{Depth, HeadConfig, HeadMode, ModelConfig, Normalisation, Range, Stem};
 use crate::state::StateDict;
 use anyhow::{Context, Result, anyhow, bail};
 use tch::{Kind, Tensor};
@@ -14,7 +14,7 @@ pub fn recognise(state: &StateDict) -> Result<ModelConfig> {
         depth: depth(state)?,
         stem: stem(state)?,
         normalisation: normalisation(state)?,
-        head: recognise_head(state),
+        head: recognise_head(state)?,
     })
 }
 
@@ -66,22 +66,37 @@ fn normalisation(state: &StateDict) -> Result<Normalisation> {
                  normalize.std (3 numbers each, for images in [0, 1]) to its model_state_dict"
             )
         })?;
+        let count = tensor.numel();
+        if count != 3 {
+            bail!("{name} has {count} numbers instead of 3");
+        }
         let values = Vec::<f32>::try_from(tensor.to_kind(Kind::Float).contiguous().view(-1))?;
-        values.try_into().map_err(|values: Vec<f32>| anyhow!("{name} has {} numbers instead of 3", values.len()))
+        Ok([values[0], values[1], values[2]])
     };
     Ok(Normalisation { mean: three("normalize.mean")?, std: three("normalize.std")? })
 }
 
 /// The projection head, where there is one of ours. It does not matter to an evaluation, which replaces it.
-pub fn recognise_head(state: &StateDict) -> HeadConfig {
-    let weight = |place: u32| state.get(&format!("fc.linear_layers.net.{place}.weight"));
-    let outputs = |tensor: Option<&Tensor>| tensor.map_or(0, |t| t.size()[0] as u32);
+///
+/// Errors: weights that are no matrices, more layers or outputs than a head can have.
+pub fn recognise_head(state: &StateDict) -> Result<HeadConfig> {
+    let name = |place: u32| format!("fc.linear_layers.net.{place}.weight");
+    let outputs = |place: u32| -> Result<u32> {
+        let shape = state.get(&name(place)).map(Tensor::size).unwrap_or_default();
+        match shape[..] {
+            [outputs, _] if Range::HEAD_WIDTH.allows(outputs as f64) => Ok(outputs as u32),
+            _ => bail!("its {} is {shape:?}, not [outputs, inputs]; outputs: {}", name(place), Range::HEAD_WIDTH),
+        }
+    };
     if state.get("fc.linear_layers.net.1.running_mean").is_some() {
-        return HeadConfig { mode: HeadMode::Linear, layers: 1, out_dim: outputs(weight(0)) };
+        return Ok(HeadConfig { mode: HeadMode::Linear, layers: 1, out_dim: outputs(0)? });
     }
-    match (0..).take_while(|place| weight(2 * place).is_some()).count() as u32 {
-        0 => HeadConfig { mode: HeadMode::None, layers: 0, out_dim: 0 },
-        layers => HeadConfig { mode: HeadMode::Nonlinear, layers, out_dim: outputs(weight(2 * layers - 2)) },
+    match (0..).take_while(|place| state.get(&name(2 * place)).is_some()).count() as u32 {
+        0 => Ok(HeadConfig { mode: HeadMode::None, layers: 0, out_dim: 0 }),
+        layers if !Range::HEAD_LAYERS.allows(layers.into()) => {
+            bail!("its projection head has {layers} layers; known is {}", Range::HEAD_LAYERS)
+        }
+        layers => Ok(HeadConfig { mode: HeadMode::Nonlinear, layers, out_dim: outputs(2 * layers - 2)? }),
     }
 }
 

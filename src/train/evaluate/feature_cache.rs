@@ -4,9 +4,10 @@
 //! A file holds the features of one split under one deterministic transform. Its
 //! name is the hash of everything that decides the numbers: the trunk's bytes,
 //! the images (pixels, or the files' names, sizes and times), the transform, the
-//! arithmetic and the device's kind. The contents carry checksums; what does not
-//! verify is computed again. The oldest files go when the directory grows beyond
-//! `LARGEST_BYTES`.
+//! arithmetic and the device's kind. The contents carry that name and checksums;
+//! what does not verify, has other labels than the split or belongs to another
+//! user is computed again. Nobody else may read or change what is written here.
+//! The oldest files go when the directory grows beyond `LARGEST_BYTES`.
 
 use crate::augment::EvalTransform;
 use crate::checkpoint::{from_tensor, to_tensor};
@@ -15,18 +16,23 @@ use crate::durable;
 use crate::model::HEAD_PREFIX;
 use crate::report::Log;
 use crate::state::StateDict;
-use crate::torch_file::{self, Dict, Value};
+use crate::torch_file::{self, Dict, Limits, Value};
 use crate::train::Stop;
 use crate::train::features::{Extractor, Features};
 use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest, Sha256};
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 /// Of all features together, on disk.
 const LARGEST_BYTES: u64 = 8 << 30;
+
+/// In a file, beside the numbers.
+const ROOM_FOR_STRUCTURE: u64 = 64 << 10;
 
 /// A directory of features.
 #[derive(Clone, Debug)]
@@ -86,7 +92,7 @@ impl FeatureCache {
         let trunk = encoder.state_dict().renamed(|name| (!name.starts_with(HEAD_PREFIX)).then(|| name.to_owned()));
         let of = Circumstances { trunk: &trunk, transform, compute: extractor.compute, device: encoder.device() };
         let file = self.file(split, &of)?;
-        let read = self.read(&file, split.len(), of.device);
+        let read = self.read(&file, split.labels.as_deref().unwrap_or_default(), encoder.trunk_width(), of.device);
         // Features are made by all ranks or by none.
         let missing = extractor.ranks.any(!matches!(read, Ok(Some(_))))?;
         match read {
@@ -107,21 +113,35 @@ impl FeatureCache {
         Ok((features, false))
     }
 
-    /// The features in `file`, on `device`; `None` where there is no such file.
+    /// The features `[N, width]` in `file` of images with these labels, on `device`; `None` where there is no such file.
     ///
-    /// Errors: a file that is damaged or of other images.
-    pub fn read(&self, file: &Path, images: usize, device: Device) -> Result<Option<Features>> {
-        if !file.exists() {
-            return Ok(None);
+    /// Errors: a file that is damaged, of other images or another user's.
+    pub fn read(&self, file: &Path, labels: &[i64], width: i64, device: Device) -> Result<Option<Features>> {
+        let Ok(about) = std::fs::metadata(file) else { return Ok(None) };
+        // SAFETY: asks for a number.
+        if about.uid() != unsafe { libc::geteuid() } {
+            bail!("{} belongs to another user", file.display());
         }
-        let value = torch_file::read(file)?;
+        let images = labels.len() as i64;
+        let most = (images * (4 * width + 8)) as u64 + ROOM_FOR_STRUCTURE;
+        let value = torch_file::read_within(file, &Limits { file_bytes: most, ..Limits::default() })?;
+        if value.get("key").and_then(Value::as_str) != Some(&key_of(file)) {
+            bail!("{} holds the features of something else", file.display());
+        }
         let tensor = |key: &str| {
             let data = value.get(key).and_then(Value::as_tensor).ok_or_else(|| anyhow!("it holds no {key}"))?;
             to_tensor(data)
         };
-        let (values, labels) = (tensor("features")?, tensor("labels")?);
-        if values.dim() != 2 || values.size()[0] != images as i64 || labels.size() != [images as i64] {
-            bail!("it holds {:?} features and {:?} labels for {images} images", values.size(), labels.size());
+        let (values, found) = (tensor("features")?, tensor("labels")?);
+        let labels = Tensor::from_slice(labels);
+        let alike = found.kind() == Kind::Int64 && found.size() == labels.size() && found.equal(&labels);
+        if values.size() != [images, width] || values.kind() != Kind::Float || !alike {
+            bail!(
+                "{} holds {:?} features and {:?} labels, not [{images}, {width}] and those of the images",
+                file.display(),
+                values.size(),
+                found.size()
+            );
         }
         // The oldest by use go first.
         let _ = std::fs::File::options().append(true).open(file).and_then(|f| f.set_modified(SystemTime::now()));
@@ -132,12 +152,14 @@ impl FeatureCache {
     ///
     /// Errors: the directory cannot be made, the file cannot be written.
     pub fn write(&self, file: &Path, features: &Features) -> Result<()> {
-        std::fs::create_dir_all(&self.directory)
-            .with_context(|| format!("cannot create {}", self.directory.display()))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
+        made.with_context(|| format!("cannot create {}", self.directory.display()))?;
         let mut root = Dict::new();
+        root.insert("key", key_of(file));
         root.insert("features", from_tensor(&features.values)?);
         root.insert("labels", from_tensor(&features.labels)?);
         durable::replace(file, |out| {
+            out.get_ref().file().set_permissions(Permissions::from_mode(0o600))?;
             torch_file::write(out, "features", &Value::Dict(root))?;
             Ok(())
         })?;
@@ -168,6 +190,11 @@ impl FeatureCache {
     }
 }
 
+/// What the contents of a file say that they are of: its name.
+fn key_of(file: &Path) -> String {
+    file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Length and time of the program's own file: a program built anew may compute other numbers.
 fn build_of_program() -> String {
     let about = std::env::current_exe().and_then(std::fs::metadata);
@@ -179,7 +206,6 @@ mod tests {
     use super::*;
     use crate::config::{BadImages, DataConfig, DatasetName};
     use crate::data::{self, Part};
-    use tch::Tensor;
 
     fn mini(images: u32) -> Split {
         let data = DataConfig {
@@ -230,18 +256,32 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let cache = FeatureCache::new(&place.path().join("below"));
         let file = cache.directory.join("a.features");
-        assert!(cache.read(&file, 5, Device::Cpu).unwrap().is_none());
+        let labels: Vec<i64> = (0..500).collect();
+        assert!(cache.read(&file, &labels, 4, Device::Cpu).unwrap().is_none());
         cache.write(&file, &features(500, 0.25)).unwrap();
-        let read = cache.read(&file, 500, Device::Cpu).unwrap().unwrap();
+        let read = cache.read(&file, &labels, 4, Device::Cpu).unwrap().unwrap();
         assert!(read.values.equal(&features(500, 0.25).values) && read.labels.equal(&features(500, 0.25).labels));
-        assert!(cache.read(&file, 501, Device::Cpu).is_err(), "of other images");
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&cache.directory), mode(&file)), (0o700, 0o600), "nobody else's");
+        let other: Vec<i64> = (1..501).collect();
+        for (labels, width) in [(&labels[1..], 4), (&other, 4), (&labels, 5)] {
+            assert!(cache.read(&file, labels, width, Device::Cpu).is_err(), "of other images");
+        }
+        let elsewhere = cache.directory.join("b.features");
+        std::fs::copy(&file, &elsewhere).unwrap();
+        let error = cache.read(&elsewhere, &labels, 4, Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains("of something else"), "{error}");
         let whole = std::fs::read(&file).unwrap();
         let mut flipped = whole.clone();
         flipped[whole.len() / 3] ^= 4;
         for damaged in [&flipped[..], &whole[..whole.len() - 7], b""] {
             std::fs::write(&file, damaged).unwrap();
-            assert!(cache.read(&file, 500, Device::Cpu).is_err());
+            assert!(cache.read(&file, &labels, 4, Device::Cpu).is_err());
         }
+        let hole = std::fs::File::create(&file).unwrap();
+        hole.set_len(1 << 40).unwrap();
+        let error = cache.read(&file, &labels, 4, Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains("limit"), "{error}");
     }
 
     #[test]

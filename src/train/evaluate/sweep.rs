@@ -2,6 +2,7 @@
 //! evaluated the same way (upstream: `main_eval`).
 
 use super::outcome::Outcome;
+use crate::clock;
 use crate::config::{Config, Evaluate};
 use crate::durable;
 use crate::report::plots::{Figure, Panel, Series, Stroke, curves};
@@ -27,7 +28,7 @@ const CURVES: [Curve; 4] = [
 ///
 /// Errors: a file cannot be written.
 pub fn report(config: &Config, run: &Evaluate, outcomes: &[Outcome], parent: &Path, console: &Console) -> Result<()> {
-    let directory = run_dir::create(parent, chrono::Local::now().naive_local())?;
+    let directory = run_dir::create(parent, clock::now().naive_local())?;
     run_dir::write_config(&directory, &serde_json::to_value(config)?, &config.command)?;
     let table = table(outcomes).to_string();
     let all: Vec<Value> = outcomes.iter().map(Outcome::to_json).collect::<Result<_>>()?;

@@ -7,6 +7,7 @@ use super::outcome::{Outcome, Protocol};
 use super::plan::{Images, Plan};
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, Best, Chosen, EvaluationCheckpoint};
+use crate::clock;
 use crate::config::{EncoderSource, Evaluate, OptimizerName, TransferMode};
 use crate::report::{Console, EvalRecord, Log, short};
 use crate::run_dir::{self, CheckpointName};
@@ -39,7 +40,7 @@ impl<'a> Trial<'a> {
         let (config, run) = (&plan.config, &plan.run);
         let mut directory = plan.place(source);
         if plan.resumed.is_none() {
-            directory = run_dir::create(&directory, chrono::Local::now().naive_local())?;
+            directory = run_dir::create(&directory, clock::now().naive_local())?;
             run_dir::write_config(&directory, &serde_json::to_value(config)?, &config.command)?;
         }
         readable::write_names(&directory, &plan.images.left_out)?;

@@ -40,7 +40,9 @@ impl CheckpointRoom {
         let there: Vec<CheckpointName> = if epochs_done == 0 {
             Vec::new()
         } else {
-            run_dir::list_checkpoints(place).unwrap_or_default().into_iter().map(|(name, _)| name).collect()
+            // Later ones are of a branch that the run leaves.
+            let found = run_dir::list_checkpoints(place).unwrap_or_default().into_iter().map(|(name, _)| name);
+            found.filter(|name| u64::from(name.epoch) <= epochs_done).collect()
         };
         let mut all = [there.clone(), names(run, epochs_done)].concat();
         all.sort_unstable();

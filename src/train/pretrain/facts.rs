@@ -113,6 +113,11 @@ fn settings(facts: &mut Facts, config: &Config, run: &Pretrain, plan: Option<&Pl
             _ => new_runs(config, run).join("{dd-mm-YYYY-HH-MM-SS}").display().to_string(),
         },
     );
+    if let Some(later) =
+        plan.and_then(|plan| plan.earlier.as_ref()).map(|earlier| earlier.later.len()).filter(|&n| n > 0)
+    {
+        facts.say("results", format!("set aside: {later} later than that checkpoint"));
+    }
 }
 
 fn recipe(recipe: &Augmentation) -> String {

@@ -11,8 +11,9 @@ use crate::config::{Depth, ModelConfig, Pretrain, Stem};
 use crate::model::{Encoder, HeadKind, footprint};
 use crate::native;
 use crate::report::Console;
+use crate::threads;
 use crate::train::facts::{DAY, Facts, about, per_second};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -114,10 +115,11 @@ fn steps(session: &mut Session, images: usize, parts: u32, seconds: f64) -> Resu
     session.practise(images, parts)?;
     let (stop, first, started) = (Arc::new(AtomicBool::new(seconds == 0.0)), session.at.step, Instant::now());
     let timer = Arc::clone(&stop);
-    std::thread::spawn(move || {
+    let count_down = move || {
         std::thread::sleep(Duration::from_secs_f64(seconds));
         timer.store(true, Ordering::Relaxed);
-    });
+    };
+    std::thread::Builder::new().spawn(count_down).with_context(|| threads::refused("a timer's thread"))?;
     super::train(session, &stop)?;
     // Without the first step, which waits for the first images.
     let all = (session.at.step - first, started.elapsed());

@@ -5,6 +5,7 @@
 use crate::checkpoint::{self, Checkpoint, Snapshot};
 use crate::config::CheckpointPolicy;
 use crate::run_dir::{self, CheckpointName};
+use crate::threads;
 use anyhow::{Context, Result, anyhow};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -44,7 +45,7 @@ impl Saver {
         let (directory, policy) = (self.directory.clone(), self.policy);
         let write = move || write(&directory, name, &snapshot, policy);
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(write);
-        self.under_way = Some(thread.context("cannot start the thread that writes checkpoints")?);
+        self.under_way = Some(thread.with_context(|| threads::refused("the thread that writes checkpoints"))?);
         self.paused += start.elapsed();
         self.saves += 1;
         Ok(before)
@@ -86,10 +87,12 @@ fn write(directory: &Path, name: CheckpointName, snapshot: &Snapshot, policy: Ch
 }
 
 /// Removes what `newest` supersedes, after it has been read back and found whole.
-fn remove_superseded(directory: &Path, newest: CheckpointName, policy: CheckpointPolicy) -> Result<()> {
+///
+/// Errors: it is damaged.
+pub fn remove_superseded(directory: &Path, newest: CheckpointName, policy: CheckpointPolicy) -> Result<()> {
     let mut names: Vec<CheckpointName> =
         run_dir::list_checkpoints(directory)?.into_iter().map(|(name, _)| name).collect();
-    // A run that began again from an older checkpoint leaves the later ones for it to overwrite.
+    // Whatever is later has come from elsewhere since the run began.
     names.retain(|name| *name <= newest);
     let superseded = run_dir::superseded(&names, policy.keep_last, policy.keep_every);
     if superseded.is_empty() {

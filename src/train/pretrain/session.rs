@@ -2,6 +2,7 @@
 //! checkpoint (`plan`), saved into checkpoints (`saves`), finished into a results
 //! directory.
 
+mod earlier;
 mod plan;
 mod saves;
 
@@ -27,8 +28,8 @@ use crate::native;
 use crate::optim::{Optimizer, Rate, Scaler, Schedule};
 use crate::pixels::RgbImage;
 use crate::report::{Record, RunLog, contact_sheet, duration, enlarged, plots, read_json_lines};
-use crate::run_dir::CheckpointName;
-use crate::state::Parameter;
+use crate::run_dir::{CheckpointName, Lineage};
+use crate::state::{DataMarks, Parameter};
 use crate::train::diverged::STEPS_BETWEEN_LOOKS;
 use crate::train::ranks::Ranks;
 use anyhow::{Result, bail};
@@ -71,6 +72,10 @@ pub struct Session {
     last_saved: Option<PathBuf>,
     /// It is this program's, not PyTorch's.
     continues_ours: bool,
+    /// The run's branches, up to where it is.
+    lineage: Lineage,
+    /// What the images are that it trains on.
+    data: DataMarks,
     /// Statistics of the steps of the epoch under way that were trained before this process began.
     earlier_rows: Option<EpochRows>,
     saver: Saver,

@@ -1,8 +1,12 @@
 //! Compiled kernels in the user's cache directory: the second start does not compile.
 
+use crate::files;
 use sha2::{Digest, Sha256};
 use std::io;
 use std::path::{Path, PathBuf};
+
+/// Of one kernel; ours have some tens of thousands.
+const LARGEST_BYTES: u64 = 64 << 20;
 
 /// `flatnce/kernels` in `XDG_CACHE_HOME` or `~/.cache`; `None` without either.
 pub fn directory() -> Option<PathBuf> {
@@ -24,7 +28,7 @@ pub fn name(source: &str, options: &str, compiler: (i32, i32)) -> String {
 
 /// What is kept under a name, if it is whole.
 pub fn read(directory: &Path, name: &str) -> Option<Vec<u8>> {
-    let kept = std::fs::read(directory.join(name)).ok()?;
+    let kept = files::read(&directory.join(name), LARGEST_BYTES).ok()?;
     let (digest, cubin) = kept.split_at_checked(32)?;
     (Sha256::digest(cubin).as_slice() == digest).then(|| cubin.to_owned())
 }

@@ -3,7 +3,9 @@
 //! is what `--dry-run` prints. Then it is given a directory and a log.
 
 use super::Session;
+use super::earlier::Earlier;
 use crate::checkpoint::{self, Checkpoint};
+use crate::clock;
 use crate::config::{Config, Engine, Precision, Pretrain, ScheduleConfig, ScheduleName, Start};
 use crate::data::{BadImage, Part, Split};
 use crate::loader::{Loader, Order, Rendering};
@@ -11,20 +13,20 @@ use crate::model::{Encoder, HeadKind};
 use crate::native::{self, cuda};
 use crate::optim::{self, Rate, Scaler, Schedule};
 use crate::report::{self, Console, RunLog, Verbosity};
-use crate::run_dir::{self, CheckpointKind, CheckpointName};
+use crate::run_dir::{self, CheckpointKind, CheckpointName, Lineage};
 use crate::train::encoder_source::load_weights;
 use crate::train::pretrain::memory_check::MemoryCheck;
 use crate::train::pretrain::numbers::numbers;
 use crate::train::pretrain::online_knn::KnnEvaluator;
 use crate::train::pretrain::recorded::Recorder;
 use crate::train::pretrain::restore::{Counters, restore};
-use crate::train::pretrain::saver::Saver;
+use crate::train::pretrain::saver::{Saver, remove_superseded};
 use crate::train::pretrain::statistics::Statistics;
 use crate::train::pretrain::temperature::Temperature;
 use crate::train::pretrain::warnings::{self, Watch};
 use crate::train::ranks::Ranks;
 use crate::train::readable::{self, Readable};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,6 +46,8 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// How many checkpoints there will be, their size, and the room for them.
     pub checkpoints: String,
+    /// Of a run that is continued.
+    pub earlier: Option<Earlier>,
 }
 
 impl Plan {
@@ -77,72 +81,119 @@ impl Plan {
         let mut session = Session::new(&config, pretrain, loader, device, ranks)?;
         warnings.extend(session.memory.foresee(&session.parameters, config.memory_check, ranks)?);
         warnings.extend(warnings::before(pretrain, &session.loader, ranks));
-        let mut taken = None;
+        let (mut taken, mut earlier) = (None, None);
         match &config.start {
             Start::Fresh => {}
             Start::Pretrained(path) => taken = Some(load_weights(&session.encoder, &pretrain.model, path)?),
             Start::Resume(path) => {
                 let saved = saved.map_or_else(|| checkpoint::read(path), Ok)?;
-                session.resume(saved, path).with_context(|| format!("cannot continue from {}", path.display()))?;
+                let step = saved.step;
+                let warned = session.resume(saved, path);
+                warnings.extend(warned.with_context(|| format!("cannot continue from {}", path.display()))?);
+                earlier = Some(Earlier::find(run_dir::of_file(path), path, &session, step)?);
             }
         }
         // Nobody touches the directory before everybody has read the checkpoint.
-        ranks.check_equal("images", session.loader.split().len() as u64)?;
+        ranks.check_data(&session.data)?;
         ranks.check_equal("steps trained", session.at.step)?;
         ranks.broadcast_state(&session.encoder)?;
         session.knn = knn_evaluator(pretrain, console, &mut warnings, ranks)?;
         warnings.extend(session.knn.as_ref().and_then(KnnEvaluator::warning));
         let place = match &session.last_saved {
-            Some(path) => path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned(),
+            Some(path) => run_dir::of_file(path).to_owned(),
             None => new_runs(&config, pretrain),
         };
         if ranks.writes() {
             session.claim = session.last_saved.is_some().then(|| run_dir::claim(&place)).transpose()?;
             run_dir::check_place(&place, session.last_saved.is_some())?;
         }
-        let mut plan = Plan { session, config, left_out, place, taken, warnings, checkpoints: String::new() };
+        let mut plan = Plan { session, config, left_out, place, taken, warnings, checkpoints: String::new(), earlier };
         if ranks.writes() {
             plan.checkpoints = plan.room(pretrain)?;
         }
         Ok(plan)
     }
 
+    /// Whether the run that was to be continued is complete.
+    pub fn is_complete(&self) -> bool {
+        self.earlier.is_some() && self.session.steps_left() == 0
+    }
+
+    /// Says that a complete run is complete, and how it could go on. What a process that died at the very end left undone is
+    /// done; nothing else changes.
+    ///
+    /// Errors: the directory cannot be read or written.
+    pub fn close(self, console: &Console) -> Result<()> {
+        let Plan { mut session, place, earlier, .. } = self;
+        let Some((path, earlier)) = session.last_saved.clone().zip(earlier) else { return Ok(()) };
+        let epochs = session.pretrain.epochs;
+        let (place, shown) = (place.display().to_string(), path.display());
+        let again = if earlier.later.is_empty() {
+            format!("--resume {place}")
+        } else {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            format!("--log-dir {place} --train-from {name}")
+        };
+        let name = path.file_name().and_then(|name| CheckpointName::parse(name.to_str()?));
+        if let Some(name) = name.filter(|_| session.writes && earlier.later.is_empty()) {
+            session.directory = PathBuf::from(&place);
+            run_dir::remove_half_written(&session.directory)?;
+            remove_superseded(&session.directory, name, session.pretrain.checkpoints)?;
+            if !session.directory.join("curves.png").exists() {
+                session.draw_curves();
+            }
+        }
+        console.result(&format!(
+            "nothing is left to train: all {epochs} epochs are done ({shown}); a longer run goes on with: flatnce {again} \
+             --epochs {}",
+            2 * epochs.max(1)
+        ));
+        Ok(())
+    }
+
     /// Starts the results directory or goes on in it.
     ///
     /// Errors: a directory that cannot be written.
     pub fn begin(self, console: &Console) -> Result<Session> {
-        let Plan { mut session, config, left_out, place, taken, warnings, checkpoints } = self;
+        let Plan { mut session, config, left_out, place, taken, warnings, checkpoints, earlier } = self;
         let ranks = session.ranks.clone();
         let resumed = session.last_saved.take();
         session.directory = match &resumed {
             Some(_) => place,
             None => ranks.directory(|| {
-                let directory = run_dir::create(&place, chrono::Local::now().naive_local())?;
-                run_dir::write_config(&directory, &serde_json::to_value(&config)?, &config.command)?;
+                let directory = run_dir::create(&place, clock::now().naive_local())?;
+                let settings = serde_json::to_value(&config)?;
+                session.lineage = Lineage::default().branch(0);
+                run_dir::write_run_config(&directory, &settings, &config.command, &session.lineage)?;
                 Ok(directory)
             })?,
         };
         let directory = session.directory.clone();
         ranks.remember_directory(&directory)?;
+        let mut notes = Vec::new();
+        let extent = report::Plan { resumed: resumed.is_some(), ..session.extent() };
         if session.writes {
             if session.claim.is_none() {
                 session.claim = Some(run_dir::claim(&directory)?);
             }
             readable::write_names(&directory, &left_out)?;
-            if let Some(path) = resumed {
+            if let Some((path, earlier)) = resumed.zip(earlier) {
+                notes.push(format!("goes on from {}", path.display()));
                 run_dir::remove_half_written(&directory)?;
+                notes.extend(earlier.go_on(&mut session, &config)?);
                 session.last_saved = Some(name_within_longer_run(path, &session, console)?);
             }
-            session.log = RunLog::create(Some(&directory), session.extent(), numbers(), console.clone())?;
+            session.log = RunLog::create(Some(&directory), extent, numbers(), console.clone())?;
         } else {
             session.last_saved = resumed;
-            session.log = RunLog::create(None, session.extent(), numbers(), console.clone())?;
+            session.log = RunLog::create(None, extent, numbers(), console.clone())?;
         }
         session.saver = Saver::new(&directory, session.pretrain.checkpoints);
         session.started = Instant::now();
 
         let log = &mut session.log;
         log.detail(&format!("command: {}", config.command.join(" ")));
+        notes.iter().for_each(|note| log.note(note));
         log.note(&session.loader.split().describe());
         log.note(&session.loader.describe());
         taken.iter().for_each(|text| log.note(text));
@@ -169,7 +220,7 @@ impl Session {
         changed.extend(loss.state().iter().map(|(_, tensor)| tensor.shallow_clone()));
         let (steps_per_epoch, epochs) = (loader.batches() as u64, u64::from(pretrain.epochs));
         let quiet = Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink());
-        let extent = report::Plan { first_epoch: 0, epochs, steps_per_epoch };
+        let extent = report::Plan { first_epoch: 0, epochs, steps_per_epoch, first_batch: 0, resumed: false };
         Ok(Session {
             pretrain: pretrain.clone(),
             encoder,
@@ -180,6 +231,7 @@ impl Session {
             rate: Rate::on(device),
             schedule: Schedule::new(pretrain.schedule, pretrain.optimizer.lr, steps_per_epoch, epochs),
             statistics: Statistics::new(pretrain.precision, device),
+            data: loader.split().marks(),
             recorder: Recorder::new(config.cuda.graph, pretrain, device, ranks.count()),
             loader,
             ranks: ranks.clone(),
@@ -189,6 +241,7 @@ impl Session {
             memory,
             last_saved: None,
             continues_ours: false,
+            lineage: Lineage::default(),
             earlier_rows: None,
             saver: Saver::new(Path::new(""), pretrain.checkpoints),
             watch: Watch::default(),
@@ -204,10 +257,16 @@ impl Session {
         })
     }
 
-    /// Takes up what the checkpoint of a file holds.
+    /// Takes up what the checkpoint of a file holds, and says what will differ from an uninterrupted run.
     ///
-    /// Errors: it does not fit.
-    fn resume(&mut self, saved: Checkpoint, path: &Path) -> Result<()> {
+    /// Errors: it does not fit, or was trained on other images.
+    fn resume(&mut self, saved: Checkpoint, path: &Path) -> Result<Vec<String>> {
+        if let Some(difference) = saved.data.and_then(|earlier| earlier.differ(&self.data)) {
+            bail!(
+                "the images are not those that the run was trained on: {difference}; bring them back (they may lie \
+                 elsewhere: --data), or begin a new run with these weights (--from-pretrained)"
+            );
+        }
         self.at = restore(&saved, &self.encoder, self.optimizer.as_mut(), self.loader.batches() as u64)?;
         self.loss.state().copy_from(&saved.loss).context("the state of its objective")?;
         if let (Some(scaler), Some(state)) = (&mut self.scaler, saved.scaler) {
@@ -220,7 +279,16 @@ impl Session {
         self.first_step = self.at.step;
         self.last_saved = Some(path.to_owned());
         self.continues_ours = saved.config.is_some();
-        Ok(())
+        self.lineage = saved.lineage;
+        let threads = tch::get_num_threads() as u32;
+        let before = saved.threads.filter(|&before| self.device == Device::Cpu && before != threads);
+        Ok(before.into_iter().map(|before| {
+            format!(
+                "libtorch computes with {threads} threads, and had {before} before: sums are added up in another order, and \
+                 the last digits of the weights will differ from those of an uninterrupted run; OMP_NUM_THREADS={before} \
+                 keeps them the same"
+            )
+        }).collect())
     }
 
     pub fn extent(&self) -> report::Plan {
@@ -228,6 +296,8 @@ impl Session {
             first_epoch: self.at.epoch,
             epochs: u64::from(self.pretrain.epochs),
             steps_per_epoch: self.loader.batches() as u64,
+            first_batch: self.at.batch,
+            resumed: false,
         }
     }
 

@@ -7,6 +7,7 @@ use crate::run_dir::{CheckpointKind, CheckpointName};
 use crate::train::pretrain::saver::Written;
 use crate::train::pretrain::tally::Tally;
 use anyhow::Result;
+use tch::Device;
 
 impl Session {
     /// Whether `--save-every-n-steps` asks for a checkpoint after this step.
@@ -51,6 +52,9 @@ impl Session {
             temperature: self.temperature.state(),
             scaler: self.scaler.as_ref().map(Scaler::state),
             loss: self.loss.state(),
+            lineage: self.lineage.clone(),
+            data: Some(self.data),
+            threads: (self.device == Device::Cpu).then(|| tch::get_num_threads() as u32),
         };
         let before = self.saver.begin(name, &checkpoint)?;
         self.last_begun = Some(name);
