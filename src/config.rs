@@ -65,6 +65,11 @@ fn distributed_timeout_seconds() -> u32 {
     600
 }
 
+/// What commands of older versions did not ask.
+fn yes() -> bool {
+    true
+}
+
 /// How a GPU is told its work. Results do not depend on it beyond rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CudaSettings {
@@ -87,6 +92,9 @@ pub struct Config {
     pub data_on_device: DataOnDevice,
     #[serde(default)]
     pub cuda: CudaSettings,
+    /// A step that cannot fit into memory is an error before anything is written.
+    #[serde(default = "yes")]
+    pub memory_check: bool,
     /// Results go below this directory.
     pub save_dir: PathBuf,
     /// Processes to start on this machine, where this program is to start them itself.

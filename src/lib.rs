@@ -54,9 +54,10 @@ use config::{Job, LogFormat};
 use distributed::Placement;
 use report::{Console, Verbosity};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tools::Tool;
 use train::facts::Facts;
 use train::ranks::Ranks;
@@ -135,7 +136,7 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
     let hello = distributed::hello(&serde_json::to_value(&config)?);
     match &config.job {
         Job::Pretrain(run) => {
-            let stop = stop_on_signals()?;
+            let stop = stop_on_signals(&console)?;
             let ended = distributed::together(place, &hello, gpu, timeout, |group| {
                 let ranks = Ranks::from(group);
                 let plan = train::pretrain::Plan::make(&config, run, checkpoint, device, &console, &ranks)?;
@@ -147,12 +148,14 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
             })
         }
         Job::Evaluate(run) => {
-            distributed::together(place, &hello, gpu, timeout, |group| {
+            let stop = stop_on_signals(&console)?;
+            let ended = distributed::together(place, &hello, gpu, timeout, |group| {
                 let ranks = Ranks::from(group);
-                train::evaluate::run(&train::evaluate::Plan::make(&config, run, device, &console, &ranks)?, &console)
+                let plan = train::evaluate::Plan::make(&config, run, device, &console, &ranks)?;
+                train::evaluate::run(&plan, &console, &stop)
             })?;
             console.delivered()?;
-            Ok(Outcome::Done)
+            Ok(if ended.stopped { Outcome::Stopped } else { Outcome::Done })
         }
     }
 }
@@ -200,14 +203,37 @@ fn start(count: u32, timeout: Duration) -> anyhow::Result<Outcome> {
     })
 }
 
-/// A flag that SIGINT, SIGTERM and SIGUSR1 set: Ctrl-C, and the warnings of Slurm and Kubernetes before they kill. A
-/// second SIGINT ends the program at once.
-fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
+/// Whoever sends a signal to a whole group of processes, and a parent that hands it on, send it twice.
+const ECHO: Duration = Duration::from_secs(1);
+
+/// A flag that SIGINT, SIGTERM and SIGUSR1 set: Ctrl-C, and the warnings of Slurm and Kubernetes before they kill. The
+/// first is answered at once, however long the work under way takes. A second SIGINT ends the program, and so does a second
+/// SIGTERM that is no echo of the first.
+fn stop_on_signals(console: &Console) -> anyhow::Result<Arc<AtomicBool>> {
+    let (stop, interrupted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     // In this order: the first SIGINT finds the flag unset.
-    signal_hook::flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&stop))?;
+    signal_hook::flag::register_conditional_shutdown(SIGINT, 128 + SIGINT, Arc::clone(&interrupted))?;
+    signal_hook::flag::register(SIGINT, interrupted)?;
     for signal in [SIGINT, SIGTERM, SIGUSR1] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
+    // A handler may neither print nor look at the time; this thread is told by one.
+    let (mut signals, console) = (Signals::new([SIGINT, SIGTERM, SIGUSR1])?, console.clone());
+    let answer = move || {
+        let (mut answered, mut terminated) = (false, None);
+        for signal in signals.forever() {
+            if signal == SIGTERM && terminated.get_or_insert_with(Instant::now).elapsed() > ECHO {
+                signal_hook::low_level::exit(128 + SIGTERM);
+            }
+            if !std::mem::replace(&mut answered, true) {
+                let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+                console.note(&format!(
+                    "{name}: stopping after the step under way, then saving; SIGINT or SIGTERM once more ends at once, \
+                     without saving"
+                ));
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(answer)?;
     Ok(stop)
 }

@@ -23,18 +23,72 @@ impl<T: Copy + PartialEq + Send + Sync + 'static> TypedValueParser for OneOf<T> 
         if let Some(found) = (self.parse)(&text).filter(|found| self.values.contains(found)) {
             return Ok(found);
         }
+        let meant = meant(&text, &self.values.iter().map(|&value| (self.name)(value)).collect::<Vec<_>>());
         let mut error = clap::Error::new(ErrorKind::InvalidValue).with_cmd(command);
         let flag = arg.map_or_else(|| "...".to_owned(), ToString::to_string);
         let allowed = self.values.iter().map(|&value| (self.name)(value).to_owned()).collect();
         error.insert(ContextKind::InvalidArg, ContextValue::String(flag));
         error.insert(ContextKind::InvalidValue, ContextValue::String(text.into_owned()));
         error.insert(ContextKind::ValidValue, ContextValue::Strings(allowed));
+        if let Some(name) = meant {
+            let tip = format!("did you mean '{name}'?").into();
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+        }
         Err(error)
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         Some(Box::new(self.values.iter().map(|&value| PossibleValue::new((self.name)(value)))))
     }
+}
+
+/// What others call the values here.
+const CALLED_ELSEWHERE: [(&str, &str); 18] = [
+    ("flatnce", "flatclr"),
+    ("infonce", "simclr"),
+    ("ntxent", "simclr"),
+    ("float32", "fp32"),
+    ("float", "fp32"),
+    ("bfloat16", "bf16"),
+    ("float16", "fp16"),
+    ("half", "fp16"),
+    ("adamw", "adam"),
+    ("pretrain", "ssl"),
+    ("train", "ssl"),
+    ("linear", "linear_eval"),
+    ("finetuning", "finetune"),
+    ("semisupervised", "semi"),
+    ("mlp", "nonlinear"),
+    ("ilsvrc2012", "imagenet"),
+    ("imagefolder", "folder"),
+    ("md", "markdown"),
+];
+
+/// Which of these names `text` stands for: one that others use, or that is a slip of a few letters away.
+fn meant<'a>(text: &str, names: &[&'a str]) -> Option<&'a str> {
+    let bare = |word: &str| word.to_ascii_lowercase().replace(['-', '_', ' '], "");
+    let typed = bare(text).replace("resnet", "res");
+    let called = CALLED_ELSEWHERE.iter().filter(|(other, _)| *other == typed).map(|(_, name)| *name);
+    let exact = |wanted: &str| names.iter().copied().find(|name| bare(name) == bare(wanted));
+    called.chain([typed.as_str()]).find_map(exact).or_else(|| {
+        let near = names.iter().map(|name| (slips(&typed, &bare(name)), *name)).min_by_key(|(slips, _)| *slips)?;
+        (near.0 * 3 <= typed.chars().count()).then_some(near.1)
+    })
+}
+
+/// Letters to be changed, put in or left out on the way from one word to another.
+fn slips(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (done, letter) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], done + 1);
+        for at in 0..to.len() {
+            let changed = diagonal + usize::from(to[at] != letter);
+            diagonal = row[at + 1];
+            row[at + 1] = changed.min(diagonal + 1).min(row[at] + 1);
+        }
+    }
+    row[to.len()]
 }
 
 /// `one_of!(Depth)`: every value; `one_of!(OptimizerName: Lars, Sgd)`: these only.
@@ -147,4 +201,35 @@ numbers! {
     inside_unit: INSIDE_UNIT;
     momentum: MOMENTUM;
     jitter_strength: JITTER_STRENGTH;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_meant_is_found_and_others_are_not_guessed() {
+        let objectives = ["flatclr", "simclr"];
+        let depths = ["res10", "res18", "res34", "res50", "res101", "res152"];
+        for (text, names, expected) in [
+            ("flatnce", &objectives[..], Some("flatclr")),
+            ("FlatNCE", &objectives, Some("flatclr")),
+            ("InfoNCE", &objectives, Some("simclr")),
+            ("NT-Xent", &objectives, Some("simclr")),
+            ("simcrl", &objectives, Some("simclr")),
+            ("byol", &objectives, None),
+            ("resnet18", &depths, Some("res18")),
+            ("ResNet-50", &depths, Some("res50")),
+            ("res5", &depths, Some("res50")),
+            ("vit", &depths, None),
+            ("bfloat16", &["fp32", "bf16", "fp16"], Some("bf16")),
+            ("", &objectives, None),
+        ] {
+            assert_eq!(meant(text, names), expected, "{text}");
+        }
+        assert_eq!(
+            (slips("abc", "abc"), slips("abc", "ac"), slips("", "ab"), slips("kitten", "sitting")),
+            (0, 1, 2, 3)
+        );
+    }
 }

@@ -419,9 +419,10 @@ fn evaluation_commands_of_the_paper() {
         schedule: ScheduleConfig { name: ScheduleName::Cosine, warmup_epochs: 0 },
         batch_size: 4096,
         epochs: 100,
+        rate_follows_batch: true,
         patience_epochs: 0,
         early_stop_on: EarlyStopOn::HeldOut,
-        augment: None,
+        augment: Some(ClassifierAugment::CropFlip),
         standardize: false,
         reg_weights: vec![0.0],
         knn: KnnConfig { neighbours: 200, temperature: 0.1 },
@@ -665,6 +666,38 @@ fn numbers_out_of_range_name_their_flag() {
         let flag = line.split_whitespace().next().unwrap();
         assert!(message.contains(flag) && message.contains("invalid value"), "{line}: {message}");
     }
+}
+
+#[test]
+fn a_value_by_another_name_is_told_which_one_is_meant() {
+    for (line, meant) in [
+        ("--clr flatnce", "flatclr"),
+        ("--clr InfoNCE", "simclr"),
+        ("--model resnet18", "res18"),
+        ("--train-mode supervised --model ResNet-50", "res50"),
+        ("--dataset-name cifar-1O", "cifar10"),
+        ("--precision bfloat16", "bf16"),
+        ("--optimizer adamw", "adam"),
+    ] {
+        let message = refused(line);
+        assert!(message.contains(&format!("did you mean '{meant}'?")), "{line}: {message}");
+    }
+    assert!(!refused("--model vit").contains("did you mean"));
+}
+
+#[test]
+fn what_an_evaluation_was_not_asked_for_follows_from_its_images() {
+    let eval = |more: &str| evaluate(&format!("--train-mode eval --checkpoint x {more}"));
+    let augment = |more: &str| eval(more).augment;
+    // One pass over images of one's own; the paper's way where it has published numbers.
+    assert_eq!(augment("--dataset-name folder"), Some(ClassifierAugment::None));
+    assert_eq!(augment("--dataset-name folder --transfer-mode finetune"), Some(ClassifierAugment::CropFlip));
+    assert_eq!(augment("--dataset-name imagenet"), Some(ClassifierAugment::CropFlip));
+    assert_eq!(augment("--dataset-name cifar10"), Some(ClassifierAugment::None));
+    assert_eq!(augment("--dataset-name folder --fc-augment crop-flip"), Some(ClassifierAugment::CropFlip));
+    // As the evaluation that is continued began.
+    assert_eq!(augment("--dataset-name folder --fc-log-dir x --fc-train-from y"), None);
+    assert!(eval("").rate_follows_batch && !eval("--fc-lr 1.6").rate_follows_batch);
 }
 
 #[test]

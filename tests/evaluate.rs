@@ -21,6 +21,7 @@ use flatnce::train::features::{Extractor, Features, trunk_hash};
 use flatnce::train::ranks::Ranks;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tch::{Device, Kind, Tensor};
 
 fn quiet() -> Console {
@@ -65,6 +66,7 @@ fn settings() -> Evaluate {
         early_stop_on: EarlyStopOn::Test,
         augment: None,
         standardize: false,
+        rate_follows_batch: false,
         reg_weights: vec![0.0],
         knn: KnnConfig { neighbours: 50, temperature: 0.1 },
         save_every_n_epochs: 1000,
@@ -86,6 +88,7 @@ fn config(run: &Evaluate, save_dir: &Path) -> Config {
         save_dir: save_dir.to_owned(),
         nproc: None,
         distributed_timeout_seconds: 600,
+        memory_check: true,
         feature_cache: None,
         talk: Verbosity::Quiet,
         log_format: LogFormat::Text,
@@ -112,7 +115,9 @@ fn plan_on(config: &Config, run: &Evaluate, images: &Images) -> anyhow::Result<P
 
 fn run_in(directory: &Path, run: &Evaluate, images: &Images) -> anyhow::Result<Vec<Outcome>> {
     let config = config(run, directory);
-    evaluate::run(&plan_on(&config, run, images)?, &quiet())
+    let evaluated = evaluate::run(&plan_on(&config, run, images)?, &quiet(), &AtomicBool::new(false))?;
+    assert!(!evaluated.stopped);
+    Ok(evaluated.outcomes)
 }
 
 /// The one directory, of those below `directory`, that holds a file of this name.
@@ -314,6 +319,142 @@ fn resumed_equals_whole(run: &Evaluate, images: &Images, json: &str) {
     }
     let epochs = |directory: &Path| std::fs::read_to_string(directory.join("metrics.jsonl")).unwrap().lines().count();
     assert_eq!((epochs(resumed.path()), epochs(&from)), (4, 4));
+}
+
+/// Stopped after the first step, after the second, which ends the epoch, and then not: the bits of a run that nobody
+/// stopped.
+#[test]
+fn fine_tuning_that_was_stopped_within_an_epoch_ends_as_if_it_had_not_been() {
+    let images = images(100, 50);
+    let run = Evaluate { early_stop_on: EarlyStopOn::HeldOut, patience_epochs: 3, epochs: 3, ..finetune() };
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let wanted = run_in(whole.path(), &run, &images).unwrap().remove(0);
+    let mut resume = None;
+    for expected in [Some("checkpoint_0000_step_00000001.pth.tar"), Some("checkpoint_0000_step_00000002.pth.tar"), None]
+    {
+        let run = Evaluate { resume: resume.clone(), ..run.clone() };
+        let config = config(&run, parts.path());
+        let stop = AtomicBool::new(expected.is_some());
+        let ended = evaluate::run(&plan_on(&config, &run, &images).unwrap(), &quiet(), &stop).unwrap();
+        assert_eq!((ended.stopped, ended.outcomes.len()), (expected.is_some(), usize::from(expected.is_none())));
+        let directory = holder_of(parts.path(), "training.log");
+        let Some(file) = expected else {
+            let numbers =
+                |outcome: &Outcome| Outcome { seconds_features: 0.0, seconds_training: 0.0, ..outcome.clone() };
+            assert_eq!(numbers(&ended.outcomes[0]), numbers(&wanted));
+            let state = |directory: &Path| read_evaluation(&directory.join("checkpoint_0003.pth.tar")).unwrap().state;
+            let (got, wanted) = (state(&directory), state(&holder_of(whole.path(), "supervised.json")));
+            for (name, tensor) in wanted.iter() {
+                assert_eq!(bytes_of(got.get(name).unwrap()), bytes_of(tensor), "{name}");
+            }
+            let numbers = |directory: &Path| -> Vec<serde_json::Value> {
+                let text = std::fs::read_to_string(directory.join("metrics.jsonl")).unwrap();
+                let line = |line: &str| -> serde_json::Value { serde_json::from_str(line).unwrap() };
+                let timeless = |mut line: serde_json::Value| {
+                    line["epoch_seconds"] = 0.into();
+                    line
+                };
+                text.lines().map(line).map(timeless).collect()
+            };
+            assert_eq!(numbers(&directory), numbers(&holder_of(whole.path(), "supervised.json")));
+            return;
+        };
+        assert!(!directory.join("supervised.json").exists());
+        let log = std::fs::read_to_string(directory.join("training.log")).unwrap();
+        assert!(log.contains(&format!("--fc-log-dir {} --fc-train-from {file}", directory.display())), "{log}");
+        resume = Some((directory, file.to_owned()));
+    }
+}
+
+/// The rate goes with the batch where neither was asked for, and stays where it was.
+#[test]
+fn a_batch_of_all_images_shrinks_a_rate_that_nobody_gave() {
+    let images = images(64, 50);
+    let rates = |run: &Evaluate| {
+        let directory = tempfile::tempdir().unwrap();
+        let outcome = run_in(directory.path(), run, &images).unwrap().remove(0);
+        let place = std::fs::read_dir(directory.path().join("fashion_mnist_mini/scratch")).unwrap().next().unwrap();
+        let log = holder_of(&place.unwrap().path(), "metrics.jsonl");
+        let line = std::fs::read_to_string(log.join("metrics.jsonl")).unwrap();
+        let line: serde_json::Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
+        let log = std::fs::read_to_string(log.join("training.log")).unwrap();
+        (outcome.lr, line["lr"].as_f64().unwrap(), log)
+    };
+    for mode in [TransferMode::LinearEval, TransferMode::Finetune] {
+        let mut run = Evaluate { mode, batch_size: 256, rate_follows_batch: true, epochs: 1, ..settings() };
+        (run.optimizer.lr, run.schedule.name) = (0.8, ScheduleName::Constant);
+        let (told, used, log) = rates(&run);
+        assert_eq!((told, used), (0.2, 0.2), "{mode}");
+        assert!(log.contains("in proportion, 0.2 instead of 0.8") && !log.contains("stays as it was given"), "{log}");
+        let (told, used, log) = rates(&Evaluate { rate_follows_batch: false, ..run.clone() });
+        assert_eq!((told, used), (0.8, 0.8), "{mode}");
+        assert!(
+            log.contains("WARNING") && log.contains("--fc-lr 0.8 stays") && log.contains("--fc-lr 0.2 is"),
+            "{log}"
+        );
+        let (told, used, _) = rates(&Evaluate { batch_size: 32, ..run });
+        assert_eq!((told, used), (0.8, 0.8), "{mode} in whole batches");
+    }
+}
+
+/// What a newer program would choose otherwise stays as the evaluation began, where the command does not say it.
+#[test]
+fn an_evaluation_of_an_older_version_goes_on_as_it_began() {
+    let images = images(60, 30);
+    let mut old = Evaluate { epochs: 2, save_every_n_epochs: 1, batch_size: 256, ..settings() };
+    old.data.dataset = DatasetName::Folder;
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let wanted = run_in(whole.path(), &old, &images).unwrap().remove(0);
+    let from = holder_of(whole.path(), "linear_eval.json");
+    std::fs::copy(from.join("checkpoint_0000.pth.tar"), parts.path().join("checkpoint_0000.pth.tar")).unwrap();
+    let resume = Some((parts.path().to_owned(), "checkpoint_0000.pth.tar".to_owned()));
+    let mut now = Evaluate { resume, rate_follows_batch: true, ..old };
+    now.optimizer.lr = 1.6;
+    let got = run_in(parts.path(), &now, &images).unwrap().remove(0);
+    let numbers = |outcome: Outcome| Outcome { seconds_features: 0.0, seconds_training: 0.0, ..outcome };
+    assert_eq!(numbers(got), numbers(wanted));
+    let log = std::fs::read_to_string(parts.path().join("training.log")).unwrap();
+    assert!(!log.contains("differs from the evaluation"), "{log}");
+}
+
+#[test]
+fn numbers_that_say_nothing_are_told() {
+    let all = images(100, 50);
+    let of_classes = |count: i64| -> Images {
+        let few = |split: &data::Split| {
+            let labels = split.labels.as_ref().unwrap();
+            let own: Vec<usize> = (0..labels.len()).filter(|&image| labels[image] < count).collect();
+            let names = split.classes[..count as usize].to_vec();
+            Arc::new(data::Split { classes: names, ..split.subset(&own) })
+        };
+        Images { train: few(&all.train), test: few(&all.test), left_out: Arc::default() }
+    };
+    for (classes, parts) in [
+        (1, ["have a single class", "--knn-neighbours 50 are more than the "]),
+        (2, ["top-5 says nothing of 2 classes", "--knn-neighbours 50 are more than the "]),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        run_in(directory.path(), &settings(), &of_classes(classes)).unwrap();
+        let log = std::fs::read_to_string(holder_of(directory.path(), "training.log").join("training.log")).unwrap();
+        for part in parts {
+            assert!(log.contains(part), "{part}: {log}");
+        }
+        assert!(!log.contains("test top-5"), "{log}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    run_in(directory.path(), &Evaluate { epochs: 20, standardize: true, ..settings() }, &all).unwrap();
+    let log = std::fs::read_to_string(holder_of(directory.path(), "training.log").join("training.log")).unwrap();
+    assert!(log.contains("test top-5") && !log.contains("WARNING"), "{log}");
+
+    // Whoever knows one class only is right in a tenth of ten.
+    let directory = tempfile::tempdir().unwrap();
+    let same = Arc::new(data::Split { labels: Some(vec![7; all.train.len()]), ..(*all.train).clone() });
+    run_in(directory.path(), &settings(), &Images { train: same, ..all }).unwrap();
+    let log = std::fs::read_to_string(holder_of(directory.path(), "training.log").join("training.log")).unwrap();
+    assert!(
+        log.contains("is no more than guessing gives") && log.contains("whether both parts have the same classes"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -638,7 +779,8 @@ fn cached_features_give_the_same_result_and_damaged_ones_are_made_anew() {
     let cache = directory.path().join("cache");
     let with_cache = Config { feature_cache: Some(cache.clone()), ..config(&run, directory.path()) };
     let evaluate = |config: &Config| {
-        let outcome = evaluate::run(&plan_on(config, &run, &images).unwrap(), &quiet()).unwrap().remove(0);
+        let plan = plan_on(config, &run, &images).unwrap();
+        let outcome = evaluate::run(&plan, &quiet(), &AtomicBool::new(false)).unwrap().outcomes.remove(0);
         let read = outcome.features_from_cache;
         (Outcome { seconds_features: 0.0, seconds_training: 0.0, features_from_cache: 0, ..outcome }, read)
     };

@@ -12,8 +12,10 @@ mod trees;
 use flatnce::torch_file::{self, Dict, Value};
 use program::{said, start, succeeds};
 use serde_json::Value as Json;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 use trees::{TREES, Tree, named};
 
 /// What the network, the machine and the length of the runs have in common.
@@ -247,4 +249,90 @@ fn supervised_training_takes_no_checkpoint() {
         let labelled = tree.train;
         Case { tree, mode, encoder: vec![], protocol: "supervised", lies_in: "scratch/12_1_ft", labelled }.check(&data);
     }
+}
+
+/// An evaluation that a signal stops says how it goes on, and ends as one that nobody stopped.
+#[test]
+fn an_evaluation_stops_on_a_signal_and_goes_on() {
+    let place = tempfile::tempdir().unwrap();
+    let images = ["--dataset-name=fashion_mnist_mini", "--train-images=200", "--feature-cache=off"];
+    let encoder = ["--train-mode=eval", "--model=res10", "--fc-lr=0.01", "--fc-batch-size=20", "--early-stop-on=test"];
+    let source = place.path().join("encoder");
+    let saved = format!("--save-dir={}", source.display());
+    flatnce(
+        &[&SMALL[..4], &images[..2], &["--model=res10", "--epochs=0", "--knn-every=0", "--batch-size=8", &saved]]
+            .concat(),
+    );
+    let run = only(&source.join("fashion_mnist_mini/8_FlatCLR"));
+    let from = format!("--checkpoint={}", run.join("checkpoint_0000.pth.tar").display());
+    for (mode, protocol, signal, epochs) in [
+        ("linear_eval", "linear_eval", libc::SIGTERM, "--fc-epochs=400"),
+        ("finetune", "finetune", libc::SIGUSR1, "--fc-epochs=3"),
+    ] {
+        let results = place.path().join(format!("{mode}{signal}"));
+        let (mode, save_dir) = (format!("--transfer-mode={mode}"), format!("--save-dir={}", results.display()));
+        let words =
+            [&SMALL[..4], &images, &encoder, &[&from, &mode, epochs, "--patience-epochs=0", &save_dir]].concat();
+        let mut command = program::flatnce(&words);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let below = results.join("fashion_mnist_mini/flatclr");
+        // An epoch is done.
+        let metrics = || -> Option<PathBuf> {
+            let run = below.read_dir().ok()?.next()?.ok()?.path().read_dir().ok()?.next()?.ok()?.path();
+            std::fs::read_to_string(run.join("metrics.jsonl")).ok().filter(|text| text.contains('\n')).map(|_| run)
+        };
+        while metrics().is_none() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended early");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // SAFETY: the child has not been waited for, so its number is still its own.
+        unsafe { libc::kill(child.id() as i32, signal) };
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(75), "{}", said(&output));
+        let run = metrics().unwrap();
+        let answer = said(&output);
+        assert!(answer.contains("stopping after the step under way"), "{answer}");
+        let advice = answer.lines().find_map(|line| line.split_once("with the same command and ")).expect("advice").1;
+        assert!(!run.join(format!("{protocol}.json")).exists());
+
+        let advice: Vec<&str> = advice.split_whitespace().collect();
+        flatnce(&[&words[..], &advice].concat());
+        let whole = place.path().join(format!("{protocol}{signal}_whole"));
+        flatnce(&[&words[..], &[&format!("--save-dir={}", whole.display())]].concat());
+        let whole = only(&only(&whole.join("fashion_mnist_mini/flatclr")));
+        let numbers = |run: &Path| -> Json {
+            let text = std::fs::read_to_string(run.join(format!("{protocol}.json"))).unwrap();
+            let mut json: Json = serde_json::from_str(&text).unwrap();
+            (json["seconds_features"], json["seconds_training"]) = (0.into(), 0.into());
+            json
+        };
+        assert_eq!(numbers(&run), numbers(&whole));
+    }
+}
+
+/// With steps of many seconds: the first SIGTERM is answered, a later one ends the program.
+#[test]
+fn a_second_sigterm_does_not_wait_for_the_step() {
+    let place = tempfile::tempdir().unwrap();
+    let save_dir = format!("--save-dir={}", place.path().display());
+    let long_steps = ["--image-size=160", "--batch-size=256", "--model=res50", "--knn-every=0", "--device=cpu"];
+    let images = ["--dataset-name=fashion_mnist_mini", "--train-images=256", "--memory-check=off", "--grad-cache=64"];
+    let mut command = program::flatnce(&[&long_steps[..], &images, &[&save_dir]].concat());
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("checkpoints: ")), "it begins");
+    let terminate = |child: &Child| {
+        // SAFETY: the child has not been waited for, so its number is still its own.
+        unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    };
+    terminate(&child);
+    assert!(lines.any(|line| line.contains("SIGTERM: stopping after the step under way")), "it answers");
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None => terminate(&child),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(status.code(), Some(128 + libc::SIGTERM));
 }

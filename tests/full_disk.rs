@@ -73,29 +73,59 @@ fn a_checkpoint_that_does_not_fit_is_an_error_and_the_older_ones_stay() {
     assert!(run_dir::list_checkpoints(&directory).expect("a listing").len() >= 3);
 }
 
-#[test]
-fn a_full_file_system_names_the_checkpoint_and_the_room_it_needs() {
+/// Runs `program`, shell code that finds the flags in `$@`, in a file system of so many MiB of its own, `$where`; then lists
+/// the files in there. `None` where this machine lets nobody mount one.
+fn on_a_small_disk(mib: u32, program: &str, arguments: &[&str]) -> Option<Output> {
     let place = tempfile::tempdir().expect("a directory");
     let mount = place.path().to_str().expect("utf-8");
-    // A file system of 60 MiB of our own takes one checkpoint and not two.
-    let inside = r#"mount -t tmpfs -o size=60m tmpfs "$1" || exit 99
+    let inside = format!(
+        r#"mount -t tmpfs -o size={mib}m tmpfs "$1" || exit 99
         where=$1; shift
-        "$FLATNCE" --save-dir="$where" "$@"; code=$?
-        find "$where" -name "*.pth.tar*"
-        exit $code"#;
+        {program}
+        find "$where" -type f
+        exit $code"#
+    );
     let script = format!("exec unshare --user --map-root-user --mount sh -c '{inside}' sh \"$@\"");
     let probe =
         shell("exec unshare --user --map-root-user --mount sh -c 'mount -t tmpfs tmpfs \"$1\"' sh \"$1\"", &[mount]);
     if !probe.status.success() {
         let why = said(&probe);
-        return support::absent(&format!("this machine lets nobody mount a file system of their own: {}", why.trim()));
+        support::absent(&format!("this machine lets nobody mount a file system of their own: {}", why.trim()));
+        return None;
     }
-    let output = shell(&script, &[&[mount], SETTINGS, &["--epochs=3"]].concat());
+    Some(shell(&script, &[&[mount], arguments].concat()))
+}
+
+#[test]
+fn a_full_file_system_names_the_checkpoint_and_the_room_it_needs() {
+    // Room for all four, until something else takes what is left.
+    let program = r#""$FLATNCE" --save-dir="$where" "$@" & run=$!
+        until find "$where" -name "checkpoint_0000.pth.tar" | grep -q .; do kill -0 $run || break; done
+        head -c 200M /dev/zero > "$where/other"
+        wait $run; code=$?"#;
+    let settings = [SETTINGS, &["--train-images=128", "--epochs=4"]].concat();
+    let Some(output) = on_a_small_disk(170, program, &settings) else { return };
     let text = said(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("No space left on device") && text.contains("needs 39.9 MiB at"), "{text}");
     assert!(text.contains("/checkpoint_0000.pth.tar\n"), "the first one is there: {text}");
     assert!(!text.contains(".tmp\n"), "{text}");
+}
+
+#[test]
+fn a_run_whose_checkpoints_do_not_fit_writes_nothing() {
+    let program = r#""$FLATNCE" --save-dir="$where" "$@"; code=$?"#;
+    for (more, wanted) in [(&["--epochs=3"][..], 3), (&["--epochs=3", "--keep-last=1"], 2)] {
+        let Some(output) = on_a_small_disk(60, program, &[SETTINGS, more].concat()) else { return };
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(&format!("room for {wanted} of 40.1 MiB each")), "{text}");
+        assert!(text.contains("0.06 GiB are free") && !text.contains("training.log"), "{text}");
+        // What fits begins: two, or one and the next one beside it.
+        let fewer = [SETTINGS, more, &["--epochs=2", "--save-every-n-epochs=2"]].concat();
+        let Some(output) = on_a_small_disk(90, program, &fewer) else { return };
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    }
 }
 
 #[test]

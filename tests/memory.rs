@@ -103,18 +103,35 @@ fn limited(mut command: Command, mib: u64) -> Output {
     command.output().expect("it starts")
 }
 
+fn number_after(text: &str, after: &str) -> u32 {
+    let rest = text.split(after).nth(1).unwrap_or_else(|| panic!("{after}: {text}"));
+    rest.split(|c: char| !c.is_ascii_digit()).next().expect("a number").parse().expect("a number")
+}
+
 #[test]
 fn running_out_is_one_sentence_and_spares_the_checkpoints() {
     let place = tempfile::tempdir().expect("a directory");
     let settings = ["--model=res10", "--image-size=16", "--batch-size=4", "--train-images=8", "--epochs=1"];
     let small = succeeds(flatnce(place.path(), &[&settings[..], &["--precision=fp32"]].concat()));
-    assert!(!String::from_utf8_lossy(&small.stderr).contains("may run out of memory"));
+    assert!(!String::from_utf8_lossy(&small.stderr).contains("GiB are free"));
     let saved = run_directory(place.path()).join("checkpoint_0001.pth.tar");
     let before = std::fs::read(&saved).expect("saved");
 
     // 1,024 images want 8 GiB; there are 3 of address space, of which the program takes some.
     let large = ["--model=res10", "--image-size=32", "--batch-size=1024", "--precision=fp32", "--epochs=1"];
-    let output = limited(flatnce(place.path(), &large), 3072);
+    // That is said before anything is written.
+    let refused = limited(flatnce(&place.path().join("new"), &large), 3072);
+    let errors = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{errors}");
+    for part in ["error: a step will need about ", "gradient accumulation: --grad-cache ", "--memory-check off"] {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
+    assert!(!place.path().join("new").exists());
+    let foreseen: u32 = number_after(&errors, "; --batch-size ");
+    assert!((16..512).contains(&foreseen), "{errors}");
+
+    // And it begins where that is asked for.
+    let output = limited(flatnce(place.path(), &[&large[..], &["--memory-check=off"]].concat()), 3072);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
     let warning = errors.lines().find(|line| line.contains("may run out of memory")).expect("it was foreseen");
@@ -123,13 +140,9 @@ fn running_out_is_one_sentence_and_spares_the_checkpoints() {
     assert!(error.starts_with("error: out of memory in main memory in step 1: --batch-size 1024 in fp32"), "{errors}");
     assert!(!errors.contains("panicked") && !errors.contains("frame #"), "{errors}");
     // What it advises is what fits.
-    let word = |after: &str| -> u32 {
-        let rest = error.split(after).nth(1).unwrap_or_else(|| panic!("{after}: {error}"));
-        rest.split(|c: char| !c.is_ascii_digit()).next().expect("a number").parse().expect("a number")
-    };
-    let fits = word("; --batch-size ");
+    let fits = number_after(error, "; --batch-size ");
     assert!((16..512).contains(&fits), "{error}");
-    assert_eq!(word("--grad-cache "), 1024_u32.div_ceil(fits), "{error}");
+    assert_eq!(number_after(error, "--grad-cache "), 1024_u32.div_ceil(fits), "{error}");
     assert_eq!(std::fs::read(&saved).expect("saved"), before);
     flatnce::checkpoint::verify(&saved).expect("whole");
 }

@@ -267,3 +267,59 @@ fn the_speed_is_that_of_the_run() {
     println!("promised {promised} images a second, measured {measured}");
     assert!(promised > measured / 3.0 && promised < 3.0 * measured, "promised {promised}, measured {measured}");
 }
+
+/// What cannot end well: said before anything is written, by the dry run in the same words. How much is free may differ.
+#[test]
+fn what_cannot_fit_does_not_begin() {
+    let place = tempfile::tempdir().unwrap();
+    let large = PRETRAIN
+        .replace("--train-images=48", "--train-images=2000")
+        .replace("--image-size=8", "--image-size=1024")
+        .replace("--batch-size=8", "--batch-size=2000");
+    let long = PRETRAIN.replace("--model=res10", "--model=res18").replace("--epochs=1", "--epochs=1000000");
+    let supervised = EVALUATE
+        .replace("--train-images=60", "--train-images=2000")
+        .replace("--image-size=8", "--image-size=1024")
+        .replace("--fc-batch-size=16", "--fc-batch-size=2000");
+    for (base, more, parts) in [
+        (&large, &["--batch-size=2000"][..], ["in main memory", "--grad-cache ", "--memory-check off"]),
+        (&supervised, &["--train-mode=supervised"], ["in main memory", "--fc-batch-size ", "--memory-check off"]),
+        (&long, &["--save-every-n-epochs=1"], ["room for 1,000,000 of ", "--keep-last 3", "--save-dir"]),
+    ] {
+        let save_dir = format!("--save-dir={}", place.path().join("results").display());
+        let words: Vec<String> = base.split_whitespace().chain(more.iter().copied()).map(str::to_owned).collect();
+        let words = [words, vec![save_dir]].concat();
+        let (dry, wet) = (run(&[&words[..], &["--dry-run".to_owned()]].concat()), run(&words));
+        assert_eq!((dry.code, wet.code), (1, 1), "{}\n{}", dry.error, wet.error);
+        let wordless = |text: &str| text.replace(|c: char| c.is_ascii_digit() || c == '.' || c == ',', "");
+        assert_eq!(wordless(&dry.error), wordless(&wet.error));
+        for part in parts {
+            assert!(wet.error.contains(part), "{part}: {}", wet.error);
+        }
+        assert_eq!(tree(place.path()), [], "{words:?}");
+    }
+}
+
+#[test]
+fn the_room_for_checkpoints_is_told_and_is_what_they_take() {
+    for (more, kept) in [
+        (&["--epochs=4", "--save-every-n-epochs=1"][..], 4.0),
+        (&["--epochs=4", "--save-every-n-epochs=1", "--keep-last=2", "--optimizer=adam"], 2.0),
+        (&["--epochs=3", "--optimizer=sgd", "--momentum=0"], 2.0),
+    ] {
+        let place = tempfile::tempdir().unwrap();
+        let (dry, wet) = agree(place.path(), PRETRAIN, &[more, &["--lr=0.001", "--warmup-epochs=0"]].concat());
+        assert_eq!(wet.code, 0, "{}", wet.error);
+        let sizes: Vec<u64> = tree(place.path())
+            .into_iter()
+            .filter(|(path, _)| path.to_string_lossy().ends_with(".pth.tar"))
+            .map(|(_, bytes)| bytes)
+            .collect();
+        for out in [&dry.out, &wet.out] {
+            assert_eq!((number_before(out, " will be kept"), sizes.len() as f64), (kept, kept), "{out}");
+            let (told, took) = (number_before(out, " MiB each"), sizes[0] as f64 / 1_048_576.0);
+            assert!((told / took - 1.0).abs() < 0.03, "{told} MiB were told, {took:.1} taken");
+            assert!(out.contains(" are free there"), "{out}");
+        }
+    }
+}

@@ -37,12 +37,25 @@ pub struct Chosen {
     pub test_top5_chosen_epoch: f64,
 }
 
+/// What fine-tuning has counted of an epoch under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EpochPart {
+    /// Batches behind it.
+    pub batches: u64,
+    pub loss_sum: f64,
+    pub losses: u64,
+    /// Training images right in the first place, among the first five, and all of them.
+    pub counted: [u64; 3],
+}
+
 /// Everything saved of an evaluation.
 #[derive(Debug)]
 pub struct EvaluationCheckpoint {
     /// The evaluation's settings; its mode says what `state` is of.
     pub run: Evaluate,
     pub epochs_done: u32,
+    /// Of the epoch after these, where it had begun.
+    pub part: Option<EpochPart>,
     pub step: u64,
     /// Of the classifier, or of the whole network.
     pub state: StateDict,
@@ -66,12 +79,39 @@ fn entry_names(mode: TransferMode) -> [&'static str; 3] {
     }
 }
 
+const PART_COUNTS: [&str; 5] = ["batches", "losses", "top1", "top5", "images"];
+
+impl EpochPart {
+    /// In the order of [`PART_COUNTS`].
+    fn counts(&self) -> [u64; 5] {
+        let [top1, top5, images] = self.counted;
+        [self.batches, self.losses, top1, top5, images]
+    }
+
+    fn from_value(value: &Value) -> Result<EpochPart> {
+        let mut counts = [0; 5];
+        for (name, into) in PART_COUNTS.into_iter().zip(&mut counts) {
+            *into = count(value, name)?;
+        }
+        let [batches, losses, counted @ ..] = counts;
+        Ok(EpochPart { batches, loss_sum: entry(value, "loss_sum", Value::as_f64)?, losses, counted })
+    }
+}
+
 impl EvaluationCheckpoint {
     fn to_value(&self) -> Result<Value> {
         let [state, optimizer, scheduler] = entry_names(self.run.mode);
         let mut ours = own_entry(&self.run, self.epochs_done, self.step)?;
         ours.insert("reg_weight", self.reg_weight);
         ours.insert("trunk_hash", self.trunk_hash.as_str());
+        if let Some(part) = &self.part {
+            let mut counts = Dict::new();
+            counts.insert("loss_sum", part.loss_sum);
+            for (name, count) in PART_COUNTS.into_iter().zip(part.counts()) {
+                counts.insert(name, count as i64);
+            }
+            ours.insert("epoch_part", Value::Dict(counts));
+        }
         if let Some(chosen) = &self.chosen {
             ours.insert("chosen", serde_json::to_string(chosen)?);
         }
@@ -97,6 +137,7 @@ impl EvaluationCheckpoint {
         })?;
         let run: Evaluate = settings(ours)?;
         let chosen = ours.get("chosen").and_then(Value::as_str).map(serde_json::from_str).transpose();
+        let part = ours.get("epoch_part").map(EpochPart::from_value).transpose();
         let [state, optimizer, _] = entry_names(run.mode);
         let reg_weight = entry(ours, "reg_weight", Value::as_f64)?;
         if !Range::NOT_NEGATIVE.allows(reg_weight) {
@@ -104,6 +145,7 @@ impl EvaluationCheckpoint {
         }
         Ok(EvaluationCheckpoint {
             epochs_done: count(ours, "epochs_done")?,
+            part: part.context("its entry epoch_part cannot be understood")?,
             step: count(ours, "step")?,
             state: model_state(entry(value, state, Some)?)?,
             optimizer: SavedOptimizer::from_value(value.get(optimizer))?,

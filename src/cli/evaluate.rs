@@ -19,6 +19,7 @@ use crate::config::{
     CheckpointChoice, ClassifierAugment, DatasetName, EarlyStopOn, EncoderSource, Evaluate, KnnConfig, OptimizerConfig,
     OptimizerName, Precision, ScheduleConfig, ScheduleName, StatedEncoder, TransferMode,
 };
+use crate::data;
 use crate::values::{above_zero, checkpoint_choice, count, momentum, not_negative, one_of, share, switch};
 use anyhow::{Result, bail};
 use clap::ArgAction::Set;
@@ -67,6 +68,9 @@ pub struct EvaluationArgs {
     #[arg(long, value_name = "IMAGES", default_value = "4096", hide_short_help = true, value_parser = count::<2>)]
     pub fc_batch_size: u32,
     /// Peak learning rate of the evaluation
+    ///
+    /// Where all training images are fewer than a batch, the default shrinks in
+    /// proportion; a rate that is given stays.
     #[arg(long, value_name = "RATE", default_value = "1.6", hide_short_help = true, value_parser = above_zero)]
     pub fc_lr: f64,
     /// Optimiser of the evaluation; LBFGS for linear_eval only
@@ -96,7 +100,9 @@ pub struct EvaluationArgs {
     ///
     /// crop-flip: 8 to 100% of the area, resized. shift-flip: moved by up to an
     /// eighth of the side, black beyond. Both are mirrored half of the time.
-    /// Default: crop-flip for imagenet and folder, none for the others.
+    /// Default: crop-flip for imagenet, and for folder where the whole network is
+    /// trained; else none. On a frozen trunk none makes the features once for
+    /// all epochs, the others make them anew in every epoch.
     #[arg(long, value_name = "NAME", value_parser = one_of!(ClassifierAugment), hide_short_help = true)]
     pub fc_augment: Option<ClassifierAugment>,
     /// End the training of a whole network after so many epochs without gain; 0 is never
@@ -208,6 +214,9 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
         depth: typed.has("model").then_some(args.objective.model),
         batch_size: (typed.has("batch_size") && !borrowed).then_some(args.optimisation.batch_size),
     };
+    let protocol = data::protocol(data.dataset);
+    let usual_augment = if mode == TransferMode::LinearEval { protocol.frozen } else { protocol.training };
+    let resume = flags.fc_log_dir.clone().zip(flags.fc_train_from.clone());
     Ok(Evaluate {
         source,
         stated: if train_mode == Supervised { StatedEncoder::default() } else { stated },
@@ -225,14 +234,15 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
         schedule: ScheduleConfig { name: flags.fc_scheduler.unwrap_or(usual_schedule), warmup_epochs: 0 },
         batch_size: if borrowed { args.optimisation.batch_size } else { flags.fc_batch_size },
         epochs: flags.fc_epochs,
+        rate_follows_batch: !typed.has("fc_lr"),
         patience_epochs: flags.patience_epochs.unwrap_or(usual_patience),
         early_stop_on: flags.early_stop_on,
-        augment: flags.fc_augment,
+        augment: flags.fc_augment.or(resume.is_none().then_some(usual_augment)),
         standardize: flags.fc_standardize,
         reg_weights: flags.reg_weight.clone(),
         knn: KnnConfig { neighbours: flags.knn_neighbours, temperature: flags.knn_temperature },
         save_every_n_epochs: flags.fc_save_every_n_epochs,
-        resume: flags.fc_log_dir.clone().zip(flags.fc_train_from.clone()),
+        resume,
         seed: args.optimisation.seed,
         precision,
         numerics: args.machine.numerics(),

@@ -1,6 +1,6 @@
 //! What computes: the device, its arithmetic, threads and processes.
 
-use super::flags::{EVERY, Flag, PRETRAINING, flag};
+use super::flags::{EVERY, Flag, Only, PRETRAINING, flag};
 use crate::config::{CudaGraph, DataOnDevice, DeviceChoice, Numerics, Precision, PrecisionAsked};
 use crate::device;
 use crate::distributed::{self, Placement};
@@ -85,6 +85,12 @@ pub struct TrainingMachineArgs {
     /// Off until they have been confirmed on a GPU.
     #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true, action = Set, value_parser = switch)]
     pub fused_kernels: bool,
+    /// Refuse a batch that cannot fit into memory, before anything is written
+    ///
+    /// By an estimate from the network's shapes, which off sets aside. Of
+    /// pre-training and of evaluations that train the whole network.
+    #[arg(long, value_name = "BOOL", default_value = "on", hide_short_help = true, action = Set, value_parser = switch)]
+    pub memory_check: bool,
 }
 
 pub const FLAGS: &[Flag] = &[
@@ -100,6 +106,7 @@ pub const FLAGS: &[Flag] = &[
     flag("data_on_device", PRETRAINING),
     flag("cuda_graph", PRETRAINING),
     flag("fused_kernels", EVERY),
+    flag("memory_check", EVERY).only(Only::WholeNetwork),
 ];
 
 impl MachineArgs {

@@ -88,6 +88,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         cuda: CudaSettings { graph: gpu.cuda_graph, fused_kernels: gpu.fused_kernels },
         nproc: args.machine.own_processes(placement.as_ref()),
         distributed_timeout_seconds: args.machine.distributed_timeout,
+        memory_check: gpu.memory_check,
         save_dir: args.results.save_dir.clone(),
         feature_cache: feature_cache(args.evaluation.feature_cache.as_deref()),
         talk: args.output.talk()?,

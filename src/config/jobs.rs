@@ -138,11 +138,14 @@ pub struct Evaluate {
     pub schedule: ScheduleConfig,
     pub batch_size: u32,
     pub epochs: u32,
+    /// `optimizer.lr` was not asked for: where all training images are fewer than a batch, it shrinks with the batch.
+    #[serde(default)]
+    pub rate_follows_batch: bool,
     /// Stop after so many epochs without a better top-1 on the images of `early_stop_on` (fine-tuning); 0 = never.
     pub patience_epochs: u32,
     #[serde(default = "stop_by_the_test_images")]
     pub early_stop_on: EarlyStopOn,
-    /// `None`: as the data set's own protocol has it.
+    /// `None`: as an evaluation that is continued began; of older versions as the data set's own protocol has it.
     #[serde(default)]
     pub augment: Option<ClassifierAugment>,
     /// Linear evaluation: bring every feature to mean 0 and variance 1 over the training images first.

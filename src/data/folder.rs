@@ -5,15 +5,16 @@
 //! - A part whose images all lie in subdirectories is labelled by them. One with
 //!   images directly in it is unlabelled, and those in subdirectories belong to it too.
 
-use super::protocol::LIKE_IMAGENET;
+use super::protocol::{LIKE_IMAGENET, Protocol};
 use super::{Part, Source, Split, image_tree, indexed, walk};
-use crate::config::DatasetName;
+use crate::config::{ClassifierAugment, DatasetName};
 use anyhow::{Result, bail};
 use std::path::Path;
 
 pub static FOLDER: Source = Source {
     name: DatasetName::Folder,
-    protocol: LIKE_IMAGENET,
+    // One's own images have no published numbers to be repeated.
+    protocol: Protocol { frozen: ClassifierAugment::None, ..LIKE_IMAGENET },
     homes: &[""],
     how_to_get: "give the directory of your JPEG and PNG images with `--data DIR`",
     load,

@@ -26,6 +26,8 @@ pub struct Protocol {
     pub evaluation: fn(usize) -> EvalTransform,
     /// What the training images of a classifier have beyond that.
     pub training: ClassifierAugment,
+    /// The same on a frozen trunk, where nothing random lets the images go through it once instead of in every epoch.
+    pub frozen: ClassifierAugment,
     /// Whether SimCLR's lists of 1 and 10 percent lie beside the images.
     pub label_lists: bool,
 }
@@ -48,6 +50,7 @@ pub const SMALL: Protocol = Protocol {
     normalisation: Normalisation { mean: [0.5; 3], std: [0.5; 3] },
     evaluation: |size_px| EvalTransform::Plain { size_px },
     training: ClassifierAugment::None,
+    frozen: ClassifierAugment::None,
     label_lists: false,
 };
 
@@ -65,6 +68,7 @@ pub const PHOTOGRAPHS: Protocol = Protocol {
 pub const LIKE_IMAGENET: Protocol = Protocol {
     evaluation: |size_px| centre(size_px * 256 / 224, size_px),
     training: ClassifierAugment::CropFlip,
+    frozen: ClassifierAugment::CropFlip,
     ..PHOTOGRAPHS
 };
 

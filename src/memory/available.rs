@@ -70,8 +70,11 @@ fn group_at(directory: &Path, limit: &str, usage: &str) -> Option<(u64, u64)> {
     // `max`, or in version 1 a number beyond every machine: no limit.
     let limit = number(limit).filter(|&limit| limit < 1 << 60)?;
     let stat = std::fs::read_to_string(directory.join("memory.stat")).unwrap_or_default();
-    let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file "));
-    let cached: u64 = cached.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0);
+    // Pages of files, which go when memory is wanted.
+    let cached = stat.lines().filter_map(|line| {
+        line.strip_prefix("inactive_file ").or_else(|| line.strip_prefix("active_file "))?.trim().parse::<u64>().ok()
+    });
+    let cached: u64 = cached.sum();
     let used = number(usage).unwrap_or(0).saturating_sub(cached);
     Some((limit, limit.saturating_sub(used)))
 }
@@ -108,7 +111,7 @@ mod tests {
         assert_eq!(group_at(place.path(), "memory.max", "memory.current"), None);
         write("memory.max", "1000\n");
         write("memory.current", "700\n");
-        write("memory.stat", "anon 400\ninactive_file 300\n");
+        write("memory.stat", "anon 400\ninactive_file 200\nactive_file 100\ntotal_inactive_file 7\n");
         assert_eq!(group_at(place.path(), "memory.max", "memory.current"), Some((1000, 600)));
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::config::{LearningRateScaling, ScheduleConfig, ScheduleName};
 
-/// The smallest learning rate that the cosine reaches.
+/// The smallest learning rate that the cosine reaches, from a peak above it.
 const FINAL_LR: f64 = 1e-6;
 
 /// A schedule with its lengths counted in steps.
@@ -29,7 +29,7 @@ impl Schedule {
     /// The learning rate of a step, counted from 0.
     ///
     /// Cosine: lr * step / W in the warm-up of W steps, then lr * (f + (1 - f) (1 + cos(pi (step-W)/(T-W))) / 2) with
-    /// f = 1e-6 / lr.
+    /// f = min(1e-6, lr) / lr.
     pub fn lr(&self, step: u64) -> f64 {
         self.lr * self.factor(step)
     }
@@ -41,7 +41,8 @@ impl Schedule {
             ScheduleName::Cosine => {
                 let length = self.total_steps.saturating_sub(self.warmup_steps).max(1) as f64;
                 let progress = ((step - self.warmup_steps) as f64 / length).min(1.0);
-                let floor = FINAL_LR / self.lr;
+                // A peak below the floor is the floor: the cosine never rises.
+                let floor = FINAL_LR.min(self.lr) / self.lr;
                 floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
             }
         }
@@ -76,6 +77,17 @@ mod tests {
         assert!((schedule.lr(1000) - 1e-6).abs() < 1e-12);
         assert!((schedule.lr(5000) - 1e-6).abs() < 1e-12);
         assert!((1..1000).all(|s| s <= 100 || schedule.lr(s) < schedule.lr(s - 1)));
+    }
+
+    #[test]
+    fn no_step_is_above_the_peak_however_low_it_is() {
+        for lr in [1e-7, 1e-6, 5e-324, 0.1] {
+            let config = ScheduleConfig { name: ScheduleName::Cosine, warmup_epochs: 3 };
+            let schedule = Schedule::new(config, lr, 10, 20);
+            let highest = (0..250).map(|step| schedule.lr(step)).fold(0.0, f64::max);
+            assert!(highest <= lr * (1.0 + 1e-12), "{lr}: {highest}");
+            assert!((31..250).all(|step| schedule.lr(step) <= schedule.lr(step - 1)), "{lr} rises");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(super) fn read_archive<R: Read + Seek>(
         check_byteorder(source, entry, budget).map_err(|error| error.in_record(&entry.name))?;
     }
     if structure.size > limits.pickle_bytes {
-        let advice = "Keep arrays of numbers in tensors, or read with a larger `Limits::pickle_bytes`";
+        let advice = "Load it in PyTorch and save it again with arrays of numbers as tensors";
         let what = format!("its structure without tensors takes {} bytes", structure.size);
         return Err(Error::limit(what, limits.pickle_bytes, advice).in_record(&structure.name));
     }

@@ -71,13 +71,26 @@ impl Extractor<'_> {
     ///
     /// Errors: an unlabelled or empty split, an image that cannot be read, features that are not finite.
     pub fn extract(&self, split: &Arc<Split>, transform: EvalTransform, epoch: u64) -> Result<Features> {
+        self.extract_while(split, transform, epoch, &|| Ok(()))
+    }
+
+    /// As [`Extractor::extract`], for as long as `go_on`, which is asked after every batch, has no error.
+    ///
+    /// Errors: as there, and that of `go_on`.
+    pub fn extract_while(
+        &self,
+        split: &Arc<Split>,
+        transform: EvalTransform,
+        epoch: u64,
+        go_on: &dyn Fn() -> Result<()>,
+    ) -> Result<Features> {
         let labels = split.labels.as_ref().with_context(|| {
             format!("{} has no labels: there is nothing to evaluate on; choose a labelled data set", split.name)
         })?;
         let mut parts = Vec::with_capacity(split.len().div_ceil(BATCH_IMAGES));
         self.each_batch(split, transform, epoch, |hidden| {
             parts.push(hidden.shallow_clone());
-            Ok(())
+            go_on()
         })?;
         let values = Tensor::cat(&parts, 0); // [N, D]
         let labels = Tensor::from_slice(labels).to_device(values.device());

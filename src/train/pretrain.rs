@@ -8,6 +8,7 @@
 //! The loop is here; `session` carries what it works on, `step` has the forward
 //! and backward pass of a batch, `recorded` the CUDA graph, `tally` the numbers.
 
+mod checkpoint_room;
 pub mod curves;
 mod facts;
 mod memory_check;

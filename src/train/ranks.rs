@@ -78,6 +78,11 @@ impl Ranks {
         self.group().map_or(1, Group::world_size)
     }
 
+    /// How many of `processes`, which are to work together, share this machine, as far as the launcher says.
+    pub fn on_this_machine(&self, processes: u64) -> u64 {
+        self.group().and_then(|group| group.placement().local_world_size).map_or(processes, |count| count as u64)
+    }
+
     /// Whether this process writes files: one of them does.
     pub fn writes(&self) -> bool {
         self.rank() == 0

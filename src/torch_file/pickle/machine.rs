@@ -215,7 +215,7 @@ impl<'a> Machine<'a, '_> {
         let item = self.top()?;
         self.memo.insert(index, item);
         if self.memo.len() > self.memo_limit {
-            let advice = "Read it with a larger `Limits::memo_entries`";
+            let advice = "Load it in PyTorch and save its tensors alone, without the other values";
             return Err(Error::limit("it remembers too many values", self.memo_limit as u64, advice));
         }
         Ok(())

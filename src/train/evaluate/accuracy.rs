@@ -25,6 +25,18 @@ impl Hits {
         Hits { counts: Tensor::zeros([2], (Kind::Int64, device)), images: 0 }
     }
 
+    /// Goes on from [`Hits::counted`].
+    pub fn continued([top1, top5, images]: [u64; 3], device: tch::Device) -> Hits {
+        let counts = Tensor::from_slice(&[top1 as i64, top5 as i64]).to_device(device);
+        Hits { counts, images: images as i64 }
+    }
+
+    /// Images whose class ranked first, those whose class was among the first five, all of them. Waits for the device.
+    pub fn counted(&self) -> [u64; 3] {
+        let count = |place: i64| self.counts.int64_value(&[place]) as u64;
+        [count(0), count(1), self.images as u64]
+    }
+
     /// Counts logits `[M, C]` against labels i64 `[M]`. Of equal logits the class of the lower index ranks first, so a
     /// classifier that says nothing is right by chance only; one that is not finite is never right.
     pub fn add(&mut self, logits: &Tensor, labels: &Tensor) {

@@ -35,15 +35,23 @@ pub fn tell(
         plan.warnings(&plan.newest.source)?.iter().for_each(|warning| console.warn(warning));
         plan.tell(facts);
     }
+    let run = plan.as_ref().map_or(run, |plan| &plan.run);
     let drawn = match EvalTransform::training(run.data.dataset, run.data.image_size_px as usize, run.augment) {
         EvalTransform::Plain { .. } | EvalTransform::ResizeCenterCrop { .. } => "as the test images, nothing random",
         EvalTransform::RandomCropFlip { .. } => "random crops of 8 to 100% of the area, mirrored half of the time",
         EvalTransform::RandomShiftFlip { .. } => "moved by up to an eighth of the side, mirrored half of the time",
     };
     facts.say("training images", drawn);
+    if let Some(plan) = plan.as_ref().ok().filter(|_| linear) {
+        facts.say("training images", plan.through_trunk().replace("; ", ";\n"));
+    }
     facts.optimizer(&run.optimizer);
     let steps_per_epoch = plan.as_ref().ok().map(|plan| plan.steps_per_epoch() as u64);
-    facts.schedule(run.schedule, run.optimizer.lr, steps_per_epoch, run.epochs);
+    let lr = plan.as_ref().map_or(run.optimizer.lr, Plan::lr);
+    if lr != run.optimizer.lr {
+        facts.say("learning rate", format!("{}, {} in proportion to the batch", short(lr), short(run.optimizer.lr)));
+    }
+    facts.schedule(run.schedule, lr, steps_per_epoch, run.epochs);
     if linear {
         let weights: Vec<String> = run.reg_weights.iter().map(|&weight| short(weight)).collect();
         facts.say("L2 penalty", weights.join(", "));

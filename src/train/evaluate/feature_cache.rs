@@ -17,6 +17,7 @@ use crate::model::HEAD_PREFIX;
 use crate::report::Log;
 use crate::state::StateDict;
 use crate::torch_file::{self, Dict, Limits, Value};
+use crate::train::Stop;
 use crate::train::features::{Extractor, Features};
 use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest, Sha256};
@@ -78,12 +79,13 @@ impl FeatureCache {
 
     /// The features of a split: read if they are there, else made and written. The answer tells which.
     ///
-    /// Errors: those of [`Extractor::extract`]. A file that is damaged or cannot be written costs a warning.
+    /// Errors: those of [`Extractor::extract`], a request to stop. A file that is damaged or cannot be written costs a warning.
     pub fn features(
         &self,
         extractor: &Extractor,
         split: &Arc<Split>,
         transform: EvalTransform,
+        stop: Stop,
         log: &mut Log,
     ) -> Result<(Features, bool)> {
         let encoder = extractor.encoder;
@@ -102,7 +104,7 @@ impl FeatureCache {
             Ok(None) => {}
             Err(error) => log.warn(&format!("cached features are made anew: {error:#}")),
         }
-        let features = extractor.extract(split, transform, 0)?;
+        let features = extractor.extract_while(split, transform, 0, &|| stop.check())?;
         if extractor.ranks.writes()
             && let Err(error) = self.write(&file, &features)
         {

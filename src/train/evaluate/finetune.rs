@@ -13,35 +13,48 @@ use super::losses::Losses;
 use super::outcome::Outcome;
 use super::plan::Opened;
 use super::trial::{self, Trial};
-use crate::checkpoint::{Best, Chosen, EvaluationCheckpoint, SavedOptimizer};
+use crate::checkpoint::{Best, Chosen, EpochPart, EvaluationCheckpoint, SavedOptimizer};
 use crate::config::{EarlyStopOn, Evaluate, Precision};
 use crate::device;
 use crate::loader::{Loader, Order, Rendering};
 use crate::model::{Encoder, Pass};
 use crate::optim::{self, Optimizer, Rate, Scaler, Schedule, Update};
 use crate::report::EvalRecord;
+use crate::run_dir::{CheckpointKind, CheckpointName};
 use crate::state::Parameter;
+use crate::train::StopRequested;
 use crate::train::features::BATCH_IMAGES;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::sync::Arc;
 use std::time::Instant;
-use tch::{Kind, Reduction, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 /// Trains the network and tests it after every epoch.
 ///
-/// Errors: images that cannot be read, a loss that is not finite, files that cannot be written.
+/// Errors: images that cannot be read, a loss that is not finite, files that cannot be written; [`StopRequested`], after
+/// the state has been saved.
 pub fn train(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
     let mut network = Network::open(trial, opened)?;
     let mut outcome = trial.outcome(&opened.source, network.trunk_hash.clone(), network.batch);
     outcome.held_out_images = network.held_out.as_ref().map_or(0, |images| images.split().len());
     let (first, epochs, started) = (trial.plan.first_epoch(), trial.run.epochs, Instant::now());
     let (mut best, mut chosen) = (trial.best_so_far(), trial.chosen_so_far());
+    let mut begun = trial.plan.resumed.as_ref().and_then(|saved| saved.part);
     for epoch in first..epochs {
         let epoch_started = Instant::now();
-        let (loss, on_train) = network.train_epoch(trial, epoch)?;
-        let on_test = network.judge(trial, &network.testing, "test")?;
-        let on_held_out = network.held_out.as_ref().map(|images| network.judge(trial, images, "held-out images"));
-        let on_held_out = on_held_out.transpose()?;
+        let mut part = Part::from(begun.take().unwrap_or_default(), network.step, trial.plan.device);
+        let judged = network.train_epoch(trial, epoch, &mut part).and_then(|()| network.judge_all(trial));
+        let (on_test, on_held_out) = match judged {
+            Err(error) if error.is::<StopRequested>() => {
+                let (name, part) = (CheckpointKind::Within { step: network.step }, Some(part.saved()?));
+                trial.keep(CheckpointName { epoch, kind: name }, || {
+                    network.checkpoint(trial.run, epoch, part, best.unwrap_or_default(), chosen)
+                })?;
+                return Err(error);
+            }
+            judged => judged?,
+        };
+        let (loss, on_train) = (part.losses.mean()?, part.hits.accuracy());
         let now_best = trial::better(best, Best { top1: on_test.top1, top5: on_test.top5, epoch });
         best = Some(now_best);
         chosen = on_held_out.map(|held_out| early_stop::better(chosen, held_out, on_test, epoch));
@@ -60,12 +73,17 @@ pub fn train(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
             lr: network.schedule.lr(network.step.saturating_sub(1)),
             epoch_seconds: epoch_started.elapsed().as_secs_f64(),
         };
-        trial.log.evaluation_epoch(&record, u64::from(epochs));
+        trial.epoch(&record);
         let run = trial.run;
         let best_epoch = chosen.map_or(now_best.epoch, |chosen| chosen.chosen_epoch);
         let out_of_patience = network.stops_early && epoch - best_epoch >= run.patience_epochs;
         let last = out_of_patience || epoch + 1 == epochs;
-        trial.save(last, || network.checkpoint(run, epoch, now_best, chosen), epoch)?;
+        trial.save(last, || network.checkpoint(run, epoch + 1, None, now_best, chosen), epoch)?;
+        if !last && trial.stop.requested()? {
+            let name = CheckpointName::finished(epoch);
+            trial.keep(name, || network.checkpoint(run, epoch + 1, None, now_best, chosen))?;
+            bail!(StopRequested);
+        }
         if out_of_patience && epoch + 1 < epochs {
             let images = if chosen.is_some() { "held-out" } else { "test" };
             trial
@@ -99,6 +117,31 @@ struct Network<'a> {
     compute: Kind,
 }
 
+/// An epoch under way.
+struct Part {
+    /// Of training, behind it.
+    batches: usize,
+    losses: Losses,
+    hits: Hits,
+}
+
+impl Part {
+    /// Goes on from what was saved of it after `step` steps in all.
+    fn from(saved: EpochPart, step: u64, device: Device) -> Part {
+        Part {
+            batches: saved.batches as usize,
+            losses: Losses::continued(step, saved.loss_sum, saved.losses),
+            hits: Hits::continued(saved.counted, device),
+        }
+    }
+
+    /// Errors: a loss among the last ones that is not finite.
+    fn saved(&mut self) -> Result<EpochPart> {
+        let (loss_sum, losses) = self.losses.sum()?;
+        Ok(EpochPart { batches: self.batches as u64, loss_sum, losses, counted: self.hits.counted() })
+    }
+}
+
 /// What a step leaves, on the device.
 struct Stepped {
     /// `[]`.
@@ -115,7 +158,7 @@ impl<'a> Network<'a> {
     fn open(trial: &mut Trial, opened: &'a Opened) -> Result<Network<'a>> {
         let (plan, run) = (trial.plan, trial.run);
         let (encoder, batch) = (&opened.encoder, plan.batch());
-        trial::note_clamped_batch(&mut trial.log, run.batch_size, plan.kept.len());
+        trial::note_clamped_batch(&mut trial.log, plan);
         let loader = |split, transform, order, batch| {
             Loader::new(
                 Arc::clone(split),
@@ -134,7 +177,7 @@ impl<'a> Network<'a> {
         let parameters = encoder.parameters();
         let mut optimizer = optim::build(&run.optimizer, parameters.clone())?;
         let steps_per_epoch = training.batches() as u64;
-        let schedule = Schedule::new(run.schedule, run.optimizer.lr, steps_per_epoch, u64::from(run.epochs));
+        let schedule = Schedule::new(run.schedule, plan.lr(), steps_per_epoch, u64::from(run.epochs));
         let mut scaler =
             (run.precision == Precision::Fp16).then(|| Scaler::new(trial.plan.device, encoder.running_statistics()));
         let mut step = 0;
@@ -165,24 +208,40 @@ impl<'a> Network<'a> {
         })
     }
 
-    /// One pass over the training images: mean loss, and accuracy on the images as they were trained on.
-    fn train_epoch(&mut self, trial: &Trial, epoch: u32) -> Result<(f64, Accuracy)> {
-        let (mut losses, mut hits) = (Losses::from_step(self.step), Hits::none(trial.plan.device));
+    /// The rest of a pass over the training images; counts their losses, and how they are classified as they are trained
+    /// on.
+    fn train_epoch(&mut self, trial: &Trial, epoch: u32, part: &mut Part) -> Result<()> {
+        let batches = self.training.batches();
+        if part.batches >= batches {
+            return Ok(());
+        }
         let title = format!("epoch {}/{}", epoch + 1, trial.run.epochs);
-        let mut bar = trial.log.console().progress(&title, self.training.batches() as u64, "steps");
-        for batch in self.training.epoch(u64::from(epoch), 0) {
+        let mut bar = trial.log.console().progress(&title, batches as u64, "steps");
+        bar.advance(part.batches as u64);
+        for batch in self.training.epoch(u64::from(epoch), part.batches) {
             let batch = batch?;
-            if batch.samples.len() == 1 && self.training.batches() > 1 {
+            part.batches += 1;
+            if batch.samples.len() == 1 && batches > 1 {
                 continue;
             }
             let lr = self.schedule.lr(self.step);
             let stepped = self.train_step(&batch.images, batch.labels.as_ref(), lr);
-            losses.push(&stepped.loss, stepped.scaling.as_ref(), lr)?;
-            hits.add(&stepped.logits, &stepped.labels);
+            part.losses.push(&stepped.loss, stepped.scaling.as_ref(), lr)?;
+            part.hits.add(&stepped.logits, &stepped.labels);
             self.step += 1;
             bar.advance(1);
+            if part.batches < batches {
+                trial.stop.check()?;
+            }
         }
-        Ok((losses.mean()?, hits.accuracy()))
+        Ok(())
+    }
+
+    /// Accuracy on the test images, and on those held out if there are any.
+    fn judge_all(&self, trial: &Trial) -> Result<(Accuracy, Option<Accuracy>)> {
+        let on_test = self.judge(trial, &self.testing, "test")?;
+        let held_out = self.held_out.as_ref().map(|images| self.judge(trial, images, "held-out images"));
+        Ok((on_test, held_out.transpose()?))
     }
 
     /// One optimiser step.
@@ -209,15 +268,25 @@ impl<'a> Network<'a> {
             let images = self.encoder.prepare(&batch.images);
             hits.add(&self.encoder.forward(&images, Pass::eval(self.compute)).projected, labels);
             bar.advance(1);
+            trial.stop.check()?;
         }
         Ok(hits.accuracy())
     }
 
-    fn checkpoint(&self, run: &Evaluate, epoch: u32, best: Best, chosen: Option<Chosen>) -> EvaluationCheckpoint {
+    /// After `epochs_done` epochs and `part` of the next.
+    fn checkpoint(
+        &self,
+        run: &Evaluate,
+        epochs_done: u32,
+        part: Option<EpochPart>,
+        best: Best,
+        chosen: Option<Chosen>,
+    ) -> EvaluationCheckpoint {
         let lr = self.schedule.lr(self.step);
         EvaluationCheckpoint {
             run: run.clone(),
-            epochs_done: epoch + 1,
+            epochs_done,
+            part,
             step: self.step,
             state: self.encoder.state_dict(),
             scaler: self.scaler.as_ref().map(Scaler::state),

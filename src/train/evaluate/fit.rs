@@ -82,7 +82,7 @@ impl Fit {
                 parameters: classifier.parameters(),
                 optimizer: optim::build(&run.optimizer, classifier.parameters())?,
                 rate: Rate::on(device),
-                schedule: Schedule::new(run.schedule, run.optimizer.lr, steps_per_epoch, u64::from(run.epochs)),
+                schedule: Schedule::new(run.schedule, peak_lr(run, images), steps_per_epoch, u64::from(run.epochs)),
                 step: 0,
                 batch,
                 seed: run.seed,
@@ -167,6 +167,12 @@ impl Stepped {
 /// `--fc-batch-size`, or all images where there are fewer.
 pub fn batch_size(run: &Evaluate, images: usize) -> usize {
     (run.batch_size as usize).clamp(1, images.max(1))
+}
+
+/// `--fc-lr`; where that is the default and all images are fewer than a batch, as much smaller as the batch is.
+pub fn peak_lr(run: &Evaluate, images: usize) -> f64 {
+    let part = if run.rate_follows_batch { batch_size(run, images) as f64 / f64::from(run.batch_size) } else { 1.0 };
+    run.optimizer.lr * part
 }
 
 /// L and its gradient over all of `data`, at weight and bias in one vector `[C * D + C]`.

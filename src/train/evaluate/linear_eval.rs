@@ -20,7 +20,9 @@ use crate::config::{Evaluate, OptimizerName};
 use crate::data::Split;
 use crate::monitor::knn::{Bank, PLAIN_NEIGHBOURS, Vote};
 use crate::report::EvalRecord;
+use crate::run_dir::CheckpointName;
 use crate::train::features::{Extractor, Features, trunk_hash};
+use crate::train::{Stop, StopRequested};
 use anyhow::{Result, bail};
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,7 +30,7 @@ use std::time::Instant;
 /// Evaluates one encoder.
 ///
 /// Errors: images that cannot be read, a loss or features that are not finite, a trunk that changed, files that cannot
-/// be written.
+/// be written; [`StopRequested`], after what there is has been saved.
 pub fn evaluate(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
     let run = trial.run;
     let Opened { source, encoder, trunk_hash: hash } = opened;
@@ -51,7 +53,10 @@ pub fn evaluate(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
     let started = Instant::now();
     outcome.reg_weight = match &trial.plan.resumed {
         Some(saved) => saved.reg_weight,
-        None => penalty::choose(trial, &|epoch| training.at(epoch))?,
+        None => {
+            let stop = trial.stop;
+            penalty::choose(trial, &|epoch| stop.check().and_then(|()| training.at(epoch)))?
+        }
     };
     train(trial, &training, &test, &mut outcome)?;
     outcome.seconds_training = started.elapsed().as_secs_f64();
@@ -74,8 +79,9 @@ fn deterministic(
     transform: EvalTransform,
     outcome: &mut Outcome,
 ) -> Result<Features> {
-    let Some(cache) = &trial.cache else { return extractor.extract(split, transform, 0) };
-    let (features, read) = cache.features(extractor, split, transform, &mut trial.log)?;
+    let stop = trial.stop;
+    let Some(cache) = &trial.cache else { return extractor.extract_while(split, transform, 0, &|| stop.check()) };
+    let (features, read) = cache.features(extractor, split, transform, stop, &mut trial.log)?;
     outcome.features_from_cache += usize::from(read);
     Ok(features)
 }
@@ -90,14 +96,22 @@ fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcom
         fit.restore(&saved.optimizer, saved.step)?;
     }
     if run.optimizer.name != OptimizerName::Lbfgs {
-        trial::note_clamped_batch(&mut trial.log, run.batch_size, training.images());
+        trial::note_clamped_batch(&mut trial.log, trial.plan);
     }
     let mut best = trial.best_so_far();
     let mut bar = trial.log.console().progress("linear classifier", u64::from(epochs), "epochs");
     bar.advance(u64::from(trial.plan.first_epoch()));
     for epoch in trial.plan.first_epoch()..epochs {
         let started = Instant::now();
-        let features = training.at(u64::from(epoch))?;
+        let features = match training.at(u64::from(epoch)) {
+            Err(error) if error.is::<StopRequested>() && epoch > trial.plan.first_epoch() => {
+                // The epoch that has not begun is made of nothing yet.
+                let done = epoch - 1;
+                trial.keep(CheckpointName::finished(done), || checkpoint(run, &fit, done, best, outcome))?;
+                return Err(error);
+            }
+            features => features?,
+        };
         let fitted = fit.epoch(&features, u64::from(epoch))?;
         let on_train = accuracy_of(|x| fit.classifier.logits(x), &features.values, &features.labels);
         let on_test = accuracy_of(|x| fit.classifier.logits(x), &test.values, &test.labels);
@@ -105,22 +119,23 @@ fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcom
         outcome.set_last(on_test);
         outcome.train_top1 = on_train.top1;
         outcome.epochs_trained = epoch + 1;
-        trial.log.evaluation_epoch(
-            &EvalRecord {
-                epoch: u64::from(epoch),
-                loss: fitted.loss,
-                train_top1: on_train.top1,
-                test_top1: on_test.top1,
-                test_top5: on_test.top5,
-                held_out_top1: None,
-                lr: fitted.lr,
-                epoch_seconds: started.elapsed().as_secs_f64(),
-            },
-            u64::from(epochs),
-        );
+        trial.epoch(&EvalRecord {
+            epoch: u64::from(epoch),
+            loss: fitted.loss,
+            train_top1: on_train.top1,
+            test_top1: on_test.top1,
+            test_top5: on_test.top5,
+            held_out_top1: None,
+            lr: fitted.lr,
+            epoch_seconds: started.elapsed().as_secs_f64(),
+        });
         let last = fitted.converged || epoch + 1 == epochs;
         trial.save(last, || checkpoint(run, &fit, epoch, best, outcome), epoch)?;
         bar.advance(1);
+        if !last && trial.stop.requested()? {
+            trial.keep(CheckpointName::finished(epoch), || checkpoint(run, &fit, epoch, best, outcome))?;
+            bail!(StopRequested);
+        }
         if fitted.converged {
             trial.log.note(&format!("LBFGS converged after {} iterations", epoch + 1));
             break;
@@ -139,6 +154,7 @@ fn checkpoint(run: &Evaluate, fit: &Fit, epoch: u32, best: Option<Best>, outcome
         scaler: None,
         run: run.clone(),
         epochs_done: epoch + 1,
+        part: None,
         step,
         state: fit.classifier.state_dict().snapshot(),
         optimizer,
@@ -172,31 +188,32 @@ enum TrainingFeatures<'a> {
         split: Arc<Split>,
         transform: EvalTransform,
         scaling: Option<&'a Standardiser>,
+        stop: Stop<'a>,
     },
 }
 
 impl<'a> TrainingFeatures<'a> {
     /// LBFGS's objective must stay the same from iteration to iteration: it takes the test images' transform.
-    fn new(trial: &mut Trial, extractor: &'a Extractor<'a>, outcome: &mut Outcome) -> Result<Self> {
+    fn new<'t: 'a>(trial: &mut Trial<'t>, extractor: &'a Extractor<'a>, outcome: &mut Outcome) -> Result<Self> {
         let split = Arc::clone(&trial.images.train);
         let transform = trial.plan.training_transform();
+        trial.log.note(&format!("training images: {}", trial.plan.through_trunk()));
         if !transform.is_random() {
             return Ok(TrainingFeatures::Once(deterministic(trial, extractor, &split, transform, outcome)?));
         }
         if trial.run.optimizer.name == OptimizerName::Lbfgs {
-            trial.log.note("LBFGS needs the same features in every iteration: no random crops in training");
             let transform = trial.test_transform();
             return Ok(TrainingFeatures::Once(deterministic(trial, extractor, &split, transform, outcome)?));
         }
-        Ok(TrainingFeatures::EachEpoch { extractor, split, transform, scaling: None })
+        Ok(TrainingFeatures::EachEpoch { extractor, split, transform, scaling: None, stop: trial.stop })
     }
 
     /// The same, seen through `scaling` if there is one.
     fn standardised(self, scaling: &'a Option<Standardiser>) -> Self {
         match (self, scaling) {
             (TrainingFeatures::Once(features), Some(map)) => TrainingFeatures::Once(map.apply(&features)),
-            (TrainingFeatures::EachEpoch { extractor, split, transform, .. }, Some(map)) => {
-                TrainingFeatures::EachEpoch { extractor, split, transform, scaling: Some(map) }
+            (TrainingFeatures::EachEpoch { extractor, split, transform, stop, .. }, Some(map)) => {
+                TrainingFeatures::EachEpoch { extractor, split, transform, scaling: Some(map), stop }
             }
             (unchanged, None) => unchanged,
         }
@@ -214,8 +231,8 @@ impl<'a> TrainingFeatures<'a> {
     fn at(&self, epoch: u64) -> Result<Features> {
         match self {
             TrainingFeatures::Once(features) => Ok(features.share()),
-            TrainingFeatures::EachEpoch { extractor, split, transform, scaling } => {
-                let features = extractor.extract(split, *transform, epoch)?;
+            TrainingFeatures::EachEpoch { extractor, split, transform, scaling, stop } => {
+                let features = extractor.extract_while(split, *transform, epoch, &|| stop.check())?;
                 Ok(scaling.map_or_else(|| features.share(), |map| map.apply(&features)))
             }
         }

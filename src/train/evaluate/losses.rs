@@ -21,6 +21,19 @@ impl Losses {
         Losses { step, unread: Vec::with_capacity(STEPS_BETWEEN_LOOKS as usize), sum: 0.0, read: 0 }
     }
 
+    /// Goes on at `step` from the sum of `read` losses.
+    pub fn continued(step: u64, sum: f64, read: u64) -> Losses {
+        Losses { sum, read, ..Losses::from_step(step) }
+    }
+
+    /// The sum of all losses, and their number.
+    ///
+    /// Errors: as [`Losses::push`].
+    pub fn sum(&mut self) -> Result<(f64, u64)> {
+        self.look()?;
+        Ok((self.sum, self.read))
+    }
+
     /// Adds the loss `[]` of the next step, which was taken with `lr`. `scaling` is what
     /// [`Scaler::step`](crate::optim::Scaler::step) gave where gradients are scaled; a step that was left out counts
     /// where its loss is finite.
@@ -60,9 +73,9 @@ impl Losses {
     /// The mean of all losses; 0 of none.
     ///
     /// Errors: as [`Losses::push`].
-    pub fn mean(mut self) -> Result<f64> {
-        self.look()?;
-        Ok(self.sum / self.read.max(1) as f64)
+    pub fn mean(&mut self) -> Result<f64> {
+        let (sum, read) = self.sum()?;
+        Ok(sum / read.max(1) as f64)
     }
 }
 

@@ -188,7 +188,10 @@ impl Outcome {
         let mut table = Table::new([self.protocol.name(), "percent"]);
         let percent = |value: f64| format!("{value:.2}");
         table.row(["test top-1, last epoch".to_owned(), percent(self.test_top1_last_epoch)]);
-        table.row(["test top-5, last epoch".to_owned(), percent(self.test_top5_last_epoch)]);
+        // Of five classes or fewer every guess is among the first five.
+        if self.classes > 5 {
+            table.row(["test top-5, last epoch".to_owned(), percent(self.test_top5_last_epoch)]);
+        }
         table.row([format!("test top-1, best epoch ({})", self.best_epoch + 1), percent(self.test_top1_best_epoch)]);
         if let Some(chosen) = &self.chosen {
             let epoch = chosen.chosen_epoch + 1;

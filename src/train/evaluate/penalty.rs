@@ -3,7 +3,7 @@
 //! have no part in it. The chosen penalty is then trained on all training images.
 
 use super::accuracy::accuracy_of;
-use super::fit::{Fit, batch_size};
+use super::fit::Fit;
 use super::hold_out::hold_out;
 use super::trial::Trial;
 use crate::config::Evaluate;
@@ -74,9 +74,8 @@ pub fn held_out_accuracies(
         let inside = all.select(&rows(&kept));
         if fits.is_empty() {
             let (width, device) = (all.width(), all.values.device());
-            let part = Evaluate { batch_size: batch_size(run, kept.len()) as u32, ..run.clone() };
             for &weight in &run.reg_weights {
-                fits.push(Fit::new(&part, weight, kept.len(), width, classes, device)?);
+                fits.push(Fit::new(run, weight, kept.len(), width, classes, device)?);
             }
         }
         for fit in &mut fits {

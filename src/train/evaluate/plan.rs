@@ -3,21 +3,23 @@
 //! found. The evaluation is begun with it; `--dry-run` prints what it says of itself.
 
 use super::early_stop;
-use super::fit::batch_size;
+use super::fit::{batch_size, peak_lr};
 use super::libtorch_failed;
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, EvaluationCheckpoint};
-use crate::config::{Config, DataConfig, Evaluate, Objective, OptimizerName, TransferMode, differences};
-use crate::data::{self, BadImage, Part, Split};
+use crate::config::{Config, DataConfig, Evaluate, Job, Objective, OptimizerName, TransferMode, differences};
+use crate::data::{self, BadImage, Part, Split, grouped};
 use crate::device;
+use crate::model::footprint::{self, StepSize};
 use crate::model::{Encoder, HeadKind};
 use crate::native;
-use crate::report::Console;
+use crate::report::{Console, short};
 use crate::run_dir;
 use crate::train::encoder_source::{self, Origin, Source};
 use crate::train::features::{Extractor, trunk_hash};
 use crate::train::ranks::Ranks;
 use crate::train::readable;
+use crate::train::shortage::Memory;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -85,6 +87,8 @@ pub struct Plan {
     pub(super) newest: Opened,
     /// What an earlier part of this evaluation saved.
     pub(super) resumed: Option<EvaluationCheckpoint>,
+    /// What fine-tuning may have too little memory for, if it may.
+    memory: Option<String>,
     _scrap: Option<Scrap>,
 }
 
@@ -113,6 +117,8 @@ impl Plan {
         console: &Console,
         ranks: &Ranks,
     ) -> Result<Plan> {
+        let free = device::free_memory(device);
+        let mut run = run.clone();
         let mut earlier = encoder_source::origins(&run.source)?;
         let (count, several) = (earlier.len(), earlier.len() > 1);
         if several && run.resume.is_some() {
@@ -122,7 +128,7 @@ impl Plan {
             let Some(origin) = earlier.pop() else {
                 bail!("none of the {count} checkpoints can be evaluated; their faults are named above");
             };
-            match Opened::open(&origin, run, &images, device, console) {
+            match Opened::open(&origin, &run, &images, device, console) {
                 Err(error) if several => console.warn(&format!("passed over: {error:#}")),
                 opened => break opened?,
             }
@@ -147,13 +153,25 @@ impl Plan {
             Ok(saved)
         });
         let resumed = resumed.transpose()?;
-        let (kept, held_out) = early_stop::parts(run, &images.train);
+        if let Some(saved) = &resumed {
+            // What nobody asked for is as the evaluation began.
+            if run.rate_follows_batch {
+                run.optimizer.lr = saved.run.optimizer.lr;
+                run.rate_follows_batch = saved.run.rate_follows_batch;
+            }
+            run.augment = run.augment.or(saved.run.augment);
+        }
+        let (kept, held_out) = early_stop::parts(&run, &images.train);
+        let memory = match run.mode {
+            TransferMode::Finetune => foresee(&run, &newest, kept.len(), device, free, config.memory_check)?,
+            TransferMode::LinearEval => None,
+        };
         // Every rank trains the same small classifier, so that none has to wait for another's; one result is enough.
         let scrap = (!ranks.writes()).then(Scrap::create).transpose()?;
         let save_dir = scrap.as_ref().map_or(&config.save_dir, |scrap| &scrap.0).clone();
         let plan = Plan {
-            config: Config { save_dir, ..config.clone() },
-            run: run.clone(),
+            config: Config { save_dir, job: Job::Evaluate(Box::new(run.clone())), ..config.clone() },
+            run,
             device,
             ranks: ranks.clone(),
             images,
@@ -163,9 +181,10 @@ impl Plan {
             several,
             newest,
             resumed,
+            memory,
             _scrap: scrap,
         };
-        run_dir::check_place(&plan.place(&plan.newest.source), run.resume.is_some())?;
+        run_dir::check_place(&plan.place(&plan.newest.source), plan.run.resume.is_some())?;
         Ok(plan)
     }
 
@@ -192,6 +211,28 @@ impl Plan {
 
     pub(super) fn batch(&self) -> usize {
         batch_size(&self.run, self.kept.len())
+    }
+
+    /// The peak learning rate.
+    pub(super) fn lr(&self) -> f64 {
+        peak_lr(&self.run, self.kept.len())
+    }
+
+    /// How often the training images go through the trunk of a linear evaluation, and what the other way would cost.
+    pub(super) fn through_trunk(&self) -> String {
+        let (images, epochs) = (self.kept.len(), self.run.epochs as usize);
+        let (once, anew) = (grouped(images), grouped(images * epochs));
+        match (self.training_transform().is_random(), self.run.optimizer.name) {
+            (true, OptimizerName::Lbfgs) => format!(
+                "{once} through the trunk, once: LBFGS needs the same features in every iteration, so nothing is random"
+            ),
+            (true, _) => format!(
+                "{once}, drawn anew in each of {epochs} epochs: {anew} through the trunk; --fc-augment none makes it {once}"
+            ),
+            (false, _) => format!(
+                "{once} through the trunk, once for all epochs; random crops (--fc-augment crop-flip) would make it {anew}"
+            ),
+        }
     }
 
     /// Optimiser steps in an epoch; a last batch of one image is none where the whole network is trained.
@@ -229,6 +270,8 @@ impl Plan {
             let text = "nothing says with which objective the encoder was trained; the results lie under flatclr";
             warnings.push(text.to_owned());
         }
+        warnings.extend(self.memory.clone());
+        warnings.extend(self.of_sizes());
         if let Some(saved) = &self.resumed {
             // What changes no result: where the data and the encoder lie, which is checked by itself, and what is saved.
             let run = Evaluate { save_every_n_epochs: saved.run.save_every_n_epochs, ..self.run.clone() };
@@ -251,6 +294,39 @@ impl Plan {
         }
         Ok(warnings)
     }
+}
+
+/// Looks whether a step of fine-tuning on `images` images fits into `free` bytes; the answer is a warning, if one is due.
+///
+/// Errors: it does not, and `check` asks for that to be seen.
+fn foresee(
+    run: &Evaluate,
+    opened: &Opened,
+    images: usize,
+    device: Device,
+    free: Option<u64>,
+    check: bool,
+) -> Result<Option<String>> {
+    let step = StepSize {
+        stem: opened.source.model.stem,
+        image_size_px: run.data.image_size_px,
+        views: batch_size(run, images) as u64,
+        precision: run.precision,
+        optimizer: run.optimizer.name,
+    };
+    let parameters = opened.encoder.parameters();
+    let needed = footprint::estimate(&parameters, step).needed();
+    Memory { device, needed, free }.foresee(check, || {
+        // It counts images of two views.
+        match free.and_then(|free| footprint::largest_batch(&parameters, step, free, false)).map(|pairs| 2 * pairs) {
+            Some(fits) if run.rate_follows_batch => {
+                let lr = run.optimizer.lr * fits as f64 / f64::from(run.batch_size);
+                format!("--fc-batch-size {fits} should fit, with --fc-lr {} in proportion", short(lr))
+            }
+            Some(fits) => format!("--fc-batch-size {fits} should fit"),
+            None => "no batch size fits: free some memory, or take a smaller --model or --image-size".to_owned(),
+        }
+    })
 }
 
 impl Opened {

@@ -1,5 +1,6 @@
 //! An evaluation under way, whatever it trains: its plan, a results directory and its log.
 
+use super::doubts::doubts;
 use super::early_stop;
 use super::feature_cache::FeatureCache;
 use super::outcome::{Outcome, Protocol};
@@ -8,10 +9,10 @@ use crate::augment::EvalTransform;
 use crate::checkpoint::{self, Best, Chosen, EvaluationCheckpoint};
 use crate::clock;
 use crate::config::{EncoderSource, Evaluate, OptimizerName, TransferMode};
-use crate::report::{Console, Log};
+use crate::report::{Console, EvalRecord, Log, short};
 use crate::run_dir::{self, CheckpointName};
 use crate::train::encoder_source::Source;
-use crate::train::readable;
+use crate::train::{Stop, readable};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 
@@ -24,13 +25,18 @@ pub struct Trial<'a> {
     pub log: Log,
     /// Where features under transforms that are not random are kept.
     pub cache: Option<FeatureCache>,
+    pub stop: Stop<'a>,
+    /// File name of the newest checkpoint.
+    saved: Option<String>,
+    /// Of the epoch before.
+    last_loss: Option<f64>,
 }
 
 impl<'a> Trial<'a> {
     /// Creates the results directory, or opens the one that is to be continued.
     ///
     /// Errors: a directory that cannot be written.
-    pub fn begin(plan: &'a Plan, source: &Source, console: &Console) -> Result<Trial<'a>> {
+    pub fn begin(plan: &'a Plan, source: &Source, stop: Stop<'a>, console: &Console) -> Result<Trial<'a>> {
         let (config, run) = (&plan.config, &plan.run);
         let mut directory = plan.place(source);
         if plan.resumed.is_none() {
@@ -56,6 +62,9 @@ impl<'a> Trial<'a> {
             cache: config.feature_cache.as_deref().map(FeatureCache::new),
             directory,
             log,
+            stop,
+            saved: run.resume.as_ref().map(|(_, file)| file.clone()),
+            last_loss: None,
         })
     }
 
@@ -81,8 +90,40 @@ impl<'a> Trial<'a> {
         if !last && !due {
             return Ok(());
         }
-        let name = CheckpointName::finished(if last { epoch + 1 } else { epoch });
-        checkpoint::write_evaluation(&self.directory.join(name.to_string()), &checkpoint())
+        self.keep(CheckpointName::finished(if last { epoch + 1 } else { epoch }), checkpoint)
+    }
+
+    /// Saves, unless the newest file has this name.
+    ///
+    /// Errors: the file cannot be written.
+    pub fn keep(&mut self, name: CheckpointName, checkpoint: impl FnOnce() -> EvaluationCheckpoint) -> Result<()> {
+        let name = name.to_string();
+        if self.saved.as_ref() != Some(&name) {
+            checkpoint::write_evaluation(&self.directory.join(&name), &checkpoint())?;
+            self.saved = Some(name);
+        }
+        Ok(())
+    }
+
+    /// Says how an evaluation goes on that was stopped on request.
+    pub fn stopped(&mut self) {
+        let text = match &self.saved {
+            Some(file) => format!(
+                "stopped on request; continue with the same command and --fc-log-dir {} --fc-train-from {file}",
+                self.directory.display()
+            ),
+            None if self.cache.is_some() => "stopped on request before anything was trained; the same command begins \
+                                             again, with the features that are complete"
+                .to_owned(),
+            None => "stopped on request before anything was trained; the same command begins again".to_owned(),
+        };
+        self.log.note(&text);
+    }
+
+    /// Reports a finished epoch.
+    pub fn epoch(&mut self, record: &EvalRecord) {
+        self.last_loss = Some(record.loss);
+        self.log.evaluation_epoch(record, u64::from(self.run.epochs));
     }
 
     /// An outcome with everything that is known before training.
@@ -106,7 +147,7 @@ impl<'a> Trial<'a> {
             trunk_hash,
             features_standardized: self.run.standardize && self.run.mode == TransferMode::LinearEval,
             optimizer: self.run.optimizer.name.to_string(),
-            lr: self.run.optimizer.lr,
+            lr: self.plan.lr(),
             epochs: self.run.epochs,
             image_size_px: self.run.data.image_size_px,
             precision: self.run.precision.to_string(),
@@ -122,6 +163,8 @@ impl<'a> Trial<'a> {
     pub fn finish(&mut self, outcome: &Outcome) -> Result<()> {
         outcome.write(&self.directory)?;
         self.log.result(&outcome.table().to_string());
+        let labels = self.images.test.labels.as_deref().unwrap_or_default();
+        doubts(outcome, labels, self.last_loss).iter().for_each(|doubt| self.log.warn(doubt));
         Ok(())
     }
 }
@@ -134,10 +177,18 @@ pub fn better(best: Option<Best>, candidate: Best) -> Best {
     }
 }
 
-/// Says when fewer images than a batch are there.
-pub fn note_clamped_batch(log: &mut Log, asked: u32, images: usize) {
+/// Says when fewer images than a batch are there, and what that makes of the learning rate. One that was given is a
+/// warning of the [`Plan`]'s.
+pub fn note_clamped_batch(log: &mut Log, plan: &Plan) {
+    let (asked, images) = (plan.run.batch_size, plan.kept.len());
     if asked as usize > images {
-        log.note(&format!("batch: all {images} training images (a batch of {asked} is larger)"));
+        let rate = match plan.run.rate_follows_batch {
+            true => {
+                format!("; the learning rate in proportion, {} instead of {}", short(plan.lr()), plan.run.optimizer.lr)
+            }
+            false => String::new(),
+        };
+        log.note(&format!("batch: all {images} training images (a batch of {asked} is larger){rate}"));
     }
 }
 

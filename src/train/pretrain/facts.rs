@@ -26,6 +26,8 @@ pub fn tell(
     processes: u32,
     console: &Console,
 ) -> Result<()> {
+    // Those that a launcher has started too.
+    let config = &Config { nproc: (processes > 1).then_some(processes), ..config.clone() };
     let plan = Plan::make(config, run, saved, device, console, &Ranks::alone());
     settings(facts, config, run, plan.as_ref().ok());
     let mut plan = plan?;
@@ -103,6 +105,7 @@ fn settings(facts: &mut Facts, config: &Config, run: &Pretrain, plan: Option<&Pl
         facts.say("kNN", knn.describe().trim_start_matches("kNN "));
     }
     facts.say("checkpoints", checkpoints(run));
+    facts.say("checkpoints", plan.map_or("", |plan| &plan.checkpoints));
     facts.say(
         "results",
         match &config.start {

@@ -13,6 +13,7 @@ use crate::report::Console;
 use crate::train::features::Extractor;
 use crate::train::ranks::Ranks;
 use crate::train::readable;
+use crate::train::shortage::voters;
 use anyhow::{Result, bail};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,6 +75,11 @@ impl KnnEvaluator {
         };
         let (bank, test) = (grouped(self.bank.len()), grouped(self.test.len()));
         format!("kNN {every}: {bank} labelled images vote on {test} test images")
+    }
+
+    /// A warning where fewer images are there than are to vote.
+    pub fn warning(&self) -> Option<String> {
+        voters(self.settings.knn.neighbours, &self.bank)
     }
 
     /// Evaluates the trunk as it is now.

@@ -1,8 +1,53 @@
-//! What is known to go wrong in contrastive training, told from an epoch's
-//! numbers, with the next step. Each is said once a run.
+//! What is known to go wrong in contrastive training, told from a run's settings
+//! before it begins and from an epoch's numbers, with the next step. Each is said
+//! once a run.
 
-use crate::config::{Objective, Precision};
-use crate::report::Record;
+use crate::config::{Objective, Precision, Pretrain, ScheduleName};
+use crate::data::grouped;
+use crate::loader::Loader;
+use crate::report::{Record, short};
+use crate::train::ranks::Ranks;
+
+/// A smaller share of the images left out of an epoch is not worth a word: they are others in the next.
+const LEFT_OUT: f64 = 0.05;
+
+/// What the settings alone foretell.
+pub fn before(run: &Pretrain, loader: &Loader, ranks: &Ranks) -> Vec<String> {
+    let images = loader.split().len();
+    [warm_up(run), left_out(run.batch_size as usize, images, ranks.count())].into_iter().flatten().collect()
+}
+
+/// A warm-up that does not end before the run does.
+fn warm_up(run: &Pretrain) -> Option<String> {
+    let (warm_up, epochs) = (run.schedule.warmup_epochs, run.epochs);
+    (run.schedule.name == ScheduleName::Cosine && epochs > 0 && warm_up >= epochs).then(|| {
+        format!(
+            "the warm-up of {warm_up} epochs does not end before the run of {epochs} does: the learning rate never reaches \
+             {}; shorten it, such as --warmup-epochs {}, or train for more --epochs",
+            short(run.optimizer.lr),
+            epochs / 5
+        )
+    })
+}
+
+/// Images that no whole batch is left for. `ranks` share a batch.
+fn left_out(batch: usize, images: usize, ranks: usize) -> Option<String> {
+    let (batches, dropped) = (images / batch, images % batch);
+    if batches == 0 || (dropped as f64) < LEFT_OUT * images as f64 {
+        return None;
+    }
+    // One batch more, and so the next smaller that leaves fewer out.
+    let better = images / (batches + 1) / ranks * ranks;
+    (better > 1).then(|| {
+        format!(
+            "{} of {} images are left out of every epoch, others each time, because they fill no batch of {batch}: \
+         --batch-size {better} leaves out {}",
+            grouped(dropped),
+            grouped(images),
+            images % better
+        )
+    })
+}
 
 /// What has been said, and what later epochs are compared with.
 #[derive(Debug, Default)]
@@ -105,6 +150,16 @@ mod tests {
         let record = Record::new(epoch, 0).with("loss_infonce", 2.0).with("mi_estimate_nats", 2.1);
         let record = record.with("mi_ceiling_nats", 4.1).with("feature_std", 0.8).with("effective_rank", 40.0);
         record.with("vanished_pull_share", 0.0).with("data_wait_share", 0.01).with("lr", 0.1)
+    }
+
+    #[test]
+    fn images_that_fill_no_batch_are_counted() {
+        assert_eq!(left_out(512, 50_000, 1), None, "336 of them");
+        assert_eq!(left_out(16, 128, 1), None);
+        let text = left_out(512, 1_000, 1).unwrap();
+        assert!(text.contains("488 of 1,000") && text.contains("--batch-size 500 leaves out 0"), "{text}");
+        let text = left_out(60, 100, 4).unwrap();
+        assert!(text.contains("40 of 100") && text.contains("--batch-size 48 leaves out 4"), "{text}");
     }
 
     #[test]

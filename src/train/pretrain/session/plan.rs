@@ -23,7 +23,7 @@ use crate::train::pretrain::restore::{Counters, restore};
 use crate::train::pretrain::saver::Saver;
 use crate::train::pretrain::statistics::Statistics;
 use crate::train::pretrain::temperature::Temperature;
-use crate::train::pretrain::warnings::Watch;
+use crate::train::pretrain::warnings::{self, Watch};
 use crate::train::ranks::Ranks;
 use crate::train::readable::{self, Readable};
 use anyhow::{Context, Result, bail};
@@ -44,6 +44,8 @@ pub struct Plan {
     pub taken: Option<String>,
     /// What the user should know, with the next step in it.
     pub warnings: Vec<String>,
+    /// How many checkpoints there will be, their size, and the room for them.
+    pub checkpoints: String,
     /// Of a run that is continued.
     pub earlier: Option<Earlier>,
 }
@@ -77,7 +79,8 @@ impl Plan {
         let Readable { split, left_out } = readable::load(&pretrain.data, Part::Unlabelled, console)?;
         let loader = loader(&config, pretrain, split, device, ranks)?;
         let mut session = Session::new(&config, pretrain, loader, device, ranks)?;
-        warnings.extend(session.memory.foresee(&session.parameters));
+        warnings.extend(session.memory.foresee(&session.parameters, config.memory_check, ranks)?);
+        warnings.extend(warnings::before(pretrain, &session.loader, ranks));
         let (mut taken, mut earlier) = (None, None);
         match &config.start {
             Start::Fresh => {}
@@ -95,6 +98,7 @@ impl Plan {
         ranks.check_equal("steps trained", session.at.step)?;
         ranks.broadcast_state(&session.encoder)?;
         session.knn = knn_evaluator(pretrain, console, &mut warnings, ranks)?;
+        warnings.extend(session.knn.as_ref().and_then(KnnEvaluator::warning));
         let place = match &session.last_saved {
             Some(path) => run_dir::of_file(path).to_owned(),
             None => new_runs(&config, pretrain),
@@ -103,14 +107,18 @@ impl Plan {
             session.claim = session.last_saved.is_some().then(|| run_dir::claim(&place)).transpose()?;
             run_dir::check_place(&place, session.last_saved.is_some())?;
         }
-        Ok(Plan { session, config, left_out, place, taken, warnings, earlier })
+        let mut plan = Plan { session, config, left_out, place, taken, warnings, checkpoints: String::new(), earlier };
+        if ranks.writes() {
+            plan.checkpoints = plan.room(pretrain)?;
+        }
+        Ok(plan)
     }
 
     /// Starts the results directory or goes on in it.
     ///
     /// Errors: a directory that cannot be written.
     pub fn begin(self, console: &Console) -> Result<Session> {
-        let Plan { mut session, config, left_out, place, taken, warnings, earlier } = self;
+        let Plan { mut session, config, left_out, place, taken, warnings, checkpoints, earlier } = self;
         let ranks = session.ranks.clone();
         let resumed = session.last_saved.take();
         session.directory = match &resumed {
@@ -153,6 +161,7 @@ impl Plan {
         log.note(&session.loader.describe());
         taken.iter().for_each(|text| log.note(text));
         log.note(&format!("results go to {}", directory.display()));
+        log.note(&format!("checkpoints: {checkpoints}"));
         ranks.describe(&session.pretrain).iter().for_each(|text| log.note(text));
         session.knn.iter().for_each(|knn| log.note(&knn.describe()));
         session.recorder.describe().iter().for_each(|text| log.note(text));
@@ -166,7 +175,7 @@ impl Plan {
 impl Session {
     /// Drawn from the seed; says and writes nothing yet.
     fn new(config: &Config, pretrain: &Pretrain, loader: Loader, device: Device, ranks: &Ranks) -> Result<Session> {
-        let memory = MemoryCheck::before(pretrain, device);
+        let memory = MemoryCheck::before(config, pretrain, device, ranks);
         let encoder = Encoder::new(&pretrain.model, HeadKind::Projection, device, pretrain.seed);
         let (parameters, loss) = (encoder.parameters(), pretrain.objective.loss(encoder.projected_width(), device));
         // What a step changes besides the parameters.
