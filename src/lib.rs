@@ -50,6 +50,7 @@ pub mod torch_file;
 pub mod train;
 pub mod values;
 
+use anyhow::Context;
 use config::{Job, LogFormat};
 use distributed::Placement;
 use report::{Console, Verbosity};
@@ -234,6 +235,7 @@ fn stop_on_signals(console: &Console) -> anyhow::Result<Arc<AtomicBool>> {
             }
         }
     };
-    std::thread::Builder::new().name("signals".into()).spawn(answer)?;
+    let thread = std::thread::Builder::new().name("signals".into()).spawn(answer);
+    thread.with_context(|| threads::refused("the thread that answers signals"))?;
     Ok(stop)
 }
