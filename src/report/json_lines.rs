@@ -29,7 +29,8 @@ impl JsonLines {
         let mut warning = None;
         // A device keeps nothing.
         if std::fs::metadata(path).is_ok_and(|about| about.is_file()) {
-            warning = keep_before(path, first_epoch).with_context(|| format!("cannot go on with {}", path.display()))?;
+            warning =
+                keep_before(path, first_epoch).with_context(|| format!("cannot go on with {}", path.display()))?;
         }
         Ok((JsonLines { path: path.to_path_buf(), file: LogFile::append(path)? }, warning))
     }
@@ -159,8 +160,8 @@ fn append(path: &Path, lines: &[u8]) -> Result<()> {
         if path.exists() {
             each_line(path, |_, line| Ok(file.write_all(line)?))?;
         }
-        file.write_all(lines)?;
-        Ok(if lines.ends_with(b"\n") { () } else { file.write_all(b"\n")? })
+        let end: &[u8] = if lines.ends_with(b"\n") { b"" } else { b"\n" };
+        Ok(file.write_all(&[lines, end].concat())?)
     })
 }
 
