@@ -560,8 +560,12 @@ fn a_run_that_has_grown_says_so_and_goes_on_growing_after_a_kill() {
     let again = config.lines().nth(1).expect("a command").to_owned();
     assert!(again.contains("--epochs=2 ") && again.ends_with("--epochs=20 --save-every-n-epochs=100"), "{again}");
     assert!(config.contains("epochs: 20\n") && config.contains("epochs: 2 -> 20"), "{config}");
-    let report = said(&succeeds(flatnce(&["report", text(place.path())])));
-    assert!(report.contains("after step 12") && report.contains("epochs: 2 -> 20"), "{report}");
+    let page = place.path().join("report.html");
+    let report = said(&succeeds(flatnce(&["report", text(place.path()), "--html", text(&page)])));
+    let page = std::fs::read_to_string(page).expect("a page").replace("&gt;", ">");
+    for told in [&report, &page] {
+        assert!(told.contains("was continued after step 12") && told.contains("epochs: 2 -> 20"), "{told}");
+    }
 
     let went_on = said(&succeeds(flatnce(&["--resume", text(&directory)])));
     assert!(went_on.contains("resumed: epoch 3 of 20 is next"), "{went_on}");

@@ -60,7 +60,10 @@ pub fn run(report: &Report, console: &Console) -> Result<()> {
     let found = gather::gather(&report.directories, console)?;
     let rows = rows::rows(&found);
     let table = match report.format {
-        ReportFormat::Markdown => rows::markdown(&rows) + &changes(&found),
+        ReportFormat::Markdown => {
+            let changes = found.changes().map(|change| format!("\n{change}\n"));
+            changes.fold(rows::markdown(&rows), |table, change| table + &change)
+        }
         ReportFormat::Json => serde_json::to_string_pretty(&rows)?,
         ReportFormat::Csv => rows::csv(&rows),
     };
@@ -103,14 +106,6 @@ pub fn run(report: &Report, console: &Console) -> Result<()> {
         console.note(&format!("page: {}", path.display()));
     }
     Ok(())
-}
-
-/// Runs whose settings changed where they were continued: the table has the last ones.
-fn changes(found: &Found) -> String {
-    let told = found.runs.iter().flat_map(|run| {
-        run.changes.iter().map(|change| format!("\n{} was continued {change}\n", run.directory.display()))
-    });
-    told.collect()
 }
 
 /// What the encoders' pictures add to the page.

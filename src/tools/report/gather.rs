@@ -44,6 +44,14 @@ pub struct Found {
     pub others: Vec<Evaluation>,
 }
 
+impl Found {
+    /// The runs whose settings changed where they were continued, in a sentence each: tables have the last settings.
+    pub fn changes(&self) -> impl Iterator<Item = String> {
+        let of = |run: &Run, change: &String| format!("{} was continued {change}", run.directory.display());
+        self.runs.iter().flat_map(move |run| run.changes.iter().map(move |change| of(run, change)))
+    }
+}
+
 /// Gathers everything below `directories`. What belongs together is found wherever it lies: the run that an evaluation
 /// names, and a run's evaluations elsewhere among its results. Damaged files are named in a warning and passed over.
 ///

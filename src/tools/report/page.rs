@@ -92,6 +92,9 @@ pub fn html(page: &Page) -> String {
     legend(&mut out, page.names);
     out.push_str("<h2>Runs and evaluations</h2>\n");
     results(&mut out, page.rows);
+    for change in page.found.changes() {
+        let _ = writeln!(out, "<p class=\"soft\">{}</p>", escape(&change));
+    }
     if let Some(panel) = page.accuracy {
         out.push_str("<h2>Accuracy over the epochs</h2>\n<div class=\"grid-of\">\n");
         let reading = "Bold: linear evaluation, last epoch. Dashed: weighted kNN beside it. Thin: kNN while training.";

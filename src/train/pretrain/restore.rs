@@ -38,7 +38,9 @@ pub fn restore(
         return Ok(Counters { epoch, batch: 0, step: epoch * steps_per_epoch });
     };
     let at = Counters { epoch: u64::from(saved.epochs_done), batch: saved.batch_in_epoch, step: saved.step };
-    if at.step > 0 && saved.optimizer.state.is_empty() && keeps_state(&config.optimizer) {
+    // Where every step of fp16 so far has overflowed, none has been taken.
+    let none_taken = saved.scaler.as_ref().is_some_and(|scaler| scaler.growth_tracker == 0);
+    if at.step > 0 && saved.optimizer.state.is_empty() && keeps_state(&config.optimizer) && !none_taken {
         bail!("its optimiser has no state after {} steps; continue from another checkpoint", at.step);
     }
     if at.batch >= steps_per_epoch {
