@@ -19,7 +19,7 @@ mod scaler;
 mod tensors;
 mod weights;
 
-pub use evaluation::{Best, Chosen, EpochPart, EvaluationCheckpoint, read_evaluation, write_evaluation};
+pub use evaluation::{Best, Chosen, EpochPart, EvaluationCheckpoint, LastEpoch, read_evaluation, write_evaluation};
 pub use optimizer::{OptimizerState, SavedOptimizer};
 pub use safetensors_file::{Notes, is_safetensors, write_safetensors};
 use tensors::{first_not_finite, from_state, to_state};

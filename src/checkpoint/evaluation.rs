@@ -48,6 +48,14 @@ pub struct EpochPart {
     pub counted: [u64; 3],
 }
 
+/// What the last whole epoch gave, percent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastEpoch {
+    pub train_top1: f64,
+    pub test_top1: f64,
+    pub test_top5: f64,
+}
+
 /// Everything saved of an evaluation.
 #[derive(Debug)]
 pub struct EvaluationCheckpoint {
@@ -65,6 +73,8 @@ pub struct EvaluationCheckpoint {
     pub best: Best,
     /// Where held-out images decide when to stop.
     pub chosen: Option<Chosen>,
+    /// `None` before the end of the first epoch, and in files of older versions.
+    pub last: Option<LastEpoch>,
     /// The penalty that was chosen.
     pub reg_weight: f64,
     /// Of the encoder that the evaluation began with.
@@ -115,6 +125,9 @@ impl EvaluationCheckpoint {
         if let Some(chosen) = &self.chosen {
             ours.insert("chosen", serde_json::to_string(chosen)?);
         }
+        if let Some(last) = &self.last {
+            ours.insert("last_epoch", serde_json::to_string(last)?);
+        }
 
         let mut root = Dict::new();
         root.insert("epoch", i64::from(self.epochs_done.saturating_sub(1)));
@@ -137,6 +150,7 @@ impl EvaluationCheckpoint {
         })?;
         let run: Evaluate = settings(ours)?;
         let chosen = ours.get("chosen").and_then(Value::as_str).map(serde_json::from_str).transpose();
+        let last = ours.get("last_epoch").and_then(Value::as_str).map(serde_json::from_str).transpose();
         let part = ours.get("epoch_part").map(EpochPart::from_value).transpose();
         let [state, optimizer, _] = entry_names(run.mode);
         let reg_weight = entry(ours, "reg_weight", Value::as_f64)?;
@@ -156,6 +170,7 @@ impl EvaluationCheckpoint {
                 epoch: count(value, "best_epoch")?,
             },
             chosen: chosen.context("its entry chosen cannot be understood")?,
+            last: last.context("its entry last_epoch cannot be understood")?,
             reg_weight,
             trunk_hash: entry(ours, "trunk_hash", Value::as_str)?.to_owned(),
             run,

@@ -13,7 +13,7 @@ use super::losses::Losses;
 use super::outcome::Outcome;
 use super::plan::Opened;
 use super::trial::{self, Trial};
-use crate::checkpoint::{Best, Chosen, EpochPart, EvaluationCheckpoint, SavedOptimizer};
+use crate::checkpoint::{Best, EpochPart, EvaluationCheckpoint, SavedOptimizer};
 use crate::config::{EarlyStopOn, Evaluate, Precision};
 use crate::device;
 use crate::loader::{Loader, Order, Rendering};
@@ -37,7 +37,14 @@ pub fn train(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
     let mut network = Network::open(trial, opened)?;
     let mut outcome = trial.outcome(&opened.source, network.trunk_hash.clone(), network.batch);
     outcome.held_out_images = network.held_out.as_ref().map_or(0, |images| images.split().len());
-    let (first, epochs, started) = (trial.plan.first_epoch(), trial.run.epochs, Instant::now());
+    if let Some(saved) = &trial.plan.resumed {
+        outcome.take_up(saved);
+    }
+    let (first, started) = (trial.plan.first_epoch(), Instant::now());
+    // An earlier part may have run out of patience in its last epoch.
+    let over = first > 0 && network.out_of_patience(trial.run, first - 1, &outcome);
+    let epochs = if over { first } else { trial.run.epochs };
+    trial.plan.check_last_epoch(epochs)?;
     let (mut best, mut chosen) = (trial.best_so_far(), trial.chosen_so_far());
     let mut begun = trial.plan.resumed.as_ref().and_then(|saved| saved.part);
     for epoch in first..epochs {
@@ -48,7 +55,7 @@ pub fn train(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
             Err(error) if error.is::<StopRequested>() => {
                 let (name, part) = (CheckpointKind::Within { step: network.step }, Some(part.saved()?));
                 trial.keep(CheckpointName { epoch, kind: name }, || {
-                    network.checkpoint(trial.run, epoch, part, best.unwrap_or_default(), chosen)
+                    network.checkpoint(trial.run, epoch, part, &outcome)
                 })?;
                 return Err(error);
             }
@@ -75,17 +82,17 @@ pub fn train(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
         };
         trial.epoch(&record);
         let run = trial.run;
-        let best_epoch = chosen.map_or(now_best.epoch, |chosen| chosen.chosen_epoch);
-        let out_of_patience = network.stops_early && epoch - best_epoch >= run.patience_epochs;
+        let out_of_patience = network.out_of_patience(run, epoch, &outcome);
         let last = out_of_patience || epoch + 1 == epochs;
-        trial.save(last, || network.checkpoint(run, epoch + 1, None, now_best, chosen), epoch)?;
+        trial.save(last, || network.checkpoint(run, epoch + 1, None, &outcome), epoch)?;
         if !last && trial.stop.requested()? {
             let name = CheckpointName::finished(epoch);
-            trial.keep(name, || network.checkpoint(run, epoch + 1, None, now_best, chosen))?;
+            trial.keep(name, || network.checkpoint(run, epoch + 1, None, &outcome))?;
             bail!(StopRequested);
         }
         if out_of_patience && epoch + 1 < epochs {
             let images = if chosen.is_some() { "held-out" } else { "test" };
+            let best_epoch = best_epoch(&outcome);
             trial
                 .log
                 .note(&format!("stopped early: no better top-1 on the {images} images since epoch {}", best_epoch + 1));
@@ -115,6 +122,11 @@ struct Network<'a> {
     /// Of the weights that training begins with.
     trunk_hash: String,
     compute: Kind,
+}
+
+/// The epoch that decides when to stop, counted from 0.
+fn best_epoch(outcome: &Outcome) -> u32 {
+    outcome.chosen.map_or(outcome.best_epoch, |chosen| chosen.chosen_epoch)
 }
 
 /// An epoch under way.
@@ -273,14 +285,18 @@ impl<'a> Network<'a> {
         Ok(hits.accuracy())
     }
 
-    /// After `epochs_done` epochs and `part` of the next.
+    /// Whether no epoch has been better for as long as is waited for, after `epoch`.
+    fn out_of_patience(&self, run: &Evaluate, epoch: u32, outcome: &Outcome) -> bool {
+        self.stops_early && epoch.saturating_sub(best_epoch(outcome)) >= run.patience_epochs
+    }
+
+    /// After `epochs_done` epochs, which gave `outcome`, and `part` of the next.
     fn checkpoint(
         &self,
         run: &Evaluate,
         epochs_done: u32,
         part: Option<EpochPart>,
-        best: Best,
-        chosen: Option<Chosen>,
+        outcome: &Outcome,
     ) -> EvaluationCheckpoint {
         let lr = self.schedule.lr(self.step);
         EvaluationCheckpoint {
@@ -291,8 +307,9 @@ impl<'a> Network<'a> {
             state: self.encoder.state_dict(),
             scaler: self.scaler.as_ref().map(Scaler::state),
             optimizer: SavedOptimizer::of(self.optimizer.state(), self.parameters.len(), lr),
-            best,
-            chosen,
+            best: outcome.best(),
+            chosen: outcome.chosen,
+            last: outcome.last(),
             reg_weight: 0.0,
             trunk_hash: self.trunk_hash.clone(),
         }

@@ -94,6 +94,8 @@ fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcom
     if let Some(saved) = trial.plan.resumed.as_ref().filter(|saved| saved.epochs_done > 0) {
         fit.classifier.load(&saved.state)?;
         fit.restore(&saved.optimizer, saved.step)?;
+        outcome.take_up(saved);
+        trial.plan.check_last_epoch(epochs)?;
     }
     if run.optimizer.name != OptimizerName::Lbfgs {
         trial::note_clamped_batch(&mut trial.log, trial.plan);
@@ -160,6 +162,7 @@ fn checkpoint(run: &Evaluate, fit: &Fit, epoch: u32, best: Option<Best>, outcome
         optimizer,
         best: best.unwrap_or_default(),
         chosen: None,
+        last: outcome.last(),
         reg_weight: outcome.reg_weight,
         trunk_hash: outcome.trunk_hash.clone(),
     }

@@ -2,7 +2,7 @@
 //! `supervised.json`, and for the table on the terminal.
 
 use super::accuracy::Accuracy;
-use crate::checkpoint::{Best, Chosen};
+use crate::checkpoint::{Best, Chosen, EvaluationCheckpoint, LastEpoch};
 use crate::durable;
 use crate::report::Table;
 use anyhow::Result;
@@ -154,9 +154,33 @@ impl Outcome {
         self.best_epoch = best.epoch;
     }
 
+    pub fn best(&self) -> Best {
+        Best { top1: self.test_top1_best_epoch, top5: self.test_top5_best_epoch, epoch: self.best_epoch }
+    }
+
     pub fn set_last(&mut self, test: Accuracy) {
         self.test_top1_last_epoch = test.top1;
         self.test_top5_last_epoch = test.top5;
+    }
+
+    /// What the last whole epoch gave; `None` before there was one.
+    pub fn last(&self) -> Option<LastEpoch> {
+        let (test_top1, test_top5) = (self.test_top1_last_epoch, self.test_top5_last_epoch);
+        (self.epochs_trained > 0).then_some(LastEpoch { train_top1: self.train_top1, test_top1, test_top5 })
+    }
+
+    /// Takes up what an earlier part of the evaluation had found when it saved this.
+    pub fn take_up(&mut self, saved: &EvaluationCheckpoint) {
+        if saved.epochs_done == 0 {
+            return;
+        }
+        self.epochs_trained = saved.epochs_done;
+        self.set_best(saved.best);
+        self.chosen = saved.chosen;
+        if let Some(LastEpoch { train_top1, test_top1, test_top5 }) = saved.last {
+            self.train_top1 = train_top1;
+            self.set_last(Accuracy { top1: test_top1, top5: test_top5 });
+        }
     }
 
     /// The numbers, and in `meaning` what those among them say that need words.

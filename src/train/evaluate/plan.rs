@@ -250,6 +250,20 @@ impl Plan {
         self.resumed.as_ref().map_or(0, |saved| saved.epochs_done)
     }
 
+    /// An earlier part that has trained all of the `epochs` must say what the last one gave.
+    ///
+    /// Errors: it does not, because an older version saved it.
+    pub(super) fn check_last_epoch(&self, epochs: u32) -> Result<()> {
+        match &self.resumed {
+            Some(saved) if saved.epochs_done > 0 && saved.epochs_done >= epochs && saved.last.is_none() => bail!(
+                "nothing is left to train: all {} epochs are done, and the checkpoint, of an older version, does not say \
+                 what the last one gave; go on with more --fc-epochs, or begin the evaluation anew",
+                saved.epochs_done
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// Of several ranks all share the making of features.
     pub(super) fn extractor<'a>(&'a self, encoder: &'a Encoder, console: &'a Console) -> Extractor<'a> {
         let (compute, workers) = (device::compute_kind(self.run.precision), self.config.workers as usize);
