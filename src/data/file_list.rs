@@ -134,7 +134,7 @@ impl Images for FileList {
         Ok(())
     }
 
-    /// Asking a million files for their sizes takes a file server minutes: of more than [`SIZES_ASKED`] files so many,
+    /// Asking a million files for their sizes takes a file server minutes: of more than `SIZES_ASKED` files so many,
     /// spread evenly, are asked, which is enough to notice that all of them have been written anew.
     fn marks(&self) -> DataMarks {
         let (count, mut sizes) = (self.len(), crc32fast::Hasher::new());
