@@ -16,7 +16,7 @@ impl Plan {
             let part = images as f64 / f64::from(asked);
             found.push(format!(
                 "a batch is all {} training images instead of {}, and --fc-lr {} stays as it was given: if it was meant for \
-                 the larger batch, --fc-lr {} is in proportion, which is the default",
+                 the larger batch, --fc-lr {} is in proportion",
                 grouped(images),
                 grouped(asked as usize),
                 short(lr),
