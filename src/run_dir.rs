@@ -12,7 +12,7 @@ pub use config_file::{read_config, to_yaml, write_config};
 pub use continuation::{Continuation, amend_config, read_lineage, write_run_config};
 pub use lineage::{Branch, Lineage};
 pub use retention::superseded;
-pub use room::free_room;
+pub use room::{free_files, free_room};
 
 use crate::config::{DatasetName, Objective, TransferMode};
 use crate::durable;

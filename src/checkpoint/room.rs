@@ -1,9 +1,8 @@
 //! Why a file could not be written, where the system's own words do not lead on.
 
+use crate::run_dir;
 use crate::torch_file;
-use std::ffi::CString;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// What to do about an error of writing `path`; `bytes` is what the file needs, where that can be told. `None` where the
@@ -16,7 +15,7 @@ pub(super) fn advice(error: &anyhow::Error, path: &Path, bytes: impl FnOnce() ->
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match code {
         libc::ENOENT if !directory.exists() => Some(format!("the directory {} does not exist", directory.display())),
-        libc::ENOSPC if no_inodes(directory) => Some(format!(
+        libc::ENOSPC if run_dir::free_files(directory) == Some(0) => Some(format!(
             "the file system of {} has room for no more files, whatever their size; remove some (a training goes on with \
              --resume)",
             directory.display()
@@ -28,20 +27,6 @@ pub(super) fn advice(error: &anyhow::Error, path: &Path, bytes: impl FnOnce() ->
         )),
         _ => None,
     }
-}
-
-/// Whether a file system that counts its files has none left to give.
-fn no_inodes(directory: &Path) -> bool {
-    let Ok(name) = CString::new(directory.as_os_str().as_bytes()) else { return false };
-    let mut about = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: a string that ends in zero, and room for the answer; zeros are a valid answer.
-    let about = unsafe {
-        if libc::statvfs(name.as_ptr(), about.as_mut_ptr()) != 0 {
-            return false;
-        }
-        about.assume_init()
-    };
-    about.f_files > 0 && about.f_favail == 0
 }
 
 #[cfg(test)]
