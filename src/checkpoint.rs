@@ -288,13 +288,8 @@ fn write_value(path: &Path, value: &Value) -> Result<u64> {
         written = torch_file::write(file, &archive, value)?;
         Ok(())
     });
-    replaced.map_err(|error| {
-        let bytes = || torch_file::write(&mut std::io::sink(), &archive, value).ok();
-        match room::advice(&error, path, bytes) {
-            Some(advice) => error.context(advice),
-            None => error,
-        }
-    })?;
+    let bytes = || torch_file::write(&mut std::io::sink(), &archive, value).ok();
+    replaced.map_err(|error| room::explained(error, path, bytes))?;
     Ok(written)
 }
 

@@ -138,7 +138,8 @@ fn cannot_write(path: &Path) -> String {
     format!("cannot write {}", path.display())
 }
 
-fn parent(path: &Path) -> &Path {
+/// The directory that a file lies in.
+pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -179,9 +180,14 @@ fn fresh_beside(path: &Path) -> std::io::Result<(File, PathBuf)> {
 /// The whole name, 16 digits that cannot be guessed, and `.tmp`.
 fn temporary_beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    // The keys of a hash table are random.
-    name.push(format!(".{:016x}.tmp", RandomState::new().hash_one(std::process::id())));
+    name.push(format!(".{}.tmp", token()));
     name.into()
+}
+
+/// 16 hexadecimal digits that nobody can guess, other ones every time.
+pub fn token() -> String {
+    // The keys of a hash table are random.
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 fn is_token(text: &str) -> bool {

@@ -184,11 +184,6 @@ pub fn remove_half_written(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The directory that a checkpoint's file lies in.
-pub fn of_file(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// The checkpoints of a directory, oldest first, with their paths.
 ///
 /// # Errors

@@ -67,12 +67,17 @@ fn wait_for_saves(child: &mut Child, results: &Path, saves: u64) {
     }
 }
 
+/// How many kills are asked for, `usual` ones unless told, and the seed that they are drawn from.
+fn kills(usual: u64) -> (u64, u64) {
+    let number = |name: &str, usual| std::env::var(name).map_or(usual, |text| text.parse().expect("a number"));
+    (number("FLATNCE_KILLS", usual), number("FLATNCE_KILLS_SEED", 1))
+}
+
 /// Kills runs with SIGKILL, `FLATNCE_KILLS` times (10 unless told), three of four times while a checkpoint is being
 /// written. Whatever is left continues, never behind what had been saved, to the bits of a run that nobody killed.
 #[test]
 fn killed_runs_continue_to_the_same_bits() {
-    let count = |name: &str, usual| std::env::var(name).map_or(usual, |text| text.parse().expect("a number"));
-    let (kills, seed) = (count("FLATNCE_KILLS", 10), count("FLATNCE_KILLS_SEED", 1));
+    let (kills, seed) = kills(10);
     let mut draw = Stream::new(seed, Purpose::Initialisation, 0, 0, 0);
     let mut below = |bound: u64| draw.below(bound);
 
@@ -204,8 +209,7 @@ fn found(directory: &Path, evaluated: &Evaluated) -> (serde_json::Value, Value) 
 /// The same of evaluations: `FLATNCE_KILLS` of them (6 unless told), in turns a linear one and a fine-tuning.
 #[test]
 fn killed_evaluations_continue_to_the_same_numbers() {
-    let count = |name: &str, usual| std::env::var(name).map_or(usual, |text| text.parse().expect("a number"));
-    let (kills, seed) = (count("FLATNCE_KILLS", 6), count("FLATNCE_KILLS_SEED", 1));
+    let (kills, seed) = kills(6);
     let mut draw = Stream::new(seed, Purpose::Initialisation, 1, 0, 0);
     let mut below = |bound: u64| draw.below(bound);
 
@@ -288,8 +292,7 @@ fn embedded(out: &Path) -> Option<Vec<Vec<u8>>> {
 /// And of embeddings: `FLATNCE_KILLS` times (4 unless told) the features of one encoder are to be replaced by another's.
 #[test]
 fn a_killed_embedding_is_the_old_one_or_the_new_one() {
-    let count = |name: &str, usual| std::env::var(name).map_or(usual, |text| text.parse().expect("a number"));
-    let (kills, seed) = (count("FLATNCE_KILLS", 4), count("FLATNCE_KILLS_SEED", 1));
+    let (kills, seed) = kills(4);
     let mut draw = Stream::new(seed, Purpose::Initialisation, 2, 0, 0);
     let place = tempfile::tempdir().expect("a directory");
     let encoders = ["1", "2"].map(|seed| {

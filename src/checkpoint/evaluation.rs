@@ -9,7 +9,7 @@
 
 use super::optimizer::SavedOptimizer;
 use super::tensors::from_state;
-use super::{check_finite, count, entry, model_state, own_entry, scaler, settings, write_value};
+use super::{check_finite, count, entry, json_entry, model_state, own_entry, scaler, settings, write_value};
 use crate::config::{Evaluate, Range, TransferMode};
 use crate::state::{ScalerState, StateDict};
 use crate::torch_file::{self, Dict, Value};
@@ -149,8 +149,6 @@ impl EvaluationCheckpoint {
             anyhow!("it has no entry flatnce_evaluation: an evaluation begun by another program cannot be continued")
         })?;
         let run: Evaluate = settings(ours)?;
-        let chosen = ours.get("chosen").and_then(Value::as_str).map(serde_json::from_str).transpose();
-        let last = ours.get("last_epoch").and_then(Value::as_str).map(serde_json::from_str).transpose();
         let part = ours.get("epoch_part").map(EpochPart::from_value).transpose();
         let [state, optimizer, _] = entry_names(run.mode);
         let reg_weight = entry(ours, "reg_weight", Value::as_f64)?;
@@ -169,8 +167,8 @@ impl EvaluationCheckpoint {
                 top5: entry(value, "best_top5_acc", Value::as_f64)?,
                 epoch: count(value, "best_epoch")?,
             },
-            chosen: chosen.context("its entry chosen cannot be understood")?,
-            last: last.context("its entry last_epoch cannot be understood")?,
+            chosen: json_entry(ours, "chosen")?,
+            last: json_entry(ours, "last_epoch")?,
             reg_weight,
             trunk_hash: entry(ours, "trunk_hash", Value::as_str)?.to_owned(),
             run,

@@ -1,18 +1,26 @@
 //! Why a file could not be written, where the system's own words do not lead on.
 
+use crate::durable;
 use crate::run_dir;
 use crate::torch_file;
 use std::io;
 use std::path::Path;
 
-/// What to do about an error of writing `path`; `bytes` is what the file needs, where that can be told. `None` where the
-/// error itself says it all.
-pub(super) fn advice(error: &anyhow::Error, path: &Path, bytes: impl FnOnce() -> Option<u64>) -> Option<String> {
+/// An error of writing `path` with what to do about it, where the error itself does not say it; `bytes` is what the file
+/// needs, where that can be told.
+pub(super) fn explained(error: anyhow::Error, path: &Path, bytes: impl FnOnce() -> Option<u64>) -> anyhow::Error {
+    match advice(&error, path, bytes) {
+        Some(advice) => error.context(advice),
+        None => error,
+    }
+}
+
+fn advice(error: &anyhow::Error, path: &Path, bytes: impl FnOnce() -> Option<u64>) -> Option<String> {
     let code = error.chain().find_map(|cause| {
         let within = cause.downcast_ref::<torch_file::Error>().and_then(|error| error.source.as_ref());
         cause.downcast_ref::<io::Error>().or(within)?.raw_os_error()
     })?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = durable::parent(path);
     match code {
         libc::ENOENT if !directory.exists() => Some(format!("the directory {} does not exist", directory.display())),
         libc::ENOSPC if run_dir::free_files(directory) == Some(0) => Some(format!(

@@ -75,10 +75,7 @@ pub fn write_safetensors(path: &Path, state: &StateDict, notes: &Notes) -> Resul
     let notes = notes.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
     let bytes = safetensors::serialize(views?, Some(notes)).context("the safetensors library refuses the tensors")?;
     let written = durable::replace(path, |file| Ok(file.write_all(&bytes)?));
-    written.map_err(|error| match room::advice(&error, path, || Some(bytes.len() as u64)) {
-        Some(advice) => error.context(advice),
-        None => error,
-    })?;
+    written.map_err(|error| room::explained(error, path, || Some(bytes.len() as u64)))?;
     Ok(bytes.len() as u64)
 }
 

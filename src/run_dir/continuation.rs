@@ -42,7 +42,7 @@ pub struct Continuation<'a> {
 /// The file cannot be written.
 pub fn amend_config(directory: &Path, now: &Continuation) -> Result<Vec<String>> {
     let path = directory.join("config.yml");
-    let began = read_lineage(directory).and_then(|_| read_config(directory)).ok();
+    let began = read_config(directory).and_then(|config| lineage_of(&config, directory).map(|_| config)).ok();
     if began.is_none() && path.exists() {
         std::fs::copy(&path, directory.join("config.yml.damaged"))
             .with_context(|| format!("cannot keep a copy of {}", path.display()))?;
@@ -99,12 +99,16 @@ fn words(command: &Value) -> Vec<String> {
 /// # Errors
 /// The file is there and cannot be understood.
 pub fn read_lineage(directory: &Path) -> Result<Option<Lineage>> {
-    let path = directory.join("config.yml");
-    if !path.exists() {
+    if !directory.join("config.yml").exists() {
         return Ok(None);
     }
-    let lineage = read_config(directory)?.get(LINEAGE).cloned().map(serde_json::from_value).transpose();
-    lineage.with_context(|| format!("{} is damaged: lineage cannot be understood", path.display()))
+    lineage_of(&read_config(directory)?, directory)
+}
+
+fn lineage_of(config: &Value, directory: &Path) -> Result<Option<Lineage>> {
+    let lineage = config.get(LINEAGE).cloned().map(serde_json::from_value).transpose();
+    lineage
+        .with_context(|| format!("{} is damaged: lineage cannot be understood", directory.join("config.yml").display()))
 }
 
 #[cfg(test)]

@@ -4,9 +4,8 @@
 //! directory, the next one begins there, and what the one before had saved later is not the run's any more. Every
 //! checkpoint carries the chain that led to it, and `config.yml` the chain that its directory is on.
 
+use crate::durable;
 use serde::{Deserialize, Serialize};
-use std::hash::{BuildHasher, RandomState};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A part of a run between two points where it was continued otherwise than before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,9 +24,7 @@ pub struct Lineage(Vec<Branch>);
 impl Lineage {
     /// That of a new branch, which begins after `step` steps at a checkpoint of this lineage.
     pub fn branch(&self, step: u64) -> Lineage {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let id = RandomState::new().hash_one((since_1970.as_nanos(), std::process::id()));
-        Lineage(self.0.iter().cloned().chain([Branch { id: format!("{id:016x}"), from_step: step }]).collect())
+        Lineage(self.0.iter().cloned().chain([Branch { id: durable::token(), from_step: step }]).collect())
     }
 
     /// The branch under way.

@@ -45,7 +45,6 @@ pub fn train(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
     let over = first > 0 && network.out_of_patience(trial.run, first - 1, &outcome);
     let epochs = if over { first } else { trial.run.epochs };
     trial.plan.check_last_epoch(epochs)?;
-    let (mut best, mut chosen) = (trial.best_so_far(), trial.chosen_so_far());
     let mut begun = trial.plan.resumed.as_ref().and_then(|saved| saved.part);
     for epoch in first..epochs {
         let epoch_started = Instant::now();
@@ -62,12 +61,9 @@ pub fn train(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
             judged => judged?,
         };
         let (loss, on_train) = (part.losses.mean()?, part.hits.accuracy());
-        let now_best = trial::better(best, Best { top1: on_test.top1, top5: on_test.top5, epoch });
-        best = Some(now_best);
-        chosen = on_held_out.map(|held_out| early_stop::better(chosen, held_out, on_test, epoch));
+        outcome.set_best(trial::better(outcome.best(), Best { top1: on_test.top1, top5: on_test.top5, epoch }));
+        outcome.chosen = on_held_out.map(|held_out| early_stop::better(outcome.chosen, held_out, on_test, epoch));
         outcome.set_last(on_test);
-        outcome.set_best(now_best);
-        outcome.chosen = chosen;
         outcome.train_top1 = on_train.top1;
         outcome.epochs_trained = epoch + 1;
         let record = EvalRecord {
@@ -91,7 +87,7 @@ pub fn train(trial: &mut Trial, opened: &Opened) -> Result<Outcome> {
             bail!(StopRequested);
         }
         if out_of_patience && epoch + 1 < epochs {
-            let images = if chosen.is_some() { "held-out" } else { "test" };
+            let images = if outcome.chosen.is_some() { "held-out" } else { "test" };
             let best_epoch = best_epoch(&outcome);
             trial
                 .log
@@ -228,8 +224,8 @@ impl<'a> Network<'a> {
             return Ok(());
         }
         let title = format!("epoch {}/{}", epoch + 1, trial.run.epochs);
-        let mut bar = trial.log.console().progress(&title, batches as u64, "steps");
-        bar.advance(part.batches as u64);
+        let bar = trial.log.console().progress(&title, batches as u64, "steps");
+        let mut bar = bar.beginning_at(part.batches as u64);
         for batch in self.training.epoch(u64::from(epoch), part.batches) {
             let batch = batch?;
             part.batches += 1;
@@ -307,7 +303,7 @@ impl<'a> Network<'a> {
             state: self.encoder.state_dict(),
             scaler: self.scaler.as_ref().map(Scaler::state),
             optimizer: SavedOptimizer::of(self.optimizer.state(), self.parameters.len(), lr),
-            best: outcome.best(),
+            best: outcome.best().unwrap_or_default(),
             chosen: outcome.chosen,
             last: outcome.last(),
             reg_weight: 0.0,

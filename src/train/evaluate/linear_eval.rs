@@ -100,16 +100,15 @@ fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcom
     if run.optimizer.name != OptimizerName::Lbfgs {
         trial::note_clamped_batch(&mut trial.log, trial.plan);
     }
-    let mut best = trial.best_so_far();
-    let mut bar = trial.log.console().progress("linear classifier", u64::from(epochs), "epochs");
-    bar.advance(u64::from(trial.plan.first_epoch()));
+    let bar = trial.log.console().progress("linear classifier", u64::from(epochs), "epochs");
+    let mut bar = bar.beginning_at(u64::from(trial.plan.first_epoch()));
     for epoch in trial.plan.first_epoch()..epochs {
         let started = Instant::now();
         let features = match training.at(u64::from(epoch)) {
             Err(error) if error.is::<StopRequested>() && epoch > trial.plan.first_epoch() => {
                 // The epoch that has not begun is made of nothing yet.
                 let done = epoch - 1;
-                trial.keep(CheckpointName::finished(done), || checkpoint(run, &fit, done, best, outcome))?;
+                trial.keep(CheckpointName::finished(done), || checkpoint(run, &fit, done, outcome))?;
                 return Err(error);
             }
             features => features?,
@@ -117,7 +116,7 @@ fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcom
         let fitted = fit.epoch(&features, u64::from(epoch))?;
         let on_train = accuracy_of(|x| fit.classifier.logits(x), &features.values, &features.labels);
         let on_test = accuracy_of(|x| fit.classifier.logits(x), &test.values, &test.labels);
-        best = Some(trial::better(best, Best { top1: on_test.top1, top5: on_test.top5, epoch }));
+        outcome.set_best(trial::better(outcome.best(), Best { top1: on_test.top1, top5: on_test.top5, epoch }));
         outcome.set_last(on_test);
         outcome.train_top1 = on_train.top1;
         outcome.epochs_trained = epoch + 1;
@@ -132,10 +131,10 @@ fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcom
             epoch_seconds: started.elapsed().as_secs_f64(),
         });
         let last = fitted.converged || epoch + 1 == epochs;
-        trial.save(last, || checkpoint(run, &fit, epoch, best, outcome), epoch)?;
+        trial.save(last, || checkpoint(run, &fit, epoch, outcome), epoch)?;
         bar.advance(1);
         if !last && trial.stop.requested()? {
-            trial.keep(CheckpointName::finished(epoch), || checkpoint(run, &fit, epoch, best, outcome))?;
+            trial.keep(CheckpointName::finished(epoch), || checkpoint(run, &fit, epoch, outcome))?;
             bail!(StopRequested);
         }
         if fitted.converged {
@@ -146,11 +145,10 @@ fn train(trial: &mut Trial, training: &TrainingFeatures, test: &Features, outcom
             trial.log.warn(&format!("LBFGS has not converged in {epochs} iterations; give it more with --fc-epochs"));
         }
     }
-    outcome.set_best(best.unwrap_or_default());
     Ok(())
 }
 
-fn checkpoint(run: &Evaluate, fit: &Fit, epoch: u32, best: Option<Best>, outcome: &Outcome) -> EvaluationCheckpoint {
+fn checkpoint(run: &Evaluate, fit: &Fit, epoch: u32, outcome: &Outcome) -> EvaluationCheckpoint {
     let (optimizer, step) = fit.saved().unwrap_or_default();
     EvaluationCheckpoint {
         scaler: None,
@@ -160,7 +158,7 @@ fn checkpoint(run: &Evaluate, fit: &Fit, epoch: u32, best: Option<Best>, outcome
         step,
         state: fit.classifier.state_dict().snapshot(),
         optimizer,
-        best: best.unwrap_or_default(),
+        best: outcome.best().unwrap_or_default(),
         chosen: None,
         last: outcome.last(),
         reg_weight: outcome.reg_weight,

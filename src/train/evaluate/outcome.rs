@@ -154,8 +154,10 @@ impl Outcome {
         self.best_epoch = best.epoch;
     }
 
-    pub fn best(&self) -> Best {
-        Best { top1: self.test_top1_best_epoch, top5: self.test_top5_best_epoch, epoch: self.best_epoch }
+    /// The best epoch; `None` before there was one.
+    pub fn best(&self) -> Option<Best> {
+        let (top1, top5) = (self.test_top1_best_epoch, self.test_top5_best_epoch);
+        (self.epochs_trained > 0).then_some(Best { top1, top5, epoch: self.best_epoch })
     }
 
     pub fn set_last(&mut self, test: Accuracy) {

@@ -6,7 +6,7 @@ use super::feature_cache::FeatureCache;
 use super::outcome::{Outcome, Protocol};
 use super::plan::{Images, Plan};
 use crate::augment::EvalTransform;
-use crate::checkpoint::{self, Best, Chosen, EvaluationCheckpoint};
+use crate::checkpoint::{self, Best, EvaluationCheckpoint};
 use crate::clock;
 use crate::config::{EncoderSource, Evaluate, OptimizerName, TransferMode};
 use crate::report::{Console, EvalRecord, Log, short};
@@ -66,16 +66,6 @@ impl<'a> Trial<'a> {
             saved: run.resume.as_ref().map(|(_, file)| file.clone()),
             last_loss: None,
         })
-    }
-
-    /// The best epoch of the earlier part; of LBFGS, which begins again, none.
-    pub fn best_so_far(&self) -> Option<Best> {
-        self.plan.resumed.as_ref().filter(|saved| saved.epochs_done > 0).map(|saved| saved.best)
-    }
-
-    /// The epoch that held-out images liked best in the earlier part.
-    pub fn chosen_so_far(&self) -> Option<Chosen> {
-        self.plan.resumed.as_ref().and_then(|saved| saved.chosen)
     }
 
     pub fn test_transform(&self) -> EvalTransform {

@@ -8,6 +8,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::clock;
 use crate::config::{Config, Engine, Precision, Pretrain, ScheduleConfig, ScheduleName, Start};
 use crate::data::{BadImage, Part, Split};
+use crate::durable;
 use crate::loader::{Loader, Order, Rendering};
 use crate::model::{Encoder, HeadKind};
 use crate::native::{self, cuda};
@@ -90,7 +91,7 @@ impl Plan {
                 let step = saved.step;
                 let warned = session.resume(saved, path);
                 warnings.extend(warned.with_context(|| format!("cannot continue from {}", path.display()))?);
-                earlier = Some(Earlier::find(run_dir::of_file(path), path, &session, step)?);
+                earlier = Some(Earlier::find(durable::parent(path), path, &session, step)?);
             }
         }
         // Nobody touches the directory before everybody has read the checkpoint.
@@ -100,7 +101,7 @@ impl Plan {
         session.knn = knn_evaluator(pretrain, console, &mut warnings, ranks)?;
         warnings.extend(session.knn.as_ref().and_then(KnnEvaluator::warning));
         let place = match &session.last_saved {
-            Some(path) => run_dir::of_file(path).to_owned(),
+            Some(path) => durable::parent(path).to_owned(),
             None => new_runs(&config, pretrain),
         };
         if ranks.writes() {
