@@ -21,13 +21,7 @@ fn folder(place: &Path, good: usize, broken: &[&str]) {
 }
 
 fn load(place: &Path, rule: BadImages) -> anyhow::Result<Readable> {
-    let config = DataConfig {
-        dataset: DatasetName::Folder,
-        root: place.to_owned(),
-        image_size_px: 8,
-        train_images: None,
-        bad_images: rule,
-    };
+    let config = DataConfig { bad_images: rule, ..DataConfig::new(DatasetName::Folder, place.to_owned(), 8) };
     readable::load(&config, Part::Unlabelled, &Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink()))
 }
 
@@ -35,7 +29,8 @@ fn load(place: &Path, rule: BadImages) -> anyhow::Result<Readable> {
 fn broken_files_are_left_out_up_to_one_in_a_hundred() {
     let place = tempfile::tempdir().expect("a directory");
     folder(place.path(), 198, &["0007a.png", "0150a.png"]);
-    let Readable { split, left_out } = load(place.path(), BadImages::Skip).expect("2 of 200 are tolerated");
+    let Readable { split, left_out } =
+        load(place.path(), BadImages::Skip { most_percent: 1.0 }).expect("2 of 200 are tolerated");
     assert_eq!((split.len(), left_out.len()), (198, 2));
     let names: Vec<_> = left_out.iter().map(|bad| bad.path.file_name().expect("a name").to_owned()).collect();
     assert_eq!(names, ["0007a.png", "0150a.png"]);
@@ -47,7 +42,8 @@ fn broken_files_are_left_out_up_to_one_in_a_hundred() {
     assert_eq!(load(place.path(), BadImages::Fail).expect("names only").split.len(), 200);
 
     std::fs::write(place.path().join("0180a.png"), b"broken").expect("writes");
-    let error = format!("{:#}", load(place.path(), BadImages::Skip).expect_err("3 of 201 are not"));
+    let error =
+        format!("{:#}", load(place.path(), BadImages::Skip { most_percent: 1.0 }).expect_err("3 of 201 are not"));
     assert!(error.contains("3 of the 201 images") && error.contains("1.5%"), "{error}");
 }
 
@@ -95,6 +91,6 @@ fn fifos_and_devices_among_images_are_broken_ones() {
     assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
     assert!(said(&failed).contains("0010a.png cannot be used: it is a FIFO"), "{}", said(&failed));
     std::os::unix::fs::symlink("/dev/zero", &zeros).expect("links");
-    let error = format!("{:#}", load(&data, BadImages::Skip).expect_err("2 of 22"));
+    let error = format!("{:#}", load(&data, BadImages::Skip { most_percent: 1.0 }).expect_err("2 of 22"));
     assert!(error.contains("2 of the 22 images"), "{error}");
 }

@@ -315,13 +315,7 @@ fn pretraining_commands_of_the_paper() {
     let resolved = resolve("--dataset_name=imagenet --clr=simclr").unwrap();
     let Job::Pretrain(run) = resolved.config.job else { panic!("pre-training") };
     let expected = Pretrain {
-        data: DataConfig {
-            dataset: DatasetName::Imagenet,
-            root: "datasets".into(),
-            image_size_px: 224,
-            train_images: None,
-            bad_images: BadImages::Fail,
-        },
+        data: DataConfig::new(DatasetName::Imagenet, "datasets", 224),
         augmentation: Augmentation::paper(DatasetName::Imagenet, 224, false),
         engine: Engine::Cpu,
         objective: Objective::SimClr,
@@ -400,13 +394,7 @@ fn evaluation_commands_of_the_paper() {
         source: EncoderSource::Directory { directory: directory.clone(), which: CheckpointChoice::Last },
         stated: StatedEncoder::default(),
         mode: TransferMode::LinearEval,
-        data: DataConfig {
-            dataset: DatasetName::Imagenet,
-            root: "datasets".into(),
-            image_size_px: 224,
-            train_images: None,
-            bad_images: BadImages::Fail,
-        },
+        data: DataConfig::new(DatasetName::Imagenet, "datasets", 224),
         label_ratio: 1.0,
         optimizer: OptimizerConfig {
             name: OptimizerName::Sgd,

@@ -3,8 +3,8 @@
 #[path = "support/formats.rs"]
 mod formats;
 
-use flatnce::config::{BadImages, DataConfig, DatasetName};
-use flatnce::data::{BadImage, Part, Split, load, protocol, semi_subset};
+use flatnce::config::{DataConfig, DatasetName};
+use flatnce::data::{Part, Split, load, protocol, semi_subset};
 use flatnce::pixels::RgbImage;
 use formats::{cifar_level, cifar_record, gzip, idx, stl_images, voc_annotation, write};
 use std::fs;
@@ -14,13 +14,7 @@ use tempfile::TempDir;
 const GOLDEN: &str = "tests/golden/data";
 
 fn config(dataset: DatasetName, root: &Path) -> DataConfig {
-    DataConfig {
-        dataset,
-        root: root.to_path_buf(),
-        image_size_px: protocol(dataset).size_px,
-        train_images: None,
-        bad_images: BadImages::Fail,
-    }
+    DataConfig::new(dataset, root.to_path_buf(), protocol(dataset).size_px)
 }
 
 fn read(dataset: DatasetName, root: &TempDir, part: Part) -> Split {
@@ -469,7 +463,7 @@ mod trees {
         );
         assert_eq!(names(&train), ["000005.jpg", "000007.jpg"]);
         let error = train.image(0, &mut flatnce::pixels::RgbImage::default()).expect_err("it is not there");
-        let path = &error.downcast_ref::<BadImage>().expect("an image").path;
+        let path = &error.path;
         assert!(path.ends_with("VOC2007/JPEGImages/000005.jpg"));
         fails(DatasetName::Voc, &root, Part::Test, &["test.txt", "datasets/README.md"]);
         for (text, word) in [

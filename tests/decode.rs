@@ -1,7 +1,7 @@
 //! Decoding of image files: agreement with Pillow, and every kind of broken file.
 
-use flatnce::config::{BadImages, DataConfig, DatasetName};
-use flatnce::data::{BadImage, Part, decode_bytes, decode_file, load};
+use flatnce::config::{DataConfig, DatasetName, Orientation};
+use flatnce::data::{Part, decode_bytes, load};
 use flatnce::pixels::RgbImage;
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, Rgba};
 use std::fs;
@@ -18,7 +18,7 @@ fn bytes(name: &str) -> Vec<u8> {
 
 fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     let mut out = RgbImage::default();
-    decode_bytes(bytes, &mut out).map(|()| out)
+    decode_bytes(bytes, Orientation::Stored, &mut out).map(|()| out)
 }
 
 /// Largest and mean difference between two images of one size.
@@ -57,7 +57,7 @@ fn images_of_every_kind_decode_as_pillow_decodes_them() {
         ("grey.PNG", exact),
     ] {
         let expected = image::open(fixture(&format!("{name}.expected.png"))).unwrap().into_rgb8();
-        decode_file(&fixture(name), &mut scratch).unwrap();
+        decode_bytes(&std::fs::read(fixture(name)).unwrap(), Orientation::Stored, &mut scratch).unwrap();
         assert_eq!((scratch.width as u32, scratch.height as u32), expected.dimensions(), "{name}");
         let found = difference(&scratch.pixels, &expected);
         assert!(found.0 <= max && found.1 <= mean, "{name}: differs by {found:?}, allowed {:?}", (max, mean));
@@ -216,17 +216,10 @@ fn a_split_names_the_broken_file_and_goes_on() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("a.jpg"), &bytes("420.jpg")[..1000]).unwrap();
     fs::copy(fixture("rgb.png"), root.path().join("b.JPEG")).unwrap();
-    let config = DataConfig {
-        dataset: DatasetName::Folder,
-        root: root.path().to_path_buf(),
-        image_size_px: 224,
-        train_images: None,
-        bad_images: BadImages::Fail,
-    };
+    let config = DataConfig::new(DatasetName::Folder, root.path().to_path_buf(), 224);
     let split = load(&config, Part::Train).unwrap();
     let mut scratch = RgbImage::default();
-    let error = split.image(0, &mut scratch).unwrap_err();
-    let bad = error.downcast_ref::<BadImage>().expect("a typed error");
+    let bad = split.image(0, &mut scratch).unwrap_err();
     assert!(bad.path.ends_with("a.jpg") && bad.reason.contains("truncated"), "{bad}");
     // A PNG under the name of a JPEG, as in ImageNet.
     assert_eq!(split.image(1, &mut scratch).unwrap().width, 67);

@@ -6,7 +6,7 @@ mod support;
 
 use flatnce::augment::EvalTransform;
 use flatnce::checkpoint;
-use flatnce::config::{BadImages, DataConfig, DatasetName};
+use flatnce::config::{DataConfig, DatasetName};
 use flatnce::data::{self, Part};
 use flatnce::model::{Encoder, HeadKind};
 use flatnce::report::{Console, Verbosity};
@@ -64,13 +64,7 @@ fn the_features_are_those_of_the_linear_evaluation() {
     let (header, features) = npy(&out.join("features.npy"));
     assert!(header.contains("'<f4'") && header.contains("(1000, 512)"), "{header}");
 
-    let data = DataConfig {
-        dataset: DatasetName::FashionMnistMini,
-        root: "datasets".into(),
-        image_size_px: 8,
-        train_images: None,
-        bad_images: BadImages::Fail,
-    };
+    let data = DataConfig::new(DatasetName::FashionMnistMini, "datasets", 8);
     let split = Arc::new(data::load(&data, Part::Test).expect("it is inside the program"));
     let saved = checkpoint::read(&file).expect("reads");
     let network = Encoder::new(&saved.config.expect("ours").model, HeadKind::Projection, Device::Cpu, 0);

@@ -43,13 +43,7 @@ fn settings() -> Evaluate {
         source: EncoderSource::Scratch(model()),
         stated: StatedEncoder::default(),
         mode: TransferMode::LinearEval,
-        data: DataConfig {
-            dataset: DatasetName::FashionMnistMini,
-            root: "datasets".into(),
-            image_size_px: 16,
-            train_images: None,
-            bad_images: BadImages::Fail,
-        },
+        data: DataConfig::new(DatasetName::FashionMnistMini, "datasets", 16),
         label_ratio: 1.0,
         optimizer: OptimizerConfig {
             name: OptimizerName::Sgd,

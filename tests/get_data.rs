@@ -1,6 +1,6 @@
 //! `scripts/get_data.sh` against a mirror on this machine: nothing here reaches the network.
 
-use flatnce::config::{BadImages, DataConfig, DatasetName};
+use flatnce::config::{DataConfig, DatasetName};
 use flatnce::data::{Part, load};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -80,13 +80,7 @@ impl Place {
     }
 
     fn images(&self) -> usize {
-        let config = DataConfig {
-            dataset: DatasetName::Cifar10,
-            root: self.path("datasets"),
-            image_size_px: 32,
-            train_images: None,
-            bad_images: BadImages::Fail,
-        };
+        let config = DataConfig::new(DatasetName::Cifar10, self.path("datasets"), 32);
         load(&config, Part::Train).unwrap().len()
     }
 
@@ -205,13 +199,7 @@ fn zip_archives_and_single_files_are_laid_out_too() {
     place.pin("90528d7ca1a48142e341f4ef8d21d0de", &sum("md5sum", &archive));
     let (code, said) = place.get(&["--into", place.path("elsewhere").to_str().unwrap(), "tiny-imagenet"]);
     assert_eq!(code, 0, "{said}");
-    let config = DataConfig {
-        dataset: DatasetName::TinyImagenet,
-        root: place.path("elsewhere"),
-        image_size_px: 64,
-        train_images: None,
-        bad_images: BadImages::Fail,
-    };
+    let config = DataConfig::new(DatasetName::TinyImagenet, place.path("elsewhere"), 64);
     assert_eq!(load(&config, Part::Train).unwrap().len(), 1);
 
     // The embedded choice of Fashion-MNIST stands in for the whole.
@@ -233,13 +221,7 @@ fn zip_archives_and_single_files_are_laid_out_too() {
     }
     let (code, said) = place.get(&["fashion_mnist"]);
     assert_eq!(code, 0, "{said}");
-    let config = DataConfig {
-        dataset: DatasetName::FashionMnist,
-        root: place.path("datasets"),
-        image_size_px: 32,
-        train_images: None,
-        bad_images: BadImages::Fail,
-    };
+    let config = DataConfig::new(DatasetName::FashionMnist, place.path("datasets"), 32);
     assert_eq!(load(&config, Part::Test).unwrap().len(), 1000);
 }
 

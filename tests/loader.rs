@@ -2,7 +2,7 @@
 
 use assert_cmd::cargo::CommandCargoExt;
 use flatnce::augment::EvalTransform;
-use flatnce::config::{Augmentation, BadImages, DataConfig, DataOnDevice, DatasetName};
+use flatnce::config::{Augmentation, DataConfig, DataOnDevice, DatasetName};
 use flatnce::data::{self, Packed, Part, Split};
 use flatnce::loader::{Loader, Order, PREFETCH, Rendering, Share};
 use flatnce::rng::{Purpose, Stream};
@@ -15,12 +15,8 @@ use tch::{Device, Tensor};
 /// `count` images of 6x6 pixels; every byte of image i is i.
 fn numbered(count: usize) -> Arc<Split> {
     let pixels = (0..count).flat_map(|i| vec![i as u8; 6 * 6 * 3]).collect();
-    Arc::new(Split {
-        images: Arc::new(Packed::new(pixels, 6, 6)),
-        labels: Some((0..count as i64).map(|i| i * 10).collect()),
-        classes: Vec::new(),
-        name: "numbered".into(),
-    })
+    let labels = Some((0..count as i64).map(|i| i * 10).collect());
+    Arc::new(Split { labels, ..Split::unlabelled(Packed::new(pixels, 6, 6), "numbered".into()) })
 }
 
 fn views() -> Rendering {
@@ -72,13 +68,7 @@ fn every_epoch_is_a_new_permutation_and_the_remainder_is_left_out() {
 
 #[test]
 fn two_views_of_an_image_differ_from_each_other_and_from_the_next_epochs() {
-    let config = DataConfig {
-        dataset: DatasetName::FashionMnistMini,
-        root: "datasets".into(),
-        image_size_px: 32,
-        train_images: Some(8),
-        bad_images: BadImages::Fail,
-    };
+    let config = DataConfig { train_images: Some(8), ..DataConfig::new(DatasetName::FashionMnistMini, "datasets", 32) };
     let split = Arc::new(data::load(&config, Part::Train).expect("embedded"));
     let recipe = Augmentation::paper(DatasetName::FashionMnistMini, 32, false);
     let loader =
@@ -150,8 +140,8 @@ fn the_shares_of_all_processes_are_the_batch() {
 fn noisy(count: usize) -> Arc<Split> {
     let mut noise = Stream::new(4, Purpose::Subset, 0, 0, 0);
     let pixels = (0..count * 20 * 14 * 3).map(|_| noise.below(256) as u8).collect();
-    let images = Arc::new(Packed::new(pixels, 20, 14));
-    Arc::new(Split { images, labels: Some((0..count as i64).collect()), classes: Vec::new(), name: "noisy".into() })
+    let images = Packed::new(pixels, 20, 14);
+    Arc::new(Split { labels: Some((0..count as i64).collect()), ..Split::unlabelled(images, "noisy".into()) })
 }
 
 /// Jitter and greyscale, no blur: both engines have the same pixels.
@@ -193,7 +183,7 @@ fn photographs(count: usize) -> (tempfile::TempDir, DataConfig) {
     }
     let root = place.path().to_path_buf();
     let dataset = DatasetName::Folder;
-    (place, DataConfig { dataset, root, image_size_px: 12, train_images: None, bad_images: BadImages::Fail })
+    (place, DataConfig::new(dataset, root, 12))
 }
 
 #[test]
@@ -224,13 +214,7 @@ fn a_broken_image_ends_the_epoch_with_its_name() {
     for i in 0..PREFETCH * 4 {
         std::fs::write(place.path().join(format!("{i:02}.png")), b"no image").expect("a file");
     }
-    let config = DataConfig {
-        dataset: DatasetName::Folder,
-        root: place.path().to_path_buf(),
-        image_size_px: 8,
-        train_images: None,
-        bad_images: BadImages::Fail,
-    };
+    let config = DataConfig::new(DatasetName::Folder, place.path().to_path_buf(), 8);
     let split = Arc::new(data::load(&config, Part::Unlabelled).expect("names only"));
     let loader = Loader::new(split, views(), Order::Shuffled, 4, 1, 2).expect("a loader");
     let mut epoch = loader.epoch(0, 0);

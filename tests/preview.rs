@@ -1,7 +1,7 @@
 //! The contact sheet shows what training sees.
 
 use assert_cmd::cargo::CommandCargoExt;
-use flatnce::config::{Augmentation, BadImages, DataConfig, DatasetName};
+use flatnce::config::{Augmentation, DataConfig, DatasetName};
 use flatnce::data::{self, Part, Split};
 use flatnce::loader::{Loader, Order, Rendering};
 use std::path::Path;
@@ -16,13 +16,7 @@ fn preview(directory: &Path, words: &[&str]) -> Output {
 
 /// The images inside the program.
 fn embedded() -> Arc<Split> {
-    let data = DataConfig {
-        dataset: DatasetName::FashionMnistMini,
-        root: "datasets".into(),
-        image_size_px: 32,
-        train_images: None,
-        bad_images: BadImages::Fail,
-    };
+    let data = DataConfig::new(DatasetName::FashionMnistMini, "datasets", 32);
     Arc::new(data::load(&data, Part::Unlabelled).expect("it is inside the program"))
 }
 

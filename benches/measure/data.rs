@@ -3,7 +3,7 @@
 use super::serve;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use flatnce::cli;
-use flatnce::config::{Augmentation, BadImages, DataConfig, DataOnDevice, DatasetName, DeviceChoice};
+use flatnce::config::{Augmentation, DataConfig, DataOnDevice, DatasetName, DeviceChoice};
 use flatnce::data::{self, Packed, Part, Split};
 use flatnce::loader::{Loader, Order, Rendering};
 use flatnce::rng::{Purpose, Stream};
@@ -27,7 +27,7 @@ pub fn loader(source: &str, workers: usize, images: usize) -> Result<()> {
         "embedded" => (DatasetName::FashionMnistMini, PathBuf::new()),
         directory => (DatasetName::Folder, PathBuf::from(directory)),
     };
-    let config = DataConfig { dataset, root, image_size_px: 32, train_images: None, bad_images: BadImages::Fail };
+    let config = DataConfig::new(dataset, root, 32);
     let split = Arc::new(data::load(&config, Part::Unlabelled)?);
     let total = split.len();
     let recipe = Augmentation::paper(DatasetName::Cifar10, 32, false);
@@ -79,8 +79,7 @@ pub fn tensors(shape: &str, batch: usize, device: &str, batches: usize) -> Resul
     let mut noise = Stream::new(0, Purpose::Subset, 0, 0, 0);
     let one_batch: Vec<u8> = (0..batch * width * width * 3).map(|_| noise.below(256) as u8).collect();
     let pixels = one_batch.repeat(32);
-    let images = Arc::new(Packed::new(pixels, width, width));
-    let split = Arc::new(Split { images, labels: None, classes: Vec::new(), name: "made up".into() });
+    let split = Arc::new(Split::unlabelled(Packed::new(pixels, width, width), "made up".into()));
     let loader = Loader::new(split, Rendering::Views { recipe, size_px }, Order::Shuffled, batch, 0, 1)?;
     let loader = loader.on_device(device, DataOnDevice::Yes)?;
     let mut epoch = 0;

@@ -1,8 +1,8 @@
 //! Which images.
 
 use super::flags::{EVERY, Flag, Only, flag};
-use crate::config::{BadImages, DataConfig, DatasetName};
-use crate::data::protocol;
+use crate::config::{BadImages, DataConfig, DatasetName, Labels, Orientation};
+use crate::data::{protocol, source_of};
 use crate::values::{between, one_of};
 use std::path::PathBuf;
 
@@ -10,8 +10,10 @@ use std::path::PathBuf;
 #[command(next_help_heading = "Data")]
 pub struct DataArgs {
     /// Directory that holds the data sets; for `folder`, the images themselves
-    #[arg(long, value_name = "DIR", default_value = "datasets")]
-    pub data: PathBuf,
+    ///
+    /// Given several times, `folder` reads them all; of other data sets the last one counts.
+    #[arg(long, value_name = "DIR", default_value = "datasets", action = clap::ArgAction::Append)]
+    pub data: Vec<PathBuf>,
     /// Images to train on, and in evaluation the labelled images
     ///
     /// fashion_mnist_mini is inside the program; folder is any directory of
@@ -30,10 +32,20 @@ pub struct DataArgs {
     pub train_images: Option<u32>,
     /// Broken image files: stop at the first (fail), or leave them out (skip)
     ///
-    /// skip reads every file once before the run, names the broken ones, and
-    /// gives up where they are more than 1%.
-    #[arg(long, value_name = "RULE", default_value = "fail", value_parser = one_of!(BadImages), hide_short_help = true)]
+    /// skip reads every file once before the run and names the broken ones;
+    /// skip:5% gives up where they are more than 5%.
+    #[arg(long, value_name = "RULE", default_value = "fail", hide_short_help = true)]
     pub bad_images: BadImages,
+    /// Photographs taken with a turned camera: as their pixels are stored, or upright (exif)
+    ///
+    /// Pillow and torchvision read them as stored.
+    #[arg(long, value_name = "RULE", default_value = "stored", value_parser = one_of!(Orientation), hide_short_help = true)]
+    pub orientation: Orientation,
+    /// What one's own images are labelled by: the directories that they lie in, or nothing (none)
+    ///
+    /// Default: directories, where every image lies in one.
+    #[arg(long, value_name = "RULE", value_parser = one_of!(Labels), hide_short_help = true)]
+    pub labels: Option<Labels>,
 }
 
 pub const FLAGS: &[Flag] = &[
@@ -42,17 +54,25 @@ pub const FLAGS: &[Flag] = &[
     flag("image_size", EVERY).identity("data.image_size_px"),
     flag("train_images", EVERY).identity("data.train_images"),
     flag("bad_images", EVERY).identity("data.bad_images"),
+    flag("orientation", EVERY).identity("data.orientation"),
+    flag("labels", EVERY).identity("data.labels"),
 ];
 
 impl DataArgs {
     /// The images of a data set; `dataset_name` where an evaluation does not name others.
     pub fn config(&self, dataset: DatasetName) -> DataConfig {
+        let size_px = self.image_size.unwrap_or_else(|| protocol(dataset).size_px);
+        let mut roots = self.data.clone();
+        let several = source_of(dataset).several_roots;
+        // Of a flag given twice the last one counts.
+        let root = if several { roots.remove(0) } else { roots.pop().unwrap_or_default() };
         DataConfig {
-            dataset,
-            root: self.data.clone(),
-            image_size_px: self.image_size.unwrap_or_else(|| protocol(dataset).size_px),
             train_images: self.train_images,
             bad_images: self.bad_images,
+            more_roots: if several { roots } else { Vec::new() },
+            orientation: self.orientation,
+            labels: self.labels,
+            ..DataConfig::new(dataset, root, size_px)
         }
     }
 }

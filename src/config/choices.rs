@@ -151,15 +151,81 @@ choice! {
     }
 }
 
+/// What becomes of image files that cannot be read: `fail`, `skip` or `skip:5%`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum BadImages {
+    /// The first one met is an error, as it was in older versions.
+    #[default]
+    Fail,
+    /// All files are read once before the run, and the broken ones left out: so many of a hundred at most.
+    Skip { most_percent: f64 },
+}
+
+impl BadImages {
+    /// Every broken file is left out, however many there are.
+    pub const SKIP: BadImages = BadImages::Skip { most_percent: 100.0 };
+}
+
+impl std::fmt::Display for BadImages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match *self {
+            BadImages::Fail => f.pad("fail"),
+            BadImages::SKIP => f.pad("skip"),
+            BadImages::Skip { most_percent } => f.pad(&format!("skip:{most_percent}%")),
+        }
+    }
+}
+
+impl From<BadImages> for String {
+    fn from(rule: BadImages) -> String {
+        rule.to_string()
+    }
+}
+
+impl std::str::FromStr for BadImages {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let percent = |text: &str| text.strip_suffix('%').unwrap_or(text).parse().ok();
+        match text.to_ascii_lowercase().split_once(':') {
+            None if text.eq_ignore_ascii_case("fail") => Ok(BadImages::Fail),
+            None if text.eq_ignore_ascii_case("skip") => Ok(BadImages::SKIP),
+            Some(("skip", most)) if percent(most).is_some_and(|most| (0.0..=100.0).contains(&most)) => {
+                Ok(BadImages::Skip { most_percent: percent(most).unwrap_or_default() })
+            }
+            _ => Err("known are fail, skip, and skip:5% for at most 5 in a hundred".to_owned()),
+        }
+    }
+}
+
+impl TryFrom<String> for BadImages {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
 choice! {
-    /// What becomes of image files that cannot be read.
+    /// Which way up a photograph is whose file notes how the camera was held.
     #[derive(Default)]
-    BadImages {
-        /// The first one met is an error, as it was in older versions.
+    Orientation {
+        /// As its pixels are stored, like Pillow and torchvision; so it was in older versions.
         #[default]
-        Fail = "fail",
-        /// All files are read once before the run, and the broken ones left out.
-        Skip = "skip",
+        Stored = "stored",
+        /// As the note in its EXIF data says.
+        Exif = "exif",
+    }
+}
+
+choice! {
+    /// What the classes of one's own images are.
+    Labels {
+        /// The directories that they lie in.
+        Directories = "directories",
+        /// There are none.
+        None = "none",
     }
 }
 

@@ -1,6 +1,8 @@
 //! What several jobs have: data, views, network, optimiser, checkpoints.
 
-use super::choices::{BadImages, DatasetName, Depth, HeadMode, KeyPrefix, OptimizerName, ScheduleName, Stem};
+use super::choices::{
+    BadImages, DatasetName, Depth, HeadMode, KeyPrefix, Labels, OptimizerName, Orientation, ScheduleName, Stem,
+};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -17,6 +19,40 @@ pub struct DataConfig {
     pub train_images: Option<u32>,
     #[serde(default)]
     pub bad_images: BadImages,
+    /// Further directories or archives whose images join those of `root`, where the source takes several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_roots: Vec<PathBuf>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub orientation: Orientation,
+    /// `None`: as the layout of the images suggests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
+}
+
+/// Settings that older versions did not know are left out where nobody asks for them.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl DataConfig {
+    /// A whole data set below `root`, at a size, with nothing else asked for.
+    pub fn new(dataset: DatasetName, root: impl Into<PathBuf>, image_size_px: u32) -> Self {
+        DataConfig {
+            dataset,
+            root: root.into(),
+            image_size_px,
+            train_images: None,
+            bad_images: BadImages::default(),
+            more_roots: Vec::new(),
+            orientation: Orientation::default(),
+            labels: None,
+        }
+    }
+
+    /// Every place that the images come from.
+    pub fn roots(&self) -> impl Iterator<Item = &PathBuf> {
+        std::iter::once(&self.root).chain(&self.more_roots)
+    }
 }
 
 /// The distribution of the views (reference: the paper's recipe per data set).

@@ -16,9 +16,10 @@ pub static CALTECH: Source = Source {
     name: DatasetName::Caltech,
     protocol: PHOTOGRAPHS,
     homes: &["caltech", "caltech101", "caltech-101", ""],
+    several_roots: false,
     how_to_get: "it is published at https://data.caltech.edu/records/mzrjq-6wc02; the layout that is read is in \
                  datasets/README.md",
-    load,
+    load: |source, data, part| load(source, &data.root, part),
 };
 
 /// Training images of each class.

@@ -27,8 +27,9 @@ pub static CIFAR10: Source = Source {
         "cifar10",
         "",
     ],
+    several_roots: false,
     how_to_get: "get it with `./scripts/get_data.sh cifar10` (layout: datasets/README.md)",
-    load: |source, root, part| load(source, &TEN, root, part),
+    load: |source, data, part| load(source, &TEN, &data.root, part),
 };
 
 pub static CIFAR100: Source = Source {
@@ -44,8 +45,9 @@ pub static CIFAR100: Source = Source {
         "cifar-100-python",
         "cifar100",
     ],
+    several_roots: false,
     how_to_get: "get it with `./scripts/get_data.sh cifar100` (layout: datasets/README.md)",
-    load: |source, root, part| load(source, &HUNDRED, root, part),
+    load: |source, data, part| load(source, &HUNDRED, &data.root, part),
 };
 
 const SIDE: usize = 32;

@@ -14,19 +14,19 @@
 //! changed bytes in it may go unnoticed.
 
 use super::jpeg::decode_jpeg;
-use crate::files;
+use crate::config::Orientation;
 use crate::pixels::RgbImage;
 use image::codecs::png::PngDecoder;
 use image::{ColorType, ImageDecoder, Limits};
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Larger images are refused before their pixels are allocated: from here on Pillow warns of decompression bombs. As RGB
 /// that is a quarter of a gigabyte, for each thread that loads images.
 pub const MAX_PIXELS: usize = 89_478_485;
 
 /// Longer files are refused before they are read.
-const MAX_BYTES: u64 = 1 << 30;
+pub(super) const MAX_BYTES: u64 = 1 << 30;
 
 /// An image file that is missing, broken, or of a kind that is not read.
 #[derive(Debug, thiserror::Error)]
@@ -36,18 +36,11 @@ pub struct BadImage {
     pub reason: String,
 }
 
-/// Decodes a JPEG or PNG file into `out`, whose memory is reused.
-pub fn decode_file(path: &Path, out: &mut RgbImage) -> Result<(), BadImage> {
-    let bad = |reason| BadImage { path: path.to_path_buf(), reason };
-    let bytes = files::read(path, MAX_BYTES).map_err(|error| bad(error.to_string()))?;
-    decode_bytes(&bytes, out).map_err(bad)
-}
-
-/// Decodes a JPEG or PNG in memory into `out`: 8 bits a channel, `[height, width, 3]`.
+/// Decodes a JPEG or PNG in memory into `out`, whose memory is reused: 8 bits a channel, `[height, width, 3]`.
 ///
 /// Greyscale is repeated; palettes, CMYK and YCCK are converted; 16-bit samples keep their upper byte.
 /// The error is the reason, in words. `out` is unspecified after an error.
-pub fn decode_bytes(bytes: &[u8], out: &mut RgbImage) -> Result<(), String> {
+pub fn decode_bytes(bytes: &[u8], _orientation: Orientation, out: &mut RgbImage) -> Result<(), String> {
     match bytes {
         [0xff, 0xd8, ..] => decode_jpeg(bytes, out),
         [0x89, b'P', b'N', b'G', ..] => decode_png(bytes, out),
@@ -56,8 +49,14 @@ pub fn decode_bytes(bytes: &[u8], out: &mut RgbImage) -> Result<(), String> {
     }
 }
 
+/// Whether a file that begins with these bytes is in a format that is read.
+#[expect(dead_code, reason = "the listing of directories is to ask it")]
+pub(super) fn is_read(beginning: &[u8]) -> bool {
+    matches!(beginning, [0xff, 0xd8, ..] | [0x89, b'P', b'N', b'G', ..])
+}
+
 /// What a file is that is neither JPEG nor PNG.
-fn kind(bytes: &[u8]) -> &'static str {
+pub(super) fn kind(bytes: &[u8]) -> &'static str {
     match bytes {
         [b'G', b'I', b'F', b'8', ..] => "a GIF",
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "a WebP image",

@@ -17,8 +17,9 @@ pub static FASHION_MNIST: Source = Source {
     // 28 in the files, padded to 32 when read.
     protocol: SMALL,
     homes: &["fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST", ""],
+    several_roots: false,
     how_to_get: "get it with `./scripts/get_data.sh fashion_mnist` (layout: datasets/README.md)",
-    load,
+    load: |source, data, part| load(source, &data.root, part),
 };
 
 /// 400 training and 100 test images a class, inside the binary.
@@ -26,8 +27,9 @@ pub static FASHION_MNIST_MINI: Source = Source {
     name: DatasetName::FashionMnistMini,
     protocol: SMALL,
     homes: &[],
+    several_roots: false,
     how_to_get: "it is embedded in the program",
-    load: load_mini,
+    load: |source, _, part| load_mini(source, part),
 };
 
 const CLASSES: [&str; 10] =
@@ -50,7 +52,7 @@ static TRAIN_LABELS: &[u8] = embedded!("train-labels-idx1-ubyte.gz");
 static TEST_IMAGES: &[u8] = embedded!("t10k-images-idx3-ubyte.gz");
 static TEST_LABELS: &[u8] = embedded!("t10k-labels-idx1-ubyte.gz");
 
-fn load_mini(source: &Source, _: &Path, part: Part) -> Result<Split> {
+fn load_mini(source: &Source, part: Part) -> Result<Split> {
     let (images, labels, stem) = match part {
         Part::Train | Part::Unlabelled => (TRAIN_IMAGES, TRAIN_LABELS, "train"),
         Part::Test => (TEST_IMAGES, TEST_LABELS, "test"),

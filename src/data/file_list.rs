@@ -4,9 +4,9 @@
 //! many allocations. Here the names, relative to one root, lie in one block:
 //! about 50 MB.
 
-use super::decode::{BadImage, decode_file};
-use super::images::Images;
-use crate::pixels::{RgbImage, RgbRef};
+use super::decode::{BadImage, MAX_BYTES};
+use super::images::{Images, Stored};
+use crate::files;
 use crate::state::DataMarks;
 use anyhow::{Context, Result};
 use std::ffi::OsStr;
@@ -108,9 +108,16 @@ impl Images for FileList {
         self.len()
     }
 
-    fn image<'a>(&'a self, index: usize, scratch: &'a mut RgbImage) -> Result<RgbRef<'a>, BadImage> {
-        decode_file(&self.path(index), scratch)?;
-        Ok(scratch.as_ref())
+    fn stored(&self, index: usize) -> Result<Stored<'_>, BadImage> {
+        let path = self.path(index);
+        match files::read(&path, MAX_BYTES) {
+            Ok(bytes) => Ok(Stored::Encoded(bytes.into())),
+            Err(error) => Err(BadImage { path, reason: error.to_string() }),
+        }
+    }
+
+    fn place(&self, index: usize) -> PathBuf {
+        self.path(index)
     }
 
     fn subset(&self, indices: &[usize]) -> Arc<dyn Images> {

@@ -16,8 +16,9 @@ pub static FOLDER: Source = Source {
     // One's own images have no published numbers to be repeated.
     protocol: Protocol { frozen: ClassifierAugment::None, ..LIKE_IMAGENET },
     homes: &[""],
+    several_roots: true,
     how_to_get: "give the directory of your JPEG and PNG images with `--data DIR`",
-    load,
+    load: |source, data, part| load(source, &data.root, part),
 };
 
 fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {

@@ -11,9 +11,10 @@ pub static FOOD: Source = Source {
     name: DatasetName::Food,
     protocol: PHOTOGRAPHS,
     homes: &["food", "food-101", "food101", "food/food-101", ""],
+    several_roots: false,
     how_to_get: "it is published at https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101; the layout that is \
                  read is in datasets/README.md",
-    load,
+    load: |source, data, part| load(source, &data.root, part),
 };
 
 fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {

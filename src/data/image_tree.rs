@@ -23,27 +23,30 @@ pub static IMAGENET: Source = Source {
         ..LIKE_IMAGENET
     },
     homes: &["imagenet", "ImageNet", "ILSVRC2012", ""],
+    several_roots: false,
     how_to_get: "it is available after registration at https://image-net.org; the layout that is read is in \
                  datasets/README.md",
-    load: |source, root, part| load(source, root, part, ["val", "test"]),
+    load: |source, data, part| load(source, &data.root, part, ["val", "test"]),
 };
 
 pub static SUN: Source = Source {
     name: DatasetName::Sun,
     protocol: PHOTOGRAPHS,
     homes: &["SUN", "SUN397", "sun397", ""],
+    several_roots: false,
     how_to_get: "it is published at https://vision.princeton.edu/projects/2010/SUN; the layout that is read is in \
                  datasets/README.md",
-    load: |source, root, part| load(source, root, part, ["val", "test"]),
+    load: |source, data, part| load(source, &data.root, part, ["val", "test"]),
 };
 
 pub static FLOWER: Source = Source {
     name: DatasetName::Flower,
     protocol: PHOTOGRAPHS,
     homes: &["flower", "flowers", ""],
+    several_roots: false,
     how_to_get: "it is published at https://www.robots.ox.ac.uk/~vgg/data/flowers/102; the layout that is read is in \
                  datasets/README.md",
-    load: |source, root, part| load(source, root, part, ["test", "val"]),
+    load: |source, data, part| load(source, &data.root, part, ["test", "val"]),
 };
 
 /// Loads a part of a tree; the test images are in the first of the directories `test` that is there.

@@ -2,20 +2,41 @@
 //! comes next. Whoever handles a split asks here and knows no kind by name.
 
 use super::decode::BadImage;
-use crate::pixels::{RgbImage, RgbRef};
+use crate::pixels::RgbRef;
 use crate::state::DataMarks;
 use anyhow::Result;
+use std::borrow::Cow;
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// An image as it lies where it comes from.
+#[derive(Debug)]
+pub enum Stored<'a> {
+    Pixels(RgbRef<'a>),
+    /// The bytes of a file in one of the formats that are read.
+    Encoded(Cow<'a, [u8]>),
+}
 
 /// The images of a split, in an order of their own.
 pub trait Images: Debug + Send + Sync {
     /// How many there are.
     fn count(&self) -> usize;
 
-    /// Image `index`, `[H, W, 3]`: as it lies in memory, or decoded into `scratch`. Panics beyond the last one.
-    fn image<'a>(&'a self, index: usize, scratch: &'a mut RgbImage) -> Result<RgbRef<'a>, BadImage>;
+    /// Image `index`, not decoded. Panics beyond the last one.
+    ///
+    /// Errors: it is not there or cannot be read.
+    fn stored(&self, index: usize) -> Result<Stored<'_>, BadImage>;
+
+    /// Its first `bytes` bytes, or more, where it is encoded: enough for a look at its header. Panics beyond the last one.
+    ///
+    /// Errors: as [`Images::stored`].
+    fn beginning(&self, index: usize, _bytes: usize) -> Result<Stored<'_>, BadImage> {
+        self.stored(index)
+    }
+
+    /// Where image `index` lies, for people: a path, or a place in an archive.
+    fn place(&self, index: usize) -> PathBuf;
 
     /// The images at `indices`, in that order.
     fn subset(&self, indices: &[usize]) -> Arc<dyn Images>;
@@ -91,8 +112,12 @@ impl Images for Packed {
         self.pixels.len() / self.stride()
     }
 
-    fn image<'a>(&'a self, index: usize, _scratch: &'a mut RgbImage) -> Result<RgbRef<'a>, BadImage> {
-        Ok(self.get(index))
+    fn stored(&self, index: usize) -> Result<Stored<'_>, BadImage> {
+        Ok(Stored::Pixels(self.get(index)))
+    }
+
+    fn place(&self, index: usize) -> PathBuf {
+        format!("image {index}").into()
     }
 
     fn subset(&self, indices: &[usize]) -> Arc<dyn Images> {

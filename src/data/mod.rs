@@ -37,9 +37,9 @@ mod tiny_imagenet;
 mod voc;
 mod walk;
 
-pub use decode::{BadImage, MAX_PIXELS, decode_bytes, decode_file};
+pub use decode::{BadImage, MAX_PIXELS, decode_bytes};
 pub use file_list::FileList;
-pub use images::{Images, Packed};
+pub use images::{Images, Packed, Stored};
 pub use index_cache::indexed_in;
 pub use protocol::{Blur, Protocol, protocol};
 pub use source::Source;
@@ -87,7 +87,7 @@ pub fn load(config: &DataConfig, part: Part) -> Result<Split> {
     if !source.homes.is_empty() {
         threads::start_pool()?;
     }
-    let whole = (source.load)(source, &config.root, part)?;
+    let whole = Split { orientation: config.orientation, ..(source.load)(source, config, part)? };
     match config.train_images {
         Some(count) if part != Part::Test => subset::some_of(&whole, count as usize),
         _ => Ok(whole),

@@ -3,7 +3,7 @@
 
 use super::protocol::Protocol;
 use super::{FileList, Part, Split, grouped};
-use crate::config::DatasetName;
+use crate::config::{DataConfig, DatasetName};
 use crate::files;
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Component, Path, PathBuf};
@@ -27,10 +27,12 @@ pub struct Source {
     pub protocol: Protocol,
     /// Directories below the root where it may lie; `""` is the root itself.
     pub homes: &'static [&'static str],
+    /// Whether `--data` may be given several times, and all of it belongs together.
+    pub several_roots: bool,
     /// The next step for someone who lacks the data: a command, or where the set is published.
     pub how_to_get: &'static str,
-    /// Loads or indexes a part of it from below a root.
-    pub load: fn(&Source, &Path, Part) -> Result<Split>,
+    /// Loads or indexes a part of it, as the settings have it.
+    pub load: fn(&Source, &DataConfig, Part) -> Result<Split>,
 }
 
 impl Source {

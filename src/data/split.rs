@@ -1,6 +1,8 @@
 //! One part of a data set: its images, and labels when there are any.
 
-use super::images::{Images, Packed};
+use super::decode::{BadImage, decode_bytes};
+use super::images::{Images, Packed, Stored};
+use crate::config::Orientation;
 use crate::pixels::{RgbImage, RgbRef};
 use crate::state::DataMarks;
 use anyhow::Result;
@@ -17,6 +19,10 @@ pub struct Split {
     pub classes: Vec<String>,
     /// What it is, for people: `cifar10 train`.
     pub name: String,
+    /// Which way up photographs are decoded.
+    pub orientation: Orientation,
+    /// What is to be said about how the images were found; a sentence each.
+    pub notes: Vec<String>,
 }
 
 impl Split {
@@ -33,11 +39,19 @@ impl Split {
         let classes: Vec<String> = classes.into_iter().map(Into::into).collect();
         assert_eq!(labels.len(), images.count(), "{name}: labels and images differ in number");
         assert!(labels.iter().all(|l| (0..classes.len() as i64).contains(l)), "{name}: a label has no class");
-        Split { images: Arc::new(images), labels: Some(labels), classes, name }
+        Split { labels: Some(labels), classes, ..Split::unlabelled(images, name) }
     }
 
-    pub(super) fn unlabelled(images: impl Images + 'static, name: String) -> Self {
-        Split { images: Arc::new(images), labels: None, classes: Vec::new(), name }
+    /// Images without.
+    pub fn unlabelled(images: impl Images + 'static, name: String) -> Self {
+        Split {
+            images: Arc::new(images),
+            labels: None,
+            classes: Vec::new(),
+            name,
+            orientation: Orientation::default(),
+            notes: Vec::new(),
+        }
     }
 
     /// Number of images.
@@ -51,10 +65,16 @@ impl Split {
 
     /// Image `index`, `[H, W, 3]`: packed images are borrowed as they lie, others are decoded into `scratch`.
     ///
-    /// The error of one that is missing or broken is a [`super::BadImage`] (`downcast_ref` finds it).
-    /// Panics beyond the last image.
-    pub fn image<'a>(&'a self, index: usize, scratch: &'a mut RgbImage) -> Result<RgbRef<'a>> {
-        Ok(self.images.image(index, scratch)?)
+    /// Errors: one that is missing or broken. Panics beyond the last image.
+    pub fn image<'a>(&'a self, index: usize, scratch: &'a mut RgbImage) -> Result<RgbRef<'a>, BadImage> {
+        match self.images.stored(index)? {
+            Stored::Pixels(pixels) => Ok(pixels),
+            Stored::Encoded(bytes) => {
+                let bad = |reason| BadImage { path: self.images.place(index), reason };
+                decode_bytes(&bytes, self.orientation, scratch).map_err(bad)?;
+                Ok(scratch.as_ref())
+            }
+        }
     }
 
     /// The file of image `index`, relative to the data set's directory; `None` where images have no files.
@@ -75,7 +95,7 @@ impl Split {
     /// The images at `indices`, in that order, with their labels and all classes. Pixels are copied.
     pub fn subset(&self, indices: &[usize]) -> Split {
         let labels = self.labels.as_ref().map(|labels| indices.iter().map(|&i| labels[i]).collect());
-        Split { images: self.images.subset(indices), labels, classes: self.classes.clone(), name: self.name.clone() }
+        Split { images: self.images.subset(indices), labels, ..self.clone() }
     }
 
     /// What tells it from other images, in one pass over names and labels: wherever it lies, and without reading a file.

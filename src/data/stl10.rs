@@ -18,8 +18,9 @@ pub static STL10: Source = Source {
     name: DatasetName::Stl10,
     protocol: Protocol { size_px: 96, jitter_strength: 1.0, ..SMALL },
     homes: &["stl10/stl10_binary", "stl10_binary", "stl10", ""],
+    several_roots: false,
     how_to_get: "get it with `./scripts/get_data.sh stl10` (layout: datasets/README.md)",
-    load,
+    load: |source, data, part| load(source, &data.root, part),
 };
 
 const CLASSES: [&str; 10] = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"];

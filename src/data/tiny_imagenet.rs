@@ -21,8 +21,9 @@ pub static TINY_IMAGENET: Source = Source {
         ..SMALL
     },
     homes: &["tiny_imagenet", "tiny_imagenet/tiny-imagenet-200", "tiny-imagenet-200", "tiny-imagenet", ""],
+    several_roots: false,
     how_to_get: "get it with `./scripts/get_data.sh tiny_imagenet` (layout: datasets/README.md)",
-    load,
+    load: |source, data, part| load(source, &data.root, part),
 };
 
 fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {

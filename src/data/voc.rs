@@ -22,9 +22,10 @@ pub static VOC: Source = Source {
         "voc/VOC2007",
         "VOC2007",
     ],
+    several_roots: false,
     how_to_get: "it is published at http://host.robots.ox.ac.uk/pascal/VOC/voc2007; the layout that is read is in \
                  datasets/README.md",
-    load,
+    load: |source, data, part| load(source, &data.root, part),
 };
 
 const CLASSES: &str = "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person \

@@ -140,8 +140,7 @@ mod tests {
     #[test]
     fn staged_batches_are_the_same_ones() {
         let pixels = (0..45 * 10 * 10 * 3).map(|place| (place * 37 % 251) as u8).collect();
-        let images = Arc::new(Packed::new(pixels, 10, 10));
-        let split = Arc::new(Split { images, labels: None, classes: Vec::new(), name: "made up".into() });
+        let split = Arc::new(Split::unlabelled(Packed::new(pixels, 10, 10), "made up".into()));
         let rendering = Rendering::Views { recipe: Augmentation::paper(DatasetName::Cifar10, 8, false), size_px: 8 };
         let loader = Loader::new(split, rendering, Order::Shuffled, 8, 1, 2).expect("a loader");
         let plain: Vec<_> = loader.epoch(0, 1).map(bytes).collect();

@@ -16,9 +16,6 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Mutex;
 
-/// Broken images of a hundred beyond which a data set is not skipped through but looked at.
-const TOLERATED_PERCENT: f64 = 1.0;
-
 /// Broken files named on the terminal; all of them are in `bad_images.txt`.
 const NAMED: usize = 10;
 
@@ -31,13 +28,17 @@ pub struct Readable {
 
 /// Loads a part of a data set; under `--bad-images skip` every file is decoded once.
 ///
-/// Errors: those of [`data::load`]; more broken images than one in a hundred.
+/// Errors: those of [`data::load`]; more broken images than the rule allows.
 pub fn load(config: &DataConfig, part: Part, console: &Console) -> Result<Readable> {
     // Trees of a million files take a while to list, compressed archives to unpack.
     let waiting = console.waiting(&format!("reading {}", config.dataset));
     let split = data::load(config, part)?;
     drop(waiting);
-    if config.bad_images == BadImages::Fail || split.packed().is_some() {
+    split.notes.iter().for_each(|note| console.note(note));
+    let BadImages::Skip { most_percent } = config.bad_images else {
+        return Ok(Readable { split, left_out: Vec::new() });
+    };
+    if split.packed().is_some() {
         return Ok(Readable { split, left_out: Vec::new() });
     }
     let bar = Mutex::new(console.progress(&format!("checking {}", split.name), split.len() as u64, "images"));
@@ -46,10 +47,10 @@ pub fn load(config: &DataConfig, part: Part, console: &Console) -> Result<Readab
     for (_, bad) in broken.iter().take(NAMED) {
         console.warn(&format!("left out: {bad}"));
     }
-    if share > TOLERATED_PERCENT {
+    if share > most_percent {
         bail!(
-            "{} of the {} images of {} are broken ({share:.1}%); more than {TOLERATED_PERCENT}% are not left out: get \
-             the data set again",
+            "{} of the {} images of {} are broken ({share:.1}%); more than {most_percent}% are not to be left out: \
+             get the data set again, or give --bad-images skip",
             grouped(broken.len()),
             grouped(split.len()),
             split.name
@@ -74,7 +75,7 @@ pub fn load(config: &DataConfig, part: Part, console: &Console) -> Result<Readab
 /// The images that cannot be decoded, by place, in order.
 fn broken(split: &Split, bar: &Mutex<Progress>) -> Vec<(usize, BadImage)> {
     let look = |scratch: &mut RgbImage, index: usize| {
-        let bad = split.images.image(index, scratch).err();
+        let bad = split.image(index, scratch).err();
         bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).advance(1);
         Some((index, bad?))
     };

@@ -82,8 +82,8 @@ mod tests {
     fn split(labels: &[i64], classes: usize) -> Split {
         let pixels = (0..labels.len()).flat_map(|image| [image as u8; 3]).collect();
         let names = (0..classes).map(|class| class.to_string()).collect();
-        let images = Arc::new(Packed::new(pixels, 1, 1));
-        Split { images, labels: Some(labels.to_vec()), classes: names, name: "some".into() }
+        let images = Packed::new(pixels, 1, 1);
+        Split { labels: Some(labels.to_vec()), classes: names, ..Split::unlabelled(images, "some".into()) }
     }
 
     /// The pixels of a split of [`split`] say which images it holds.

@@ -72,6 +72,7 @@ impl FeatureCache {
         for label in split.labels.iter().flatten() {
             hash.update(label.to_le_bytes());
         }
+        hash.update(split.orientation.name());
         split.images.fingerprint(&mut |bytes| hash.update(bytes))?;
         let name: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         Ok(self.directory.join(format!("{name}.features")))
@@ -204,17 +205,12 @@ fn build_of_program() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{BadImages, DataConfig, DatasetName};
+    use crate::config::{DataConfig, DatasetName};
     use crate::data::{self, Part};
 
     fn mini(images: u32) -> Split {
-        let data = DataConfig {
-            dataset: DatasetName::FashionMnistMini,
-            root: "datasets".into(),
-            image_size_px: 32,
-            train_images: Some(images),
-            bad_images: BadImages::Fail,
-        };
+        let data =
+            DataConfig { train_images: Some(images), ..DataConfig::new(DatasetName::FashionMnistMini, "datasets", 32) };
         data::load(&data, Part::Train).unwrap()
     }
 
