@@ -1,10 +1,11 @@
-//! JPEG and PNG files to RGB, as Pillow's `Image.open(file).convert("RGB")` reads them.
+//! Image files to RGB, as Pillow's `Image.open(file).convert("RGB")` reads them.
 //!
 //! That is what torchvision's `ImageFolder` does, so:
+//! - the format is told by the content, whatever the extension (ImageNet has a PNG
+//!   named `.JPEG`);
 //! - transparency is dropped, not blended;
-//! - the orientation in EXIF is ignored: a rotated photograph stays as stored;
-//! - the format is told by the first bytes, whatever the extension (ImageNet has
-//!   a PNG named `.JPEG`);
+//! - the orientation in EXIF is ignored unless it is asked for; that of a TIFF is
+//!   followed always;
 //! - samples of 16 bits keep their upper byte. (Pillow does so too, except for
 //!   grey images without alpha, which it clips at 255: nearly all white. That is not
 //!   copied.)
@@ -12,13 +13,23 @@
 //! Unlike there, whatever is seen to be broken is an error: a truncated JPEG, one
 //! without an end marker, a PNG whose checksum is wrong. JPEG has no checksum, so
 //! changed bytes in it may go unnoticed.
+//!
+//! A format is a row of `FORMATS` and a file in `decode/`.
 
-use super::jpeg::decode_jpeg;
+mod bmp;
+mod exif;
+mod foreign;
+mod gif;
+mod jpeg;
+mod png;
+mod pnm;
+mod samples;
+mod tiff;
+mod webp;
+
 use crate::config::Orientation;
 use crate::pixels::RgbImage;
-use image::codecs::png::PngDecoder;
-use image::{ColorType, ImageDecoder, Limits};
-use std::io::Cursor;
+pub(super) use foreign::kind;
 use std::path::PathBuf;
 
 /// Larger images are refused before their pixels are allocated: from here on Pillow warns of decompression bombs. As RGB
@@ -30,46 +41,121 @@ pub(super) const MAX_BYTES: u64 = 1 << 30;
 
 /// An image file that is missing, broken, or of a kind that is not read.
 #[derive(Debug, thiserror::Error)]
-#[error("{} cannot be used: {reason}; replace the file or remove it", path.display())]
+#[error("{} cannot be used: {reason}; replace or remove the file, or leave out all such files with --bad-images skip", path.display())]
 pub struct BadImage {
     pub path: PathBuf,
     pub reason: String,
 }
 
-/// Decodes a JPEG or PNG in memory into `out`, whose memory is reused: 8 bits a channel, `[height, width, 3]`.
-///
-/// Greyscale is repeated; palettes, CMYK and YCCK are converted; 16-bit samples keep their upper byte.
-/// The error is the reason, in words. `out` is unspecified after an error.
-pub fn decode_bytes(bytes: &[u8], _orientation: Orientation, out: &mut RgbImage) -> Result<(), String> {
-    match bytes {
-        [0xff, 0xd8, ..] => decode_jpeg(bytes, out),
-        [0x89, b'P', b'N', b'G', ..] => decode_png(bytes, out),
-        [] => Err("it is empty".to_owned()),
-        _ => Err(format!("it is {}, and JPEG and PNG are read", kind(bytes))),
+/// What the header of an image says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Its format: `JPEG`.
+    pub format: &'static str,
+    /// As stored, in pixels.
+    pub width: usize,
+    pub height: usize,
+    /// Its samples have more than eight bits.
+    pub deep: bool,
+    /// It has a palette with transparency.
+    pub clear_palette: bool,
+    /// Its colours are those of a printer.
+    pub cmyk: bool,
+    /// As EXIF has it, 1 to 8; 1 is upright.
+    pub orientation: u8,
+}
+
+impl Look {
+    fn new(format: &'static str, width: usize, height: usize) -> Self {
+        Look { format, width, height, deep: false, clear_palette: false, cmyk: false, orientation: 1 }
     }
+}
+
+/// Why a header cannot be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unseen {
+    /// It goes on behind these bytes; of a whole file: it is truncated.
+    Short,
+    /// What it is instead of an image that is read, in words.
+    Broken(String),
+}
+
+/// A format that is read.
+struct Format {
+    name: &'static str,
+    /// Whether a file that begins so is one, as far as anybody can tell.
+    is: fn(&[u8]) -> bool,
+    look: fn(&[u8]) -> Result<Look, Unseen>,
+    /// Decodes a whole file whose header has been looked at.
+    decode: fn(&[u8], &mut RgbImage) -> Result<(), String>,
+}
+
+/// The most frequent first.
+const FORMATS: [Format; 7] = [
+    Format { name: "JPEG", is: |bytes| bytes.starts_with(&[0xff, 0xd8]), look: jpeg::look, decode: jpeg::decode },
+    Format { name: "PNG", is: |bytes| bytes.starts_with(b"\x89PNG"), look: png::look, decode: png::decode },
+    Format { name: "WebP", is: webp::is, look: webp::look, decode: webp::decode },
+    Format { name: "TIFF", is: tiff::is, look: tiff::look, decode: tiff::decode },
+    Format { name: "GIF", is: |bytes| bytes.starts_with(b"GIF8"), look: gif::look, decode: gif::decode },
+    Format { name: "BMP", is: bmp::is, look: bmp::look, decode: bmp::decode },
+    Format { name: "PNM", is: pnm::is, look: pnm::look, decode: pnm::decode },
+];
+
+fn format_of(bytes: &[u8]) -> Option<&'static Format> {
+    FORMATS.iter().find(|format| (format.is)(bytes))
+}
+
+/// Decodes an image file in memory into `out`, whose memory is reused: 8 bits a channel, `[height, width, 3]`.
+///
+/// Greyscale is repeated; palettes, CMYK and YCCK are converted; 16-bit samples keep their upper byte; of an animation
+/// the first picture counts. The error is the reason, in words. `out` is unspecified after an error.
+pub fn decode_bytes(bytes: &[u8], orientation: Orientation, out: &mut RgbImage) -> Result<(), String> {
+    let (format, look) = seen(bytes).map_err(|(format, unseen)| match unseen {
+        Unseen::Short => format!("broken {format} (truncated)"),
+        Unseen::Broken(reason) => reason,
+    })?;
+    (format.decode)(bytes, out).map_err(|reason| format!("broken {} ({reason})", format.name))?;
+    if orientation == Orientation::Exif {
+        exif::upright(out, look.orientation);
+    }
+    Ok(())
+}
+
+/// What the header of an image says, of which at least the beginning is given.
+///
+/// Errors: the header is longer; no image of a format that is read, or one too large.
+pub fn look(beginning: &[u8]) -> Result<Look, Unseen> {
+    seen(beginning).map(|(_, look)| look).map_err(|(_, unseen)| unseen)
+}
+
+fn seen(bytes: &[u8]) -> Result<(&'static Format, Look), (&'static str, Unseen)> {
+    let Some(format) = format_of(bytes) else {
+        let reason = match bytes {
+            [] => "it is empty".to_owned(),
+            _ => format!("it is {}, and {} are read", kind(bytes), readable()),
+        };
+        return Err(("", Unseen::Broken(reason)));
+    };
+    let look = (format.look)(bytes).map_err(|unseen| (format.name, unseen))?;
+    check_size(look.width, look.height).map_err(|reason| (format.name, Unseen::Broken(reason)))?;
+    Ok((format, look))
+}
+
+/// The formats, for people.
+fn readable() -> String {
+    let names: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
+    let (last, others) = names.split_last().expect("there are formats");
+    format!("{} and {last}", others.join(", "))
 }
 
 /// Whether a file that begins with these bytes is in a format that is read.
 #[expect(dead_code, reason = "the listing of directories is to ask it")]
 pub(super) fn is_read(beginning: &[u8]) -> bool {
-    matches!(beginning, [0xff, 0xd8, ..] | [0x89, b'P', b'N', b'G', ..])
-}
-
-/// What a file is that is neither JPEG nor PNG.
-pub(super) fn kind(bytes: &[u8]) -> &'static str {
-    match bytes {
-        [b'G', b'I', b'F', b'8', ..] => "a GIF",
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "a WebP image",
-        [b'B', b'M', ..] => "a BMP image",
-        [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => "a TIFF image",
-        [_, _, _, _, b'f', b't', b'y', b'p', ..] => "an AVIF, HEIC or video file",
-        [b'<', ..] => "a text in HTML or XML (a failed download?)",
-        _ => "no image of a known kind",
-    }
+    format_of(beginning).is_some()
 }
 
 /// Refuses images that are empty or too large, before their pixels are allocated.
-pub(super) fn check_size(width: usize, height: usize) -> Result<(), String> {
+fn check_size(width: usize, height: usize) -> Result<(), String> {
     if width == 0 || height == 0 {
         return Err("it has no pixels".to_owned());
     }
@@ -81,43 +167,15 @@ pub(super) fn check_size(width: usize, height: usize) -> Result<(), String> {
     Ok(())
 }
 
-fn decode_png(bytes: &[u8], out: &mut RgbImage) -> Result<(), String> {
-    let broken = |error: image::ImageError| format!("broken PNG ({error})");
-    let mut limits = Limits::no_limits();
-    // Of the decoder itself: two rows, and what describes the picture.
-    limits.max_alloc = Some(128 << 20);
-    let decoder = PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(broken)?;
-    let (width, height) = decoder.dimensions();
-    let (width, height) = (width as usize, height as usize);
-    check_size(width, height)?;
-    let color = decoder.color_type();
-    (out.width, out.height) = (width, height);
-    // Where the byte of each channel lies in a pixel; the upper byte of a 16-bit sample, which is in native order.
-    let high = usize::from(cfg!(target_endian = "little"));
-    let (stride, channels) = match color {
-        ColorType::L8 => (1, [0; 3]),
-        ColorType::La8 => (2, [0; 3]),
-        ColorType::Rgb8 => (3, [0, 1, 2]),
-        ColorType::Rgba8 => (4, [0, 1, 2]),
-        ColorType::L16 => (2, [high; 3]),
-        ColorType::La16 => (4, [high; 3]),
-        ColorType::Rgb16 => (6, [high, high + 2, high + 4]),
-        ColorType::Rgba16 => (8, [high, high + 2, high + 4]),
-        other => return Err(format!("PNG of an unknown kind ({other:?})")),
-    };
-    // Unpacked where the pixels are to lie, so that there is one copy of them.
-    out.pixels.resize(width * height * stride.max(3), 0);
-    decoder.read_image(&mut out.pixels[..width * height * stride]).map_err(broken)?;
-    let mut place = |pixel: usize| {
-        let samples = channels.map(|offset| out.pixels[pixel * stride + offset]);
-        out.pixels[3 * pixel..][..3].copy_from_slice(&samples);
-    };
-    // Each pixel moves to a place that none of those to come lies in.
-    if stride < 3 {
-        (0..width * height).rev().for_each(&mut place);
-    } else if color != ColorType::Rgb8 {
-        (0..width * height).for_each(&mut place);
+/// The `length` bytes at `at`, or that they are not here yet.
+fn field(bytes: &[u8], at: usize, length: usize) -> Result<&[u8], Unseen> {
+    bytes.get(at..at.saturating_add(length)).ok_or(Unseen::Short)
+}
+
+/// What an error of the `image` crate over a header means.
+fn unseen(format: &str, error: image::ImageError) -> Unseen {
+    match error {
+        image::ImageError::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Unseen::Short,
+        other => Unseen::Broken(format!("broken {format} ({other})")),
     }
-    out.pixels.truncate(width * height * 3);
-    Ok(())
 }

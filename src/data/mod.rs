@@ -27,7 +27,6 @@ mod idx;
 mod image_tree;
 mod images;
 mod index_cache;
-mod jpeg;
 mod protocol;
 mod source;
 mod split;
@@ -37,7 +36,7 @@ mod tiny_imagenet;
 mod voc;
 mod walk;
 
-pub use decode::{BadImage, MAX_PIXELS, decode_bytes};
+pub use decode::{BadImage, Look, MAX_PIXELS, Unseen, decode_bytes, look};
 pub use file_list::FileList;
 pub use images::{Images, Packed, Stored};
 pub use index_cache::indexed_in;
