@@ -6,7 +6,7 @@
 
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read, Result};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Most bytes of a text that people write: settings, results.
@@ -70,6 +70,26 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>> {
     file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     check_length(bytes.len() as u64, most)?;
     Ok(bytes)
+}
+
+/// The first `bytes` bytes of a regular file of at most `most` bytes; fewer where it is shorter.
+///
+/// # Errors
+/// As [`read`].
+pub fn beginning(path: &Path, bytes: usize, most: u64) -> Result<Vec<u8>> {
+    let file = open(path)?;
+    let length = file.metadata()?.len();
+    check_length(length, most)?;
+    let mut beginning = vec![0; bytes.min(usize::try_from(length).unwrap_or(usize::MAX))];
+    let mut filled = 0;
+    while let Some(rest) = beginning.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, filled as u64)? {
+            0 => break,
+            more => filled += more,
+        }
+    }
+    beginning.truncate(filled);
+    Ok(beginning)
 }
 
 /// Refuses a length above `most` bytes.

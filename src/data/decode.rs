@@ -80,6 +80,15 @@ pub enum Unseen {
     Broken(String),
 }
 
+impl std::fmt::Display for Unseen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unseen::Short => f.write_str("it is truncated"),
+            Unseen::Broken(reason) => f.write_str(reason),
+        }
+    }
+}
+
 /// A format that is read.
 struct Format {
     name: &'static str,

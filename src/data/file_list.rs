@@ -116,6 +116,14 @@ impl Images for FileList {
         }
     }
 
+    fn beginning(&self, index: usize, bytes: usize) -> Result<Stored<'_>, BadImage> {
+        let path = self.path(index);
+        match files::beginning(&path, bytes, MAX_BYTES) {
+            Ok(bytes) => Ok(Stored::Encoded(bytes.into())),
+            Err(error) => Err(BadImage { path, reason: error.to_string() }),
+        }
+    }
+
     fn place(&self, index: usize) -> PathBuf {
         self.path(index)
     }

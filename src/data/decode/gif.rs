@@ -26,7 +26,8 @@ pub fn look(bytes: &[u8]) -> Result<Look, Unseen> {
     };
     let mut decoder = open(bytes).map_err(unseen)?;
     let screen = (decoder.width(), decoder.height());
-    let frame = decoder.next_frame_info().map_err(unseen)?.ok_or(Unseen::Broken("a GIF without a picture".to_owned()))?;
+    let frame =
+        decoder.next_frame_info().map_err(unseen)?.ok_or(Unseen::Broken("a GIF without a picture".to_owned()))?;
     let (width, height) = canvas(screen, frame);
     Ok(Look { clear_palette: frame.transparent.is_some(), ..Look::new("GIF", width, height) })
 }

@@ -2,8 +2,8 @@
 
 use super::{Look, Unseen, exif, field, samples};
 use crate::pixels::RgbImage;
-use image::codecs::png::PngDecoder;
 use image::Limits;
+use image::codecs::png::PngDecoder;
 use std::io::Cursor;
 
 pub const MAGIC: &[u8] = b"\x89PNG\r\n\x1a\n";

@@ -90,7 +90,9 @@ fn kind(decoder: &mut Decoder) -> Result<Kind, TiffError> {
 pub fn look(bytes: &[u8]) -> Result<Look, Unseen> {
     let unseen = |error: TiffError| match error {
         TiffError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => Unseen::Short,
-        TiffError::UnsupportedError(what) => Unseen::Broken(format!("it is a TIFF of a kind that is not read ({what})")),
+        TiffError::UnsupportedError(what) => {
+            Unseen::Broken(format!("it is a TIFF of a kind that is not read ({what})"))
+        }
         other => Unseen::Broken(format!("broken TIFF ({other})")),
     };
     let (mut decoder, kind) = open(bytes).map_err(unseen)?;
@@ -183,7 +185,8 @@ fn convert(samples: &Samples, kind: &Kind, palette: &[u16], out: &mut RgbImage) 
     let largest = if kind.bits < 8 { (1u32 << kind.bits) - 1 } else { 255 };
     // Red of all entries, then green, then blue, of 16 bits each.
     let third = palette.len() / 3;
-    let entry = |index: usize| [0, 1, 2].map(|channel| palette.get(channel * third + index).map_or(0, |v| (v >> 8) as u8));
+    let entry =
+        |index: usize| [0, 1, 2].map(|channel| palette.get(channel * third + index).map_or(0, |v| (v >> 8) as u8));
     out.pixels.clear();
     out.pixels.reserve_exact(3 * out.width * out.height);
     for y in 0..out.height {
