@@ -1,12 +1,55 @@
 //! Decoding of image files: agreement with Pillow, and every kind of broken file.
 
+mod support;
+
 use flatnce::config::{DataConfig, DatasetName, Orientation};
-use flatnce::data::{Part, decode_bytes, load};
+use flatnce::data::{Look, MAX_PIXELS, Part, Unseen, decode_bytes, load, look};
 use flatnce::pixels::RgbImage;
+use flatnce::rng::{Purpose, Stream};
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, Rgba};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Counts what this thread holds.
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static PEAK: Cell<isize> = const { Cell::new(0) };
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: every call goes unchanged to the system's allocator; the counters are plain cells of this thread.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+fn count(bytes: isize) {
+    // A thread that is ending has no cells any more.
+    let _ = HELD.try_with(|held| {
+        held.set(held.get() + bytes);
+        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
+    });
+}
 
 fn fixture(name: &str) -> PathBuf {
     Path::new("tests/golden/data/images").join(name)
@@ -140,12 +183,21 @@ fn other_files_are_named_for_what_they_are() {
     for (bytes, word) in [
         (&b""[..], "empty"),
         (b"<!DOCTYPE html><title>404</title>", "failed download"),
-        (b"GIF89a......", "a GIF"),
-        (b"RIFF\0\0\0\0WEBPVP8 ", "WebP"),
-        (b"BM123456", "BMP"),
-        (b"II\x2a\0....", "TIFF"),
-        (b"\0\0\0\x1cftypavif", "AVIF"),
-        (b"plain text", "no image"),
+        (b"GIF89a......", "broken GIF"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "broken WebP (truncated)"),
+        (b"BMW is a make of cars", "a text"),
+        (b"P1 is a name", "a text"),
+        (b"II\x2a\0....", "broken TIFF (truncated)"),
+        (b"\0\0\0\x1cftypavif", "an AVIF image, and JPEG, PNG, WebP"),
+        (b"\0\0\0\x1cftypheic", "a HEIC image"),
+        (b"\0\0\0\x1cftypisom", "a video"),
+        (b"\0\0\0\x0cjP  \r\n", "a JPEG 2000 image"),
+        (b"8BPS\0\x01", "Photoshop"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"%PDF-1.4", "a PDF document"),
+        (b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        (b"plain text", "a text"),
+        (b"\x01\x02\x03\x04", "no image of a known kind"),
     ] {
         let error = decode(bytes).unwrap_err();
         assert!(error.contains(word), "{error:?} should contain {word:?}");
@@ -194,19 +246,162 @@ fn a_small_file_of_many_pixels_is_refused() {
     assert!(error.contains("13000x13000 pixels") && error.contains("89478485"), "{error}");
 }
 
-#[test]
-fn damaged_bytes_never_panic() {
-    let mut stream = flatnce::rng::Stream::new(1, flatnce::rng::Purpose::Subset, 0, 0, 0);
-    for name in ["444.jpg", "420.jpg", "progressive.jpeg", "cmyk.jpg", "ycck.jpg", "rgb.png", "palette.png"] {
-        let whole = bytes(name);
-        for _ in 0..150 {
-            let mut damaged = whole.clone();
+fn damage(bytes: &mut Vec<u8>, stream: &mut Stream) {
+    let at = |stream: &mut Stream, end: usize| stream.below(end as u64) as usize;
+    match stream.below(4) {
+        // Anywhere, or in the header.
+        which @ 0..=1 => {
+            let end = if which == 0 { bytes.len() } else { bytes.len().min(120) };
             for _ in 0..1 + stream.below(4) {
-                let at = stream.below(damaged.len() as u64) as usize;
-                damaged[at] = stream.next_u32() as u8;
+                let place = at(stream, end);
+                bytes[place] = stream.next_u32() as u8;
             }
-            // A change may be harmless; what matters is that the answer is an image or an error.
-            let _ = decode(&damaged);
+        }
+        2 => bytes.truncate(at(stream, bytes.len())),
+        _ => {
+            let from = at(stream, bytes.len());
+            let end = (from + 1 + at(stream, 20)).min(bytes.len());
+            bytes[from..end].fill(if stream.chance(0.5) { 0 } else { 0xff });
+        }
+    }
+}
+
+#[test]
+fn damaged_files_of_every_format_are_images_or_errors() {
+    let formats = fs::read_dir(fixture("formats")).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = formats.collect();
+    for name in
+        ["444.jpg", "420.jpg", "progressive.jpeg", "cmyk.jpg", "ycck.jpg", "rotated.jpg", "rgb.png", "palette.png"]
+    {
+        paths.push(fixture(name));
+    }
+    paths.sort();
+    for path in paths {
+        let whole = fs::read(&path).unwrap();
+        assert!(decode(&whole).is_ok(), "{}", path.display());
+        let (mut refused, mut out) = (0, RgbImage::default());
+        for round in 0..500 {
+            let mut bytes = whole.clone();
+            damage(&mut bytes, &mut Stream::new(1, Purpose::Subset, round, 0, 0));
+            let before = HELD.get();
+            PEAK.set(before);
+            let _ = look(&bytes[..bytes.len().min(200)]);
+            refused += usize::from(decode_bytes(&bytes, Orientation::Exif, &mut out).is_err());
+            // Three bytes a pixel, three more where it is turned, and what a decoder unpacks in between.
+            let (held, allowed) = (PEAK.get() - before, 8 * 3 * MAX_PIXELS as isize);
+            assert!(held < allowed, "{}, round {round}: {held} bytes", path.display());
+            out = RgbImage::default();
+        }
+        assert!(refused > 50, "{}: only {refused} of 500 were refused", path.display());
+    }
+}
+
+/// Pillow's answer to a file: what it calls it, its size, and its pixels.
+fn pillow(path: &Path, ending: &str) -> Option<(String, RgbImage)> {
+    let bytes = fs::read(path.with_file_name(format!("{}.{ending}", path.file_name()?.to_str()?))).ok()?;
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let head = String::from_utf8(bytes[..end].to_vec()).ok()?;
+    let words: Vec<&str> = head.split(' ').collect();
+    let image =
+        RgbImage { width: words[1].parse().ok()?, height: words[2].parse().ok()?, pixels: bytes[end + 1..].to_vec() };
+    Some((words[0].to_owned(), image))
+}
+
+#[test]
+fn every_kind_that_pillow_writes_is_read_as_pillow_reads_it() {
+    let Some(python) = support::python("PIL") else { return };
+    let place = tempfile::tempdir().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pillow.py");
+    assert!(Command::new(python).args([script, "make"]).arg(place.path()).status().unwrap().success());
+    let mut paths: Vec<_> = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| !path.to_str().unwrap().ends_with(".rgb") && !path.to_str().unwrap().ends_with(".upright"));
+    assert!(paths.len() > 80, "{}", paths.len());
+    for path in paths {
+        let (name, bytes) = (path.display(), fs::read(&path).unwrap());
+        for (ending, orientation) in [("rgb", Orientation::Stored), ("upright", Orientation::Exif)] {
+            let (kind, expected) = pillow(&path, ending).expect("Pillow reads what it writes");
+            let mut found = RgbImage::default();
+            decode_bytes(&bytes, orientation, &mut found).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!((found.width, found.height), (expected.width, expected.height), "{name}");
+            let (max, mean) = difference(&found.pixels, &expected.pixels);
+            let allowed = match (kind.split('/').next().unwrap(), path.file_name().unwrap().to_str().unwrap()) {
+                ("JPEG", _) | (_, "jpeg.tif") => (4, 0.5),
+                ("WEBP", lossy) if !lossy.contains("lossless") => (4, 0.5),
+                // Pillow rounds samples of 16 bits here; they keep their upper byte.
+                (_, "wide.ppm") => (1, 0.5),
+                _ => (0, 0.0),
+            };
+            assert!(max <= allowed.0 && mean <= allowed.1, "{name} ({kind}): {max} at most, {mean} on average");
+        }
+    }
+}
+
+#[test]
+fn a_header_is_told_from_the_beginning_of_a_file() {
+    let of = |name: &str| bytes(name);
+    let told = |bytes: &[u8]| {
+        let whole = look(bytes).unwrap();
+        // Of every beginning it says the same, or that there is more; never that the file is broken.
+        let mut first = None;
+        for length in 3..bytes.len() {
+            match look(&bytes[..length]) {
+                Ok(found) if found == whole => first = first.or(Some(length)),
+                // A short beginning may be of another kind, and what is said about it at the end is not here yet.
+                Ok(_) => {}
+                Err(Unseen::Short) => assert!(first.is_none(), "{length}"),
+                Err(Unseen::Broken(reason)) => assert!(length < 20, "{length}: {reason}"),
+            }
+        }
+        whole
+    };
+    let plain =
+        Look { format: "JPEG", width: 67, height: 45, deep: false, clear_palette: false, cmyk: false, orientation: 1 };
+    assert_eq!(told(&of("420.jpg")), plain);
+    assert_eq!(told(&of("cmyk.jpg")), Look { cmyk: true, ..plain });
+    assert_eq!(told(&of("rotated.jpg")), Look { orientation: 6, ..plain });
+    assert_eq!(told(&of("palette_transparent.png")), Look { format: "PNG", clear_palette: true, ..plain });
+    let deep = png(ImageBuffer::from_pixel(9, 3, Luma([0x1234u16])));
+    assert_eq!(told(&deep), Look { format: "PNG", width: 9, height: 3, deep: true, ..plain });
+    for (name, format) in
+        [("rgb-lossy.webp", "WebP"), ("clear.gif", "GIF"), ("bits.bmp", "BMP"), ("group4.tif", "TIFF")]
+    {
+        let found = told(&of(&format!("formats/{name}")));
+        assert_eq!((found.format, found.width, found.height), (format, 61, 47), "{name}");
+        assert_eq!(found.clear_palette, name == "clear.gif");
+    }
+}
+
+#[test]
+fn rare_kinds_of_jpeg_are_named() {
+    let whole = bytes("444.jpg");
+    let frame = whole.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    for (code, bits, word) in [
+        (0xc9, 8, "arithmetic coding"),
+        (0xca, 8, "arithmetic coding"),
+        (0xc3, 8, "lossless"),
+        (0xc5, 8, "hierarchical"),
+        (0xc1, 12, "12 bits"),
+    ] {
+        let mut changed = whole.clone();
+        (changed[frame + 1], changed[frame + 4]) = (code, bits);
+        let error = decode(&changed).unwrap_err();
+        assert!(error.contains(word) && error.contains("not read"), "{error}");
+    }
+}
+
+#[test]
+fn hostile_exif_does_no_harm() {
+    let whole = bytes("rotated.jpg");
+    let at = whole.windows(6).position(|window| window == b"Exif\0\0").unwrap() + 6;
+    let end = at - 8 + usize::from(u16::from_be_bytes([whole[at - 8], whole[at - 7]]));
+    let mut out = RgbImage::default();
+    for place in at..end {
+        for value in [0, 1, 9, 0x7f, 0xff] {
+            let mut changed = whole.clone();
+            changed[place] = value;
+            // The note cannot be read, or says something else: the pixels are not touched by that.
+            decode_bytes(&changed, Orientation::Exif, &mut out).unwrap();
+            assert_eq!(out.pixels.len(), 67 * 45 * 3);
         }
     }
 }

@@ -130,6 +130,12 @@ fn a_damaged_index_is_made_anew() {
 #[test]
 fn the_program_keeps_an_index_and_sees_a_new_image() {
     let place = place();
+    let mut picture = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(1, 1).write_to(&mut picture, image::ImageFormat::Png).unwrap();
+    let picture = picture.into_inner();
+    for class in CLASSES {
+        (0..PER_CLASS).for_each(|n| fs::write(place.tree.join(class).join(format!("{n}.jpg")), &picture).unwrap());
+    }
     rest(&place);
     let results = place.tree.parent().unwrap().join("results");
     let run = |off: bool| {
@@ -148,6 +154,6 @@ fn the_program_keeps_an_index_and_sees_a_new_image() {
     assert!(run(false).contains("12,000 image files"));
     only_file(&indexes);
     assert!(run(false).contains("12,000 image files"));
-    File::create(place.tree.join("cat/new.jpg")).unwrap();
+    fs::write(place.tree.join("cat/new.jpg"), &picture).unwrap();
     assert!(run(false).contains("12,001 image files"));
 }
