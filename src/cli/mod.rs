@@ -111,13 +111,16 @@ impl Typed {
         self.matches.value_source(id) == Some(ValueSource::CommandLine)
     }
 
-    /// A flag on the command line, with its value, as one word.
+    /// A flag on the command line, with its value, as one word for each time that it was given.
     ///
     /// Panics if there is no such flag.
-    fn word(&self, id: &str) -> String {
-        let values: Vec<_> =
-            self.matches.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy()).collect();
-        format!("{}={}", flag_name(id), values.join(","))
+    fn words(&self, id: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for values in self.matches.get_raw_occurrences(id).into_iter().flatten() {
+            let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+            words.push(format!("{}={}", flag_name(id), values.join(",")));
+        }
+        words
     }
 }
 
