@@ -128,7 +128,10 @@ impl Only {
                 Only::WholeNetwork => flags.trains_whole_network(),
                 Only::NotLbfgs => flags.fc_optimizer != OptimizerName::Lbfgs,
                 Only::Sweep => !typed.has("transfer_from_epoch") && !typed.has("checkpoint"),
-                Only::OwnImages => source_of(evaluate::dataset(typed)).several_roots,
+                // A continued run knows its images.
+                Only::OwnImages => {
+                    typed.has("resume") || typed.has("log_dir") || source_of(evaluate::dataset(typed)).several_roots
+                }
                 Only::NamedImages => mode != Supervised || !typed.has("transfer_dataset_name"),
             }
     }

@@ -108,8 +108,11 @@ pub fn continued(
         let config = pretrain::from_flags(&typed, precision, device)?;
         return Ok((config, Start::Resume(saved.path.clone())));
     };
-    // What follows from these two flags follows from the run's, where they were not typed.
+    // What follows from these three flags follows from the run's, where they were not typed.
     let mut filled = typed.clone();
+    if !typed.has("dataset_name") {
+        filled.args.data.dataset_name = config.data.dataset;
+    }
     if !typed.has("batch_size") {
         filled.args.optimisation.batch_size = config.batch_size;
     }
@@ -173,7 +176,13 @@ pub(super) fn shown(run: &Value, path: &str) -> String {
             if parts.is_empty() { "none".to_owned() } else { parts.join(",") }
         }
         _ => match at(path) {
-            Value::Null => if path == "data.train_images" { "all" } else { "none" }.to_owned(),
+            Value::Null => match path {
+                "data.train_images" => "all",
+                // Which is not the setting of that name.
+                "data.labels" => "the default",
+                _ => "none",
+            }
+            .to_owned(),
             Value::String(text) => text.clone(),
             Value::Number(number) if number.is_f64() => number.as_f64().unwrap_or(f64::NAN).to_string(),
             other => other.to_string(),
