@@ -66,7 +66,10 @@ fn whatever_the_program_writes_beside_images_is_no_data() {
     assert!(resumed.contains(whole), "{resumed}");
     let again = run(
         place,
-        &format!("embed {IMAGES} --part train --checkpoint {checkpoint} --out features --force --device cpu"),
+        &format!(
+            "embed {IMAGES} --part train --checkpoint-dir {} --out features --force --device cpu",
+            first.display()
+        ),
     );
     let pictures = format!("{} pictures drawn by flatnce", drawn + 2);
     for words in [whole, "labels: the 2 directories (cats, dogs)", "2 directories of flatnce's results", &pictures] {

@@ -174,20 +174,6 @@ pub const FLAGS: &[Flag] = &[
     flag("fc_save_every_n_epochs", LABELS),
 ];
 
-/// Whether --transfer-dataset-name names the images.
-fn named(typed: &Typed) -> bool {
-    match typed.args.evaluation.train_mode {
-        Transfer => true,
-        Eval => false,
-        _ => typed.has("transfer_dataset_name"),
-    }
-}
-
-/// The images that a command trains or judges on.
-pub fn dataset(typed: &Typed) -> DatasetName {
-    if named(typed) { typed.args.evaluation.transfer_dataset_name } else { typed.args.data.dataset_name }
-}
-
 /// An evaluation.
 ///
 /// Errors: flags that contradict each other, no encoder.
@@ -195,7 +181,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
     let args = &typed.args;
     let flags = &args.evaluation;
     let train_mode = flags.train_mode;
-    let data = args.data.config(dataset(typed));
+    let data = args.data.config(typed.dataset());
     let source = match train_mode {
         Supervised => EncoderSource::Scratch(args.objective.model(&data)),
         _ => encoder_source(typed)?,
@@ -222,7 +208,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
     let read = linear_transfer && flags.fc_optimizer != OptimizerName::Lbfgs;
     let borrowed = read && typed.has("batch_size") && !typed.has("fc_batch_size");
     let stated = StatedEncoder {
-        dataset: (named(typed) && typed.has("dataset_name")).then_some(args.data.dataset_name),
+        dataset: (typed.names_other_images() && typed.has("dataset_name")).then_some(args.data.dataset_name),
         objective: typed.has("clr").then_some(args.objective.clr),
         depth: typed.has("model").then_some(args.objective.model),
         batch_size: (typed.has("batch_size") && !borrowed).then_some(args.optimisation.batch_size),

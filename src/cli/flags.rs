@@ -4,7 +4,7 @@
 //! The rows stand beside the flags, one list a group; [`table`] joins them. A tool has only flags that it reads, and
 //! nothing to continue: those that are its own have no row.
 
-use super::{Typed, evaluate, flag_name, table};
+use super::{Typed, flag_name, table};
 use crate::config::OptimizerName;
 use crate::config::TrainMode::{self, Eval, Semi, Ssl, Supervised, Transfer};
 use crate::data::source_of;
@@ -130,7 +130,7 @@ impl Only {
                 Only::Sweep => !typed.has("transfer_from_epoch") && !typed.has("checkpoint"),
                 // A continued run knows its images.
                 Only::OwnImages => {
-                    typed.has("resume") || typed.has("log_dir") || source_of(evaluate::dataset(typed)).several_roots
+                    typed.has("resume") || typed.has("log_dir") || source_of(typed.dataset()).several_roots
                 }
                 Only::NamedImages => mode != Supervised || !typed.has("transfer_dataset_name"),
             }

@@ -178,6 +178,8 @@ pub(super) fn shown(run: &Value, path: &str) -> String {
         _ => match at(path) {
             Value::Null => match path {
                 "data.train_images" => "all",
+                // Left out of the settings where it is the usual one.
+                "data.orientation" => "stored",
                 // Which is not the setting of that name.
                 "data.labels" => "the default",
                 _ => "none",
