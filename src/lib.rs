@@ -4,7 +4,7 @@
 //! Floors; a module uses only floors below its own (`tests/layers.rs`):
 //! `tools`, F3 `train`, F2 `loader`, F1 `data` `augment` `model` `optim` `monitor`
 //! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `clock` `config` `device` `distributed`
-//! `durable` `files` `loss` `memory` `native` `pixels` `rng` `threads` `values`
+//! `durable` `files` `loss` `memory` `native` `own` `pixels` `rng` `threads` `values`
 //! `vectorise`. `cli` sits on top of all.
 //!
 //! Where to begin: [`run`] below is the program; `train/pretrain.rs` has the method in one loop, `loss/` the two
@@ -39,6 +39,7 @@ pub mod model;
 pub mod monitor;
 pub mod native;
 pub mod optim;
+pub mod own;
 pub mod pixels;
 pub mod report;
 pub mod rng;

@@ -183,6 +183,28 @@ fn of_a_flag_given_twice_the_last_one_counts() {
     assert!(refused("--resume x --log-dir y --log-dir z").contains("cannot be used with"));
 }
 
+/// Where a data set takes several directories, all of them count.
+#[test]
+fn folder_keeps_every_directory_and_other_sets_the_last() {
+    let roots = |dataset: &str| -> Vec<String> {
+        let run = pretrain(&format!("--dataset-name {dataset} --data a --epochs 3 --data b --epochs 4 --data=c"));
+        assert_eq!(run.epochs, 4);
+        run.data.roots().map(|root| root.display().to_string()).collect()
+    };
+    assert_eq!((roots("folder"), roots("cifar10")), (vec!["a".into(), "b".into(), "c".into()], vec!["c".into()]));
+    let began = "--dataset-name folder --data a --data b --image-size 32 --epochs 8";
+    let roots = |line: &str| -> Vec<String> {
+        let Job::Pretrain(run) = resumed(began, line).unwrap().config.job else { panic!("a run") };
+        run.data.roots().map(|root| root.display().to_string()).collect()
+    };
+    assert_eq!((roots(""), roots("--data a --data b")), (vec!["a".into(), "b".into()], vec!["a".into(), "b".into()]));
+    assert_eq!((roots("--data c --data b"), roots("--data c")), (vec!["c".into(), "b".into()], vec!["c".into()]));
+    let adopted = resumed(began, "--data c --data d").unwrap().config.adopted;
+    assert_eq!(adopted, ["--data=c", "--data=d"]);
+    let refused = resumed(began, "--labels none").unwrap_err().to_string();
+    assert!(refused.contains("--labels none: the run has the default"), "{refused}");
+}
+
 // The modes of main.py, and what each reads.
 
 /// The line that chooses a mode, and what main.py's code for it reads, each with a value that is not the default. Flags
@@ -589,6 +611,8 @@ fn flags_without_effect_are_named() {
     let [warning] = &warnings("--fc-lr 3")[..] else { panic!("one") };
     assert!(warning.ends_with("ssl: --fc-lr"));
     assert!(warnings("--train-mode supervised --model res18").is_empty());
+    assert_eq!(warnings("--labels none"), ["no effect on a data set that has labels of its own: --labels"]);
+    assert!(warnings("--dataset-name folder --labels none").is_empty());
     let eval = "--train-mode eval --checkpoint x";
     assert_eq!(
         warnings(&format!("{eval} --transfer-mode finetune --reg-weight 1 --knn-neighbours 5 --patience-epochs 3")),

@@ -45,6 +45,11 @@ fn labels(split: &Split) -> &[i64] {
     split.labels.as_deref().expect("a labelled split")
 }
 
+/// All that is said of how they were found.
+fn notes(split: &Split) -> String {
+    split.notes.join("\n")
+}
+
 fn counts(split: &Split) -> Vec<usize> {
     let mut counts = vec![0; split.classes.len()];
     for &label in labels(split) {
@@ -334,8 +339,13 @@ mod trees {
 
         touch(&root, &["imagenet/val/n04/v3.JPEG"]);
         fails(DatasetName::Imagenet, &root, Part::Test, &["val/n04", "no class of the training images"]);
+        // A directory without images is no class, and shifts nothing; one that the test part needs is missed there.
         fs::create_dir(root.path().join("imagenet/train/n00")).unwrap();
-        fails(DatasetName::Imagenet, &root, Part::Train, &["train/n00", "no JPEG or PNG"]);
+        let train = read(DatasetName::Imagenet, &root, Part::Train);
+        assert_eq!((train.classes.len(), labels(&train)), (3, &[0, 1, 1, 2][..]));
+        assert!(notes(&train).contains("1 directory without images (n00)"), "{}", notes(&train));
+        fs::rename(root.path().join("imagenet/val/n04"), root.path().join("imagenet/val/n00")).unwrap();
+        fails(DatasetName::Imagenet, &root, Part::Test, &["val/n00", "which hold no image of it"]);
         fails(DatasetName::Imagenet, &temporary(), Part::Train, &["imagenet is not there", "datasets/README.md"]);
     }
 
@@ -347,8 +357,65 @@ mod trees {
             DatasetName::Imagenet,
             &root,
             Part::Test,
-            &["imagenet/val", "1 images lie in it directly", "one directory per class"],
+            &[
+                "imagenet/val",
+                "1 image lies in it directly",
+                "LOC_val_solution.csv",
+                "val.txt",
+                "one directory per class",
+            ],
         );
+        touch(&root, &["imagenet/ILSVRC2012_validation_ground_truth.txt"]);
+        fails(DatasetName::Imagenet, &root, Part::Test, &["ground_truth.txt is not enough", "meta.mat"]);
+    }
+
+    /// 1,000 classes, one image each, and three validation images in one directory.
+    fn flat(home: &str) -> TempDir {
+        let root = temporary();
+        for class in 0..1000 {
+            touch(&root, &[&format!("{home}/train/n{class:08}/a.JPEG")]);
+        }
+        for image in 1..=3 {
+            touch(&root, &[&format!("{home}/val/ILSVRC2012_val_0000000{image}.JPEG")]);
+        }
+        root
+    }
+
+    #[test]
+    fn a_flat_validation_directory_is_labelled_by_the_list_beside_it() {
+        let dataset = DatasetName::Imagenet;
+        let root = flat("imagenet");
+        let caffe = "ILSVRC2012_val_00000003.JPEG 65\nval/ILSVRC2012_val_00000001.JPEG 999\nILSVRC2012_val_00000002.JPEG 0\n\
+                     ILSVRC2012_val_00000004.JPEG 7\n";
+        write(&root, "imagenet/val.txt", caffe);
+        let val = read(dataset, &root, Part::Test);
+        assert_eq!(labels(&val), [999, 0, 65]);
+        assert!(names(&val)[0].ends_with("val_00000001.JPEG"), "{:?}", names(&val));
+        assert!(notes(&val).contains("1 of the 4 images that"), "{}", notes(&val));
+        for (line, words) in [
+            ("ILSVRC2012_val_00000002.JPEG 1000", &["val.txt:1", "no number from 0 to 999", "another order"][..]),
+            ("ILSVRC2012_val_00000002.JPEG n09", &["val.txt:1", "n09"]),
+            ("ILSVRC2012_val_00000002.JPEG", &["val.txt:1", "a file and a class"]),
+            (
+                "ILSVRC2012_val_00000002.JPEG 7",
+                &["2 images", "no line", "val_00000001.JPEG, ILSVRC2012_val_00000003.JPEG"],
+            ),
+        ] {
+            write(&root, "imagenet/val.txt", line);
+            fails(dataset, &root, Part::Test, words);
+        }
+        // Kaggle's tree, with its list above it.
+        let root = flat("ILSVRC/Data/CLS-LOC");
+        let csv = "ImageId,PredictionString\nILSVRC2012_val_00000001,n00000004 85 1 499 272 \n\
+                   ILSVRC2012_val_00000003,n00000002 1 2 3 4 n00000002 5 6 7 8 \nILSVRC2012_val_00000002,n00000999 1 1 2 2\n";
+        write(&root, "LOC_val_solution.csv", csv);
+        assert_eq!(labels(&read(dataset, &root, Part::Test)), [4, 999, 2]);
+        // Numbers mean nothing where classes are missing; WordNet ids do.
+        fs::remove_dir_all(root.path().join("ILSVRC/Data/CLS-LOC/train/n00000000")).unwrap();
+        assert_eq!(labels(&read(dataset, &root, Part::Test)), [3, 998, 1]);
+        fs::remove_file(root.path().join("LOC_val_solution.csv")).unwrap();
+        write(&root, "val.txt", caffe);
+        fails(dataset, &root, Part::Test, &["numbers of classes need all 1,000", "999 classes"]);
     }
 
     #[test]
@@ -362,6 +429,12 @@ mod trees {
             assert_eq!(names(&read(dataset, &root, Part::Test)), [format!("a/{test}.jpg"), format!("b/{test}.jpg")]);
             fs::remove_dir_all(root.path().join(home).join(test)).unwrap();
             assert_eq!(read(dataset, &root, Part::Test).len(), 2, "the other of the two is taken");
+            fs::rename(root.path().join(home).join("train"), root.path().join(home).join("Training")).unwrap();
+            assert_eq!(read(dataset, &root, Part::Train).len(), 2, "in any case");
+            touch(&root, &[&format!("{home}/train/a/more.jpg")]);
+            fails(dataset, &root, Part::Train, &["Training/ and train/ look like the same part"]);
+            fs::remove_dir_all(root.path().join(home).join("train")).unwrap();
+            fs::rename(root.path().join(home).join("Training"), root.path().join(home).join("train")).unwrap();
             fs::remove_dir_all(root.path().join(home).join(if test == "val" { "test" } else { "val" })).unwrap();
             fails(dataset, &root, Part::Test, &["neither val/ nor test/"]);
         }
@@ -408,6 +481,11 @@ mod trees {
         let val = read(DatasetName::TinyImagenet, &root, Part::Test);
         assert_eq!((names(&val), labels(&val)), (vec!["val_1.JPEG".into(), "val_0.JPEG".into()], &[0, 1][..]));
 
+        write(&root, &annotations, "val_1.JPEG\tn01\t0\t0\t1\t1\n");
+        fails(DatasetName::TinyImagenet, &root, Part::Test, &["1 image in", "val_annotations.txt: val_0.JPEG"]);
+        let twice = "val_1.JPEG\tn01\nval_0.JPEG\tn01\nval_1.JPEG\tn02\n";
+        write(&root, &annotations, twice);
+        fails(DatasetName::TinyImagenet, &root, Part::Test, &["val_annotations.txt:3", "named twice"]);
         for (text, word) in [("val_0.JPEG", "tab"), ("val_0.JPEG\tn09\t", "n09"), ("val_7.JPEG\tn01", "val_7.JPEG")] {
             write(&root, &annotations, text);
             fails(
@@ -501,7 +579,7 @@ mod trees {
         let labelled = temporary();
         touch(&labelled, &["cats/1.jpg", "ants/2.png", "ants/young/3.png", ".git/x"]);
         let split = read(DatasetName::Folder, &labelled, Part::Unlabelled);
-        assert_eq!((split.classes.join(" "), labels(&split)), ("ants cats".into(), &[0, 0, 1][..]));
+        assert_eq!((split.classes.join(" "), labels(&split)), ("ants ants/young cats".into(), &[0, 1, 2][..]));
 
         let parts = temporary();
         touch(&parts, &["train/cats/1.jpg", "train/ants/2.png", "val/cats/3.png"]);
@@ -514,18 +592,289 @@ mod trees {
     #[test]
     fn faults_of_a_folder_are_named() {
         let root = temporary();
-        fails(DatasetName::Folder, &root, Part::Train, &["no JPEG or PNG image"]);
-        touch(&root, &["cats/a.jpg", "cats/b.webp"]);
-        fails(DatasetName::Folder, &root, Part::Train, &["cats/b.webp", "convert"]);
+        touch(&root, &["cats/notes.txt"]);
+        fails(DatasetName::Folder, &root, Part::Train, &["holds no image", "1 .txt file (cats/notes.txt)"]);
         let error = load(&config(DatasetName::Folder, &root.path().join("no")), Part::Train).unwrap_err();
         assert!(format!("{error}").contains("is no directory"));
         let loops = temporary();
         touch(&loops, &["a.jpg"]);
         std::os::unix::fs::symlink(loops.path(), loops.path().join("again")).unwrap();
         fails(DatasetName::Folder, &loops, Part::Train, &["loop of links"]);
-        let broken = temporary();
-        std::os::unix::fs::symlink("/nowhere/x.jpg", broken.path().join("x.jpg")).unwrap();
-        fails(DatasetName::Folder, &broken, Part::Train, &["x.jpg", "leads nowhere"]);
+    }
+}
+
+/// Directories of one's own, as they really come.
+mod own {
+    use super::*;
+    use flatnce::config::Labels;
+    use std::os::unix::fs::symlink;
+
+    const JPEG: &[u8] = b"\xff\xd8\xff\xe0 the beginning of one";
+
+    fn folder(root: &TempDir, part: Part, labels: Option<Labels>) -> Split {
+        let config = DataConfig { labels, ..config(DatasetName::Folder, root.path()) };
+        load(&config, part).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    #[test]
+    fn content_decides_what_is_an_image_unless_the_name_does() {
+        let root = temporary();
+        let usual = "a.jfif b.JPE c.jif d.pjpeg e.gif f.BMP g.dib h.webp i.tif j.tiff k.pnm l.pbm m.pgm n.ppm o.heic p.avif \
+                     q.jp2 r.jxl s.psd";
+        usual.split_ascii_whitespace().for_each(|name| touch(&root, &[&format!("x/{name}")]));
+        for name in ["x/t", "x/u.1", "x/v.image", "x/w.jpg.bak"] {
+            write(&root, name, JPEG);
+        }
+        write(&root, "x/y.unknown", b"\0\0\0\x18ftypheic\0\0\0\0");
+        // What is no image: by its name, or by its content.
+        for name in ["x/a.txt", "x/b.TXT", "x/c.mp4", "x/d.npy", "x/Thumbs.db"] {
+            write(&root, name, JPEG);
+        }
+        write(&root, "x/README", "text");
+        write(&root, "x/clip.unknown", b"\0\0\0\x18ftypmp42\0\0\0\0");
+        let split = folder(&root, Part::Train, None);
+        assert_eq!(split.len(), 19 + 5, "{:?}", names(&split));
+        let said = notes(&split);
+        for words in [
+            "2 .txt files (x/a.txt, ...)",
+            "1 .mp4 file (x/c.mp4)",
+            "1 .npy file",
+            "1 .db file (x/Thumbs.db)",
+            "1 file without extension (x/README)",
+            "1 .unknown file (x/clip.unknown)",
+        ] {
+            assert!(said.contains(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_systems_leave_behind_is_passed_over_and_said() {
+        let root = temporary();
+        touch(
+            &root,
+            &["cats/1.jpg", "dogs/2.jpg", "__MACOSX/cats/1.jpg", "cats/@eaDir/thumb.jpg", "__pycache__/x.pyc"],
+        );
+        touch(&root, &["$RECYCLE.BIN/3.jpg", "System Volume Information/4.jpg", ".DS_Store", "cats/.DS_Store"]);
+        for empty in ["lost+found", "birds", "cats/old"] {
+            fs::create_dir(root.path().join(empty)).unwrap();
+        }
+        symlink("/nowhere/x", root.path().join("link")).unwrap();
+        symlink("/nowhere/x.jpg", root.path().join("dogs/x.jpg")).unwrap();
+        symlink("/nowhere/notes.txt", root.path().join("dogs/notes.txt")).unwrap();
+        let split = folder(&root, Part::Unlabelled, None);
+        // A name that promises an image is kept, so that whoever reads it says what is wrong.
+        assert_eq!(names(&split), ["cats/1.jpg", "dogs/2.jpg", "dogs/x.jpg"]);
+        assert_eq!((labels(&split), split.classes.join(" ")), (&[0, 1, 1][..], "cats dogs".into()));
+        let said = notes(&split);
+        for words in [
+            "1 directory __MACOSX",
+            "1 directory @eaDir (cats/@eaDir)",
+            "1 directory lost+found",
+            "2 directories without images (birds, ...)",
+            "2 dead links (dogs/notes.txt, ...)",
+        ] {
+            assert!(said.contains(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn parts_are_known_by_their_usual_names() {
+        for (train, test) in [
+            ("train", "test"),
+            ("Training", "Testing"),
+            ("training", "validation"),
+            ("TRAIN", "VAL"),
+            ("train", "valid"),
+            ("train", "dev"),
+            ("train2017", "val2017"),
+            ("training_set", "test_set"),
+        ] {
+            let root = temporary();
+            touch(&root, &[&format!("{train}/a/1.jpg"), &format!("{train}/b/2.jpg"), &format!("{test}/b/3.jpg")]);
+            let (own, other) = (folder(&root, Part::Train, None), folder(&root, Part::Test, None));
+            assert_eq!(
+                (names(&own), names(&other)),
+                (vec!["a/1.jpg".into(), "b/2.jpg".into()], vec!["b/3.jpg".into()])
+            );
+            assert_eq!((labels(&own), labels(&other)), (&[0, 1][..], &[1][..]), "{train} {test}");
+        }
+        let root = temporary();
+        touch(&root, &["train/a/1.jpg", "valid/a/2.jpg", "Test/a/3.jpg", "extra/a/4.jpg", "docs/notes.txt"]);
+        let split = folder(&root, Part::Test, None);
+        assert_eq!(names(&split), ["a/3.jpg"]);
+        let said = notes(&split);
+        assert!(
+            said.contains("valid is not used: the test images are in") && said.contains("no parts: extra/"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_tree_that_looks_like_parts_and_is_not_is_asked_about() {
+        for (files, words) in [
+            (&["train/1.jpg", "train2/2.jpg"][..], "train/ and train2/ look like the same part"),
+            (&["train/a/1.jpg", "Train/a/2.jpg"], "Train/ and train/ look like the same part"),
+            (&["test/1.jpg", "cats/2.jpg"], "test/ looks like a part, and no train/"),
+            (&["dev/1.jpg", "cats/2.jpg"], "dev/ looks like a part"),
+            (&["test/a/1.jpg", "val/a/2.jpg"], "looks like a part"),
+            (&["1.jpg", "test/2.jpg"], "test/ looks like a part"),
+            (&["bus/1.jpg", "car/2.jpg", "train/3.jpg"], "train/ and bus/ hold images alike"),
+        ] {
+            let root = temporary();
+            touch(&root, files);
+            for part in [Part::Unlabelled, Part::Train, Part::Test] {
+                fails(DatasetName::Folder, &root, part, &["not clear", words, "--data", "--labels none"]);
+            }
+            let all = folder(&root, Part::Unlabelled, Some(Labels::None));
+            assert_eq!((all.len(), all.labels.is_none()), (files.len(), true));
+        }
+        // No doubt where classes lie in it, or where nothing beside it holds images.
+        for other in ["extra/a/2.jpg", "docs/notes.txt"] {
+            let root = temporary();
+            touch(&root, &["train/a/1.jpg", other]);
+            assert_eq!(names(&folder(&root, Part::Train, None)), ["a/1.jpg"]);
+        }
+    }
+
+    #[test]
+    fn a_class_is_the_directory_that_holds_images() {
+        let root = temporary();
+        touch(&root, &["food/bakery/1.jpg", "food/kitchen/2.jpg", "home/kitchen/3.jpg", "home/kitchen/images/4.jpg"]);
+        touch(&root, &["yard/images/5.jpg", "yard/boxes.txt", "food cart/6.jpg"]);
+        let split = folder(&root, Part::Train, None);
+        assert_eq!(
+            split.classes,
+            ["food cart", "food/bakery", "food/kitchen", "home/kitchen", "home/kitchen/images", "yard"]
+        );
+        let class = |index: usize| split.classes[labels(&split)[index] as usize].as_str();
+        for (index, file) in names(&split).iter().enumerate() {
+            let directory = file.rsplit_once('/').unwrap().0;
+            assert_eq!(class(index), if directory == "yard/images" { "yard" } else { directory });
+        }
+        let said = notes(&split);
+        assert!(
+            said.contains("4 of 6 classes lie in other directories, such as food/bakery, food/kitchen, home/kitchen:"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn letters_above_all_classes_are_not_in_their_names() {
+        let root = temporary();
+        for part in ["train", "val"] {
+            touch(
+                &root,
+                &[&format!("SUN397/{part}/b/bakery/shop/{part}.jpg"), &format!("SUN397/{part}/a/abbey/{part}.jpg")],
+            );
+            touch(&root, &[&format!("SUN397/{part}/b/bow_window/indoor/{part}.jpg")]);
+        }
+        let (train, val) = (read(DatasetName::Sun, &root, Part::Train), read(DatasetName::Sun, &root, Part::Test));
+        assert_eq!(train.classes, ["abbey", "bakery/shop", "bow_window/indoor"]);
+        assert_eq!((labels(&val), &val.classes), (&[0, 1, 2][..], &train.classes));
+        assert!(notes(&train).contains("such as bakery/shop, bow_window/indoor"), "{}", notes(&train));
+        // Not where it would say less: another letter, or two classes of one name.
+        for odd in ["SUN397/train/a/bakery/shop/1.jpg", "SUN397/train/A/abbey/1.jpg"] {
+            touch(&root, &[odd]);
+            let classes = read(DatasetName::Sun, &root, Part::Train).classes;
+            assert!(classes.contains(&"b/bakery/shop".to_owned()), "{classes:?}");
+            fs::remove_file(root.path().join(odd)).unwrap();
+        }
+    }
+
+    #[test]
+    fn labels_are_said_and_can_be_turned_off_and_on() {
+        let root = temporary();
+        touch(&root, &["2017/a.jpg", "2018/b.jpg", "2019/c.jpg", "2020/d.jpg"]);
+        let said = notes(&folder(&root, Part::Unlabelled, None));
+        assert_eq!(said, "labels: the 4 directories (2017, 2018, 2019, ...); --labels none if they are no classes");
+        let none = folder(&root, Part::Unlabelled, Some(Labels::None));
+        assert_eq!((none.len(), none.labels.is_none(), notes(&none).as_str()), (4, true, ""));
+        // One image beside them.
+        touch(&root, &["cover.jpg"]);
+        let flipped = folder(&root, Part::Unlabelled, None);
+        assert!(flipped.labels.is_none() && flipped.len() == 5);
+        let said = notes(&flipped);
+        assert!(said.contains("no labels: 1 image lies in") && said.contains("--labels directories"), "{said}");
+        let kept = folder(&root, Part::Unlabelled, Some(Labels::Directories));
+        assert_eq!(labels(&kept), [0, 1, 2, 3]);
+        assert!(notes(&kept).contains("1 image in") && notes(&kept).contains("left out"), "{}", notes(&kept));
+        let flat = temporary();
+        touch(&flat, &["a.jpg", "b.jpg"]);
+        let config = DataConfig { labels: Some(Labels::Directories), ..config(DatasetName::Folder, flat.path()) };
+        let error = format!("{:#}", load(&config, Part::Train).unwrap_err());
+        assert!(error.contains("no class directories") && error.contains("2 images lie in it directly"), "{error}");
+        let one = temporary();
+        touch(&one, &["cats/a.jpg"]);
+        assert!(folder(&one, Part::Train, None).describe().ends_with(", 1 class"));
+    }
+
+    #[test]
+    fn several_directories_are_one_set() {
+        let root = temporary();
+        touch(
+            &root,
+            &[
+                "one/train/cats/1.jpg",
+                "one/train/dogs/2.jpg",
+                "one/test/dogs/3.jpg",
+                "two/cats/4.jpg",
+                "two/ants/5.jpg",
+            ],
+        );
+        let at = |name: &str| root.path().join(name);
+        let several = |roots: &[&str], part, labels| {
+            let more_roots = roots[1..].iter().map(|name| at(name)).collect();
+            load(&DataConfig { more_roots, labels, ..config(DatasetName::Folder, &at(roots[0])) }, part)
+        };
+        let train = several(&["one", "two"], Part::Train, None).unwrap();
+        assert_eq!(train.classes, ["ants", "cats", "dogs"]);
+        assert_eq!(names(&train), ["one/train/cats/1.jpg", "one/train/dogs/2.jpg", "two/ants/5.jpg", "two/cats/4.jpg"]);
+        assert_eq!(labels(&train), [1, 2, 0, 1]);
+        assert!(train.images.place(3).is_file());
+        let test = several(&["one", "two"], Part::Test, None).unwrap();
+        assert_eq!((names(&test), labels(&test), test.classes.len()), (vec!["dogs/3.jpg".into()], &[2][..], 3));
+        let none = several(&["two", "one"], Part::Unlabelled, Some(Labels::None)).unwrap();
+        assert_eq!((none.len(), none.labels.is_none()), (4, true));
+        // One without classes makes all of them unlabelled.
+        touch(&root, &["flat/6.jpg"]);
+        assert!(several(&["one", "flat"], Part::Train, None).unwrap().labels.is_none());
+        for (roots, words) in [
+            (&["one", "one"][..], "would count twice"),
+            (&["one", "one/train"], "one/train lies in --data"),
+            (&["one", "none"], "none is no directory"),
+            (&["two", "flat"], "no test images"),
+        ] {
+            let error = format!("{:#}", several(roots, Part::Test, None).unwrap_err());
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn own_pictures_are_no_data_however_many_lie_beside_them() {
+        let root = temporary();
+        let picture = RgbImage { width: 2, height: 2, pixels: vec![7; 12] };
+        let save = |name: &str| flatnce::report::save_png(&root.path().join(name), picture.as_ref()).unwrap();
+        let plain = flatnce::report::encode_png(picture.as_ref()).unwrap();
+        for number in 0..200 {
+            write(&root, &format!("numbered/img_{number}.png"), &plain);
+            write(&root, &format!("hashed/{:016x}.png", 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number + 1)), &plain);
+        }
+        write(&root, "few/a.png", &plain);
+        for name in [
+            "numbered/views.png",
+            "numbered/long_name_of_a_sheet.png",
+            "hashed/views.png",
+            "few/b.png",
+            "few/c",
+            "views.png",
+        ] {
+            save(name);
+        }
+        // Where one is found, the others of a whole series are.
+        (0..100).for_each(|number| save(&format!("few/chart-{number}.png")));
+        let split = folder(&root, Part::Train, None);
+        assert_eq!((split.len(), split.classes.join(" ")), (401, "few hashed numbered".into()));
+        assert!(notes(&split).contains("106 pictures drawn by flatnce"), "{}", notes(&split));
     }
 }
 

@@ -17,7 +17,7 @@ pub struct DataArgs {
     /// Images to train on, and in evaluation the labelled images
     ///
     /// fashion_mnist_mini is inside the program; folder is any directory of
-    /// JPEG and PNG images. The other sets: datasets/README.md.
+    /// images. The other sets: datasets/README.md.
     #[arg(long, value_name = "NAME", default_value = "imagenet", value_parser = one_of!(DatasetName))]
     pub dataset_name: DatasetName,
     /// Side of the images given to the encoder, in pixels
@@ -43,7 +43,8 @@ pub struct DataArgs {
     pub orientation: Orientation,
     /// What one's own images are labelled by: the directories that they lie in, or nothing (none)
     ///
-    /// Default: directories, where every image lies in one.
+    /// Default: directories, where every image lies in one. directories leaves images out
+    /// that lie in none.
     #[arg(long, value_name = "RULE", value_parser = one_of!(Labels), hide_short_help = true)]
     pub labels: Option<Labels>,
 }
@@ -55,7 +56,7 @@ pub const FLAGS: &[Flag] = &[
     flag("train_images", EVERY).identity("data.train_images"),
     flag("bad_images", EVERY).identity("data.bad_images"),
     flag("orientation", EVERY).identity("data.orientation"),
-    flag("labels", EVERY).identity("data.labels"),
+    flag("labels", EVERY).only(Only::OwnImages).identity("data.labels"),
 ];
 
 impl DataArgs {

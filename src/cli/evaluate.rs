@@ -181,8 +181,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
     let args = &typed.args;
     let flags = &args.evaluation;
     let train_mode = flags.train_mode;
-    let named = train_mode == Transfer || (train_mode != Eval && typed.has("transfer_dataset_name"));
-    let data = args.data.config(if named { flags.transfer_dataset_name } else { args.data.dataset_name });
+    let data = args.data.config(typed.dataset());
     let source = match train_mode {
         Supervised => EncoderSource::Scratch(args.objective.model(&data)),
         _ => encoder_source(typed)?,
@@ -209,7 +208,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
     let read = linear_transfer && flags.fc_optimizer != OptimizerName::Lbfgs;
     let borrowed = read && typed.has("batch_size") && !typed.has("fc_batch_size");
     let stated = StatedEncoder {
-        dataset: (named && typed.has("dataset_name")).then_some(args.data.dataset_name),
+        dataset: (typed.names_other_images() && typed.has("dataset_name")).then_some(args.data.dataset_name),
         objective: typed.has("clr").then_some(args.objective.clr),
         depth: typed.has("model").then_some(args.objective.model),
         batch_size: (typed.has("batch_size") && !borrowed).then_some(args.optimisation.batch_size),

@@ -7,6 +7,7 @@
 use super::{Typed, flag_name, table};
 use crate::config::OptimizerName;
 use crate::config::TrainMode::{self, Eval, Semi, Ssl, Supervised, Transfer};
+use crate::data::source_of;
 use anyhow::{Result, bail};
 
 pub const EVERY: &[TrainMode] = TrainMode::ALL;
@@ -42,6 +43,8 @@ pub enum Only {
     Sweep,
     /// No other flag names the images.
     NamedImages,
+    /// The images are one's own: published sets have labels of their own.
+    OwnImages,
 }
 
 /// What a typed flag means to a run that is continued. A path is that of the setting in [`crate::config::Pretrain`].
@@ -113,17 +116,22 @@ pub fn without_effect(typed: &Typed) -> Vec<String> {
 }
 
 impl Only {
-    const ALL: [Only; 5] = [Only::Linear, Only::WholeNetwork, Only::NotLbfgs, Only::Sweep, Only::NamedImages];
+    const ALL: [Only; 6] =
+        [Only::Linear, Only::WholeNetwork, Only::NotLbfgs, Only::Sweep, Only::NamedImages, Only::OwnImages];
 
     fn holds(self, typed: &Typed) -> bool {
         let flags = &typed.args.evaluation;
         let mode = flags.train_mode;
-        mode == Ssl
+        (mode == Ssl && self != Only::OwnImages)
             || match self {
                 Only::Linear => !flags.trains_whole_network(),
                 Only::WholeNetwork => flags.trains_whole_network(),
                 Only::NotLbfgs => flags.fc_optimizer != OptimizerName::Lbfgs,
                 Only::Sweep => !typed.has("transfer_from_epoch") && !typed.has("checkpoint"),
+                // A continued run knows its images.
+                Only::OwnImages => {
+                    typed.has("resume") || typed.has("log_dir") || source_of(typed.dataset()).several_roots
+                }
                 Only::NamedImages => mode != Supervised || !typed.has("transfer_dataset_name"),
             }
     }
@@ -135,6 +143,7 @@ impl Only {
             Only::WholeNetwork => "on a linear evaluation",
             Only::NotLbfgs => "with --fc-optimizer LBFGS",
             Only::Sweep => "where --transfer-from-epoch or --checkpoint names the checkpoint",
+            Only::OwnImages => "on a data set that has labels of its own",
             Only::NamedImages => "where --transfer-dataset-name names the images",
         }
     }

@@ -33,6 +33,7 @@ pub use resolve::{Resolved, resolve};
 pub use results::ResultsArgs;
 pub use tool::{ToolArgs, resolve_tool};
 
+use crate::config::{DatasetName, TrainMode};
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches};
 use std::ffi::OsString;
@@ -111,13 +112,31 @@ impl Typed {
         self.matches.value_source(id) == Some(ValueSource::CommandLine)
     }
 
-    /// A flag on the command line, with its value, as one word.
+    /// Whether --transfer-dataset-name names the images.
+    fn names_other_images(&self) -> bool {
+        match self.args.evaluation.train_mode {
+            TrainMode::Transfer => true,
+            TrainMode::Eval => false,
+            TrainMode::Ssl | TrainMode::Semi | TrainMode::Supervised => self.has("transfer_dataset_name"),
+        }
+    }
+
+    /// The images that a run trains or judges on.
+    fn dataset(&self) -> DatasetName {
+        let Args { data, evaluation, .. } = &self.args;
+        if self.names_other_images() { evaluation.transfer_dataset_name } else { data.dataset_name }
+    }
+
+    /// A flag on the command line, with its value, as one word for each time that it was given.
     ///
     /// Panics if there is no such flag.
-    fn word(&self, id: &str) -> String {
-        let values: Vec<_> =
-            self.matches.get_raw(id).into_iter().flatten().map(|value| value.to_string_lossy()).collect();
-        format!("{}={}", flag_name(id), values.join(","))
+    fn words(&self, id: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for values in self.matches.get_raw_occurrences(id).into_iter().flatten() {
+            let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+            words.push(format!("{}={}", flag_name(id), values.join(",")));
+        }
+        words
     }
 }
 

@@ -108,8 +108,11 @@ pub fn continued(
         let config = pretrain::from_flags(&typed, precision, device)?;
         return Ok((config, Start::Resume(saved.path.clone())));
     };
-    // What follows from these two flags follows from the run's, where they were not typed.
+    // What follows from these three flags follows from the run's, where they were not typed.
     let mut filled = typed.clone();
+    if !typed.has("dataset_name") {
+        filled.args.data.dataset_name = config.data.dataset;
+    }
     if !typed.has("batch_size") {
         filled.args.optimisation.batch_size = config.batch_size;
     }
@@ -136,7 +139,7 @@ pub fn continued(
             }
             Resume::Adopted { changes, .. } => {
                 adopt(&mut run, &asked, path);
-                adopted.push(typed.word(flag.id));
+                adopted.extend(typed.words(flag.id));
                 warnings.extend(changes.map(|changes| {
                     format!(
                         "{name} {wanted}: the run began with {has}, and {changes} will differ from those of an \
@@ -157,18 +160,31 @@ pub fn continued(
     Ok((serde_json::from_value(run)?, Start::Resume(saved.path.clone())))
 }
 
-/// A setting as text, so that flag and run can be compared and shown. Two flags have no setting of their own.
+/// A setting as text, so that flag and run can be compared and shown. Three flags are of more than one setting.
 pub(super) fn shown(run: &Value, path: &str) -> String {
     let at = |path: &str| path.split('.').try_fold(run, |value, key| value.get(key)).unwrap_or(&Value::Null);
     match path {
         "augmentation.blur" => (at("augmentation.blur_prob").as_f64() > Some(0.0)).to_string(),
+        "data.root" => {
+            let more = at(MORE_ROOTS).as_array().into_iter().flatten();
+            let all: Vec<&str> = std::iter::once(at(path)).chain(more).filter_map(Value::as_str).collect();
+            all.join(", ")
+        }
         "optimizer.lars_exclude" => {
             let is = |part: &str| at(&format!("{path}_{part}")) == true;
             let parts: Vec<&str> = ["bn", "bias"].into_iter().filter(|part| is(part)).collect();
             if parts.is_empty() { "none".to_owned() } else { parts.join(",") }
         }
         _ => match at(path) {
-            Value::Null => if path == "data.train_images" { "all" } else { "none" }.to_owned(),
+            Value::Null => match path {
+                "data.train_images" => "all",
+                // Left out of the settings where it is the usual one.
+                "data.orientation" => "stored",
+                // Which is not the setting of that name.
+                "data.labels" => "the default",
+                _ => "none",
+            }
+            .to_owned(),
             Value::String(text) => text.clone(),
             Value::Number(number) if number.is_f64() => number.as_f64().unwrap_or(f64::NAN).to_string(),
             other => other.to_string(),
@@ -176,15 +192,25 @@ pub(super) fn shown(run: &Value, path: &str) -> String {
     }
 }
 
+/// Where the images lie that join those of `data.root`.
+const MORE_ROOTS: &str = "data.more_roots";
+
 /// Takes the setting at `path` over; with what is around it where one of the two has none there.
 fn adopt(run: &mut Value, asked: &Value, path: &str) {
+    if path == "data.root" {
+        // One flag names all of them; where there is one it has no setting.
+        adopt(run, asked, MORE_ROOTS);
+    }
     match path.split_once('.') {
         Some((head, rest)) if run[head].is_object() && asked[head].is_object() => {
             adopt(&mut run[head], &asked[head], rest);
         }
         found => {
             let head = found.map_or(path, |(head, _)| head);
-            run[head] = asked[head].clone();
+            match (asked.get(head), run.as_object_mut()) {
+                (None, Some(run)) => drop(run.remove(head)),
+                (value, _) => run[head] = value.cloned().unwrap_or_default(),
+            }
         }
     }
 }

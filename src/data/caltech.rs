@@ -38,7 +38,7 @@ fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
         if class == "BACKGROUND_Google" {
             continue;
         }
-        let class = walk::class_name(&base, class)?;
+        let class = walk::class_name(&base, &class)?;
         if count <= PER_CLASS {
             let directory = base.join(class);
             bail!(
@@ -58,6 +58,7 @@ fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
     if classes.is_empty() {
         bail!("{} has no class directories; {}", base.display(), source.how_to_get);
     }
+    let notes = tree.passed_over.sentence(&base).into_iter().collect();
     let name = source.part_name(if part == Part::Test { "test" } else { "train" });
-    Ok(Split::labelled(tree.files.subset(&chosen), labels, classes, name))
+    Ok(Split { notes, ..Split::labelled(tree.files.subset(&chosen), labels, classes, name) })
 }

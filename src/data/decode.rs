@@ -158,7 +158,6 @@ fn readable() -> String {
 }
 
 /// Whether a file that begins with these bytes is in a format that is read.
-#[expect(dead_code, reason = "the listing of directories is to ask it")]
 pub(super) fn is_read(beginning: &[u8]) -> bool {
     format_of(beginning).is_some()
 }

@@ -49,6 +49,14 @@ impl FileList {
         self.ends.extend(other.ends.iter().map(|end| offset + end));
     }
 
+    /// Adds all files of `other`, whose root must lie below this one's or be the same.
+    pub(super) fn append_below(&mut self, other: &FileList) {
+        let between = other.root.strip_prefix(&self.root).expect("a list below this one").to_owned();
+        for index in 0..other.len() {
+            self.push(&between.join(other.relative(index)));
+        }
+    }
+
     /// The list whose [`FileList::names`] these are.
     pub(super) fn from_names(root: &Path, names: Vec<u8>) -> Self {
         let ends = names.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(at, _)| at).collect();

@@ -1,6 +1,7 @@
 //! Food-101: as published (`images/CLASS/*.jpg` with the lists `meta/train.txt`
 //! and `meta/test.txt`), or sorted into `train/` and `val/` or `test/`.
 
+use super::parts::Kind;
 use super::protocol::PHOTOGRAPHS;
 use super::{Part, Source, Split, image_tree, walk};
 use crate::config::DatasetName;
@@ -20,11 +21,12 @@ pub static FOOD: Source = Source {
 fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
     // The tree's own error, which lists the places looked at, serves for both layouts.
     let Ok(home) = source.locate(root, &["meta/train.txt"]) else {
-        return image_tree::load(source, root, part, ["val", "test"]);
+        return image_tree::load(source, root, part, [Kind::Val, Kind::Test]);
     };
     let list_name = if part == Part::Test { "test" } else { "train" };
     let base = home.join("images");
-    let classes = walk::class_names(&base)?;
+    let classes = walk::directories(&base)?;
+    let classes: Vec<String> = classes.iter().map(|name| walk::class_name(&base, name)).collect::<Result<_>>()?;
     let list = home.join("meta").join(format!("{list_name}.txt"));
     let (files, labels) = source.listed(&list, &base, &classes, |line| {
         let line = line.trim();

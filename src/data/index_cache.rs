@@ -9,7 +9,8 @@
 //! it off.
 //!
 //! What a symbolic link to an image leads to is not part of a stamp: an image that
-//! has gone that way is missed when it is read.
+//! has gone that way is missed when it is read. Nor is what lies in a file whose
+//! name does not say whether it is an image.
 
 use super::file_list::FileList;
 use super::walk::{self, Stamp, Tree};
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// First bytes of the file; the number is the version of what follows.
-const MAGIC: &[u8; 16] = b"flatnce index 2\n";
+const MAGIC: &[u8; 16] = b"flatnce index 3\n";
 /// Smaller trees are listed faster than anybody notices.
 const LEAST_FILES: usize = 10_000;
 /// Of the index of some forty million images.
@@ -50,7 +51,7 @@ pub fn indexed(root: &Path) -> Result<Tree> {
 
 /// The images below `root`, listed or from the index that lies in `cache`; true if it came from there.
 ///
-/// Errors: a directory that cannot be read, an image of a kind that is not read, a loop of links. An index that cannot
+/// Errors: a directory that cannot be read, a loop of links. An index that cannot
 /// be read or written is none.
 pub fn indexed_in(root: &Path, cache: Option<&Path>) -> Result<(Tree, bool)> {
     // One tree has one index, however its path was typed.

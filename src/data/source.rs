@@ -40,14 +40,19 @@ impl Source {
     ///
     /// The error lists every place that was looked at and says how to get the data.
     pub fn locate(&self, root: &Path, markers: &[&str]) -> Result<PathBuf> {
+        let holds = |home: &Path| markers.iter().any(|marker| home.join(marker).exists());
+        self.locate_by(root, &markers.join(" or "), holds)
+    }
+
+    /// The first of its homes that `holds` what it is known by, `marker` in words.
+    pub fn locate_by(&self, root: &Path, marker: &str, holds: impl Fn(&Path) -> bool) -> Result<PathBuf> {
         // Joining nothing would leave a slash at the end.
         let place = |home: &&str| if home.is_empty() { root.to_path_buf() } else { root.join(home) };
-        let holds = |home: &PathBuf| markers.iter().any(|marker| home.join(marker).exists());
-        if let Some(home) = self.homes.iter().map(place).find(holds) {
+        if let Some(home) = self.homes.iter().map(place).find(|home| holds(home)) {
             return Ok(home);
         }
         let places: Vec<String> = self.homes.iter().map(|home| place(home).display().to_string()).collect();
-        let (name, marker) = (self.name, markers.join(" or "));
+        let name = self.name;
         bail!("{name} is not there: no {marker} in {}; {}", places.join(", "), self.how_to_get)
     }
 

@@ -109,11 +109,16 @@ impl Split {
     /// One line about it: `cifar10 train: 50,000 images of 32x32 pixels, 10 classes`.
     pub fn describe(&self) -> String {
         let labels = match &self.labels {
-            Some(_) => format!("{} classes", self.classes.len()),
+            Some(_) => counted(self.classes.len(), "class", "classes"),
             None => "unlabelled".to_owned(),
         };
         format!("{}: {} {}, {labels}", self.name, grouped(self.len()), self.images.describe())
     }
+}
+
+/// `1 class`, `1,000 classes`.
+pub fn counted(number: usize, one: &str, more: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { more })
 }
 
 /// 1234567 as `1,234,567`.

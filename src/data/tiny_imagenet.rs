@@ -4,11 +4,12 @@
 //! read too. The published test images have no labels, so `val/` is the test part.
 
 use super::protocol::{Protocol, SMALL};
-use super::{Part, Source, Split, image_tree, walk};
+use super::{Part, Source, Split, flat_val, image_tree, walk};
 use crate::config::{DatasetName, Normalisation};
 use anyhow::{Result, bail};
-use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::Path;
 
 pub static TINY_IMAGENET: Source = Source {
@@ -32,7 +33,7 @@ fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
     if part != Part::Test {
         return image_tree::labelled(&train, None, source.part_name("train"));
     }
-    let classes = walk::class_names(&train)?;
+    let classes = image_tree::classes_of(&train)?;
     let (val, name) = (home.join("val"), source.part_name("val"));
     let (annotations, images) = (val.join("val_annotations.txt"), val.join("images"));
     if !annotations.exists() {
@@ -41,17 +42,20 @@ fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
         }
         bail!("{} is not there; {}", annotations.display(), source.how_to_get);
     }
-    let present: HashSet<_> = walk::list(&images)?.images.into_iter().collect();
+    let present = walk::list(&images, Path::new(""))?.images;
+    let unnamed: RefCell<BTreeSet<&OsString>> = RefCell::new(present.iter().collect());
     // File, class and box, separated by tabs, one a line.
     let (files, labels) = source.listed(&annotations, &images, &classes, |line| {
         let mut fields = line.split('\t');
         let (Some(file), Some(class)) = (fields.next(), fields.next()) else {
             return Err("expected a file and a class, separated by a tab".to_owned());
         };
-        if !present.contains(OsStr::new(file)) {
-            return Err(format!("{file} is not in val/images/"));
+        match unnamed.borrow_mut().remove(&OsString::from(file)) {
+            true => Ok((file.to_owned(), class)),
+            false if present.iter().any(|name| name == file) => Err(format!("{file} is named twice")),
+            false => Err(format!("{file} is not in val/images/")),
         }
-        Ok((file.to_owned(), class))
     })?;
+    flat_val::every_image_is_named(unnamed.into_inner().into_iter().collect(), &annotations, source)?;
     Ok(Split::labelled(files, labels, classes, name))
 }

@@ -1,60 +1,233 @@
 //! Listing directories of images: sorted, so that an index means the same image
 //! on every machine, and parallel over classes.
+//!
+//! What counts as an image:
+//! - A name with an extension of images is taken at its word, also where a dead link
+//!   bears it: whoever reads it says what is wrong. A million names cost no look.
+//! - Any other name is looked into, unless its extension is known as that of something else.
+//! - Hidden entries are left out, and so is what the program wrote itself ([`own`]) and what
+//!   operating systems leave behind. Apart from the hidden ones all that is passed over is counted by kind.
+//!
+//! Looking into every PNG of a large tree is too dear: of each directory the 32 whose
+//! names are least like the others' are looked into, and where one of them is the program's
+//! own, a thousand.
 
+use super::decode;
 use super::file_list::FileList;
+use super::split::grouped;
+use crate::{files, own};
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::ffi::OsString;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Extensions of images that are read, in any case; the content decides which of the two it is.
-const READ: [&str; 3] = ["jpg", "jpeg", "png"];
-/// Extensions of images that are not read: leaving them out in silence would change the data set.
-const NOT_READ: [&str; 9] = ["gif", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "heic", "avif"];
+/// Extensions that promise an image, the most frequent ones first; the last ten are of formats that are not read.
+const IMAGES: &str = "jpg jpeg png jpe jif jfif pjpeg gif bmp dib webp tif tiff pnm pbm pgm ppm \
+                      heic heif avif jp2 j2k jpf jpx jxl psd";
+/// Extensions of files that hold no image, or, as those of cameras' raw files, one that has to be developed first.
+const OTHERS: &str = "txt csv tsv json jsonl xml html htm md rst yml yaml toml ini cfg conf log py pyc ipynb sh bat c h js css \
+                      npy npz mat pkl pickle pt pth onnx safetensors h5 hdf5 parquet arrow tfrecord mdb db sqlite zip tar \
+                      gz tgz bz2 xz 7z rar zst pdf doc docx xls xlsx ppt pptx mp4 m4v mov avi mkv webm mpg mpeg wmv mp3 wav \
+                      flac svg ico lnk url exe dll tmp part crdownload xmp aae thm xcf dng cr2 cr3 crw nef nrw arw srw orf \
+                      rw2 raf pef";
+/// Directories that programs and operating systems leave behind.
+const FOREIGN: [&str; 6] =
+    ["__MACOSX", "lost+found", "@eaDir", "__pycache__", "$RECYCLE.BIN", "System Volume Information"];
 /// Deeper trees are taken for a loop of symbolic links.
 const MAX_DEPTH: usize = 32;
+/// PNG files of a directory that are looked into, and where one of them is the program's own.
+const LOOKED_INTO: [usize; 2] = [32, 1000];
+/// A look at the beginning of a file; all formats show themselves in less.
+const LOOK_BYTES: usize = 64;
+const _: () = assert!(own::PICTURE_BYTES <= LOOK_BYTES);
 
-/// What one directory holds: image files and directories, each sorted by name. Hidden entries are left out.
+/// What was passed over: of each kind how many, and the first of them. `(s)` and `(y)` in a kind stand where its plural
+/// differs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedOver(BTreeMap<String, (usize, OsString)>);
+
+impl PassedOver {
+    fn add(&mut self, kind: &str, path: impl AsRef<OsStr>) {
+        self.join(PassedOver(BTreeMap::from([(kind.to_owned(), (1, path.as_ref().to_owned()))])));
+    }
+
+    fn join(&mut self, others: PassedOver) {
+        for (kind, (count, first)) in others.0 {
+            let known = self.0.entry(kind).or_insert_with(|| (0, first.clone()));
+            *known = (known.0 + count, first.min(std::mem::take(&mut known.1)));
+        }
+    }
+
+    /// `passed over in DIR: 3 .txt files (a.txt, ...), 1 dead link (b/x)`; `None` where nothing was.
+    pub fn sentence(&self, root: &Path) -> Option<String> {
+        const KINDS: usize = 12;
+        let one = |(kind, (count, first)): (&String, &(usize, OsString))| {
+            let (s, y, more) = if *count == 1 { ("", "y", "") } else { ("s", "ies", ", ...") };
+            let kind = kind.replace("(s)", s).replace("(y)", y);
+            format!("{} {kind} ({}{more})", grouped(*count), first.display())
+        };
+        let mut kinds: Vec<String> = self.0.iter().take(KINDS).map(one).collect();
+        let rest: usize = self.0.values().skip(KINDS).map(|(count, _)| count).sum();
+        kinds.extend((rest > 0).then(|| format!("{} of other kinds", grouped(rest))));
+        (!kinds.is_empty()).then(|| format!("passed over in {}: {}", root.display(), kinds.join(", ")))
+    }
+}
+
+/// What one directory holds: image files and directories, each sorted by name.
 #[derive(Default)]
 pub struct Listing {
     pub images: Vec<OsString>,
     pub directories: Vec<OsString>,
+    passed_over: PassedOver,
+    /// It is one of the program's results.
+    own: bool,
 }
 
-/// Lists one directory, following symbolic links.
-pub fn list(directory: &Path) -> Result<Listing> {
-    let unreadable = || format!("the directory {} cannot be read", directory.display());
-    let mut listing = Listing::default();
-    for entry in std::fs::read_dir(directory).with_context(unreadable)? {
-        let entry = entry.with_context(unreadable)?;
-        let name = entry.file_name();
-        if name.as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        // The kind comes with the name on usual file systems; only links cost a further look.
-        let mut kind = entry.file_type().with_context(unreadable)?;
-        if kind.is_symlink() {
-            let target = std::fs::metadata(entry.path());
-            kind = target.with_context(|| format!("the link {} leads nowhere", entry.path().display()))?.file_type();
-        }
-        if kind.is_dir() {
-            listing.directories.push(name);
-        } else if has_extension(&name, &READ) {
-            listing.images.push(name);
-        } else if has_extension(&name, &NOT_READ) {
-            bail!("{} is an image that is not read: convert it to JPEG or PNG, or remove it", entry.path().display());
+/// Lists the directory `below` a root, following symbolic links.
+pub fn list(root: &Path, below: &Path) -> Result<Listing> {
+    let directory = root.join(below);
+    let (mut listing, mut config) = (Listing::default(), false);
+    for entry in entries(&directory)? {
+        let (name, kind) = entry?;
+        match kind {
+            Some(kind) if kind.is_dir() && FOREIGN.iter().any(|foreign| name == *foreign) => {
+                listing.passed_over.add(&format!("director(y) {}", name.display()), below.join(name));
+            }
+            Some(kind) if kind.is_dir() => listing.directories.push(name),
+            _ if has_extension(&name, IMAGES) => listing.images.push(name),
+            None => listing.passed_over.add("dead link(s)", below.join(name)),
+            Some(kind) => {
+                config |= name == "config.yml";
+                let unknown = kind.is_file() && !has_extension(&name, OTHERS);
+                match if unknown { look(&directory.join(&name)) } else { Content::Other } {
+                    Content::Image => listing.images.push(name),
+                    Content::OwnPicture => listing.passed_over.add(OWN_PICTURES, below.join(name)),
+                    Content::Other => listing.passed_over.add(&kind_of(&name), below.join(name)),
+                }
+            }
         }
     }
+    listing.own = config && own::is_run(&directory);
     listing.images.sort_unstable();
     listing.directories.sort_unstable();
+    leave_out_own_pictures(&mut listing, &directory, below);
     Ok(listing)
 }
 
-fn has_extension(name: &OsString, extensions: &[&str]) -> bool {
+const OWN_PICTURES: &str = "picture(s) drawn by flatnce";
+
+/// Names and kinds of what lies in a directory, unless hidden; links are followed, and one that leads nowhere has no kind.
+fn entries(directory: &Path) -> Result<impl Iterator<Item = Result<(OsString, Option<std::fs::FileType>)>>> {
+    let unreadable = || format!("the directory {} cannot be read", directory.display());
+    let entries = std::fs::read_dir(directory).with_context(unreadable)?;
+    Ok(entries.filter_map(move |entry| {
+        let named = |entry: std::fs::DirEntry| {
+            let name = entry.file_name();
+            if name.as_encoded_bytes().starts_with(b".") {
+                return Ok(None);
+            }
+            // The kind comes with the name on usual file systems; only links cost a further look.
+            let kind = entry.file_type()?;
+            let followed = if kind.is_symlink() {
+                std::fs::metadata(entry.path()).ok().map(|about| about.file_type())
+            } else {
+                Some(kind)
+            };
+            Ok(Some((name, followed)))
+        };
+        entry.and_then(named).with_context(unreadable).transpose()
+    }))
+}
+
+fn has_extension(name: &OsStr, known: &str) -> bool {
     let extension = Path::new(name).extension();
-    extension.is_some_and(|extension| extensions.iter().any(|known| extension.eq_ignore_ascii_case(known)))
+    extension.is_some_and(|extension| known.split_ascii_whitespace().any(|known| extension.eq_ignore_ascii_case(known)))
+}
+
+/// What a file without an image is counted as.
+fn kind_of(name: &OsStr) -> String {
+    match Path::new(name).extension().and_then(OsStr::to_str) {
+        None => "file(s) without extension".to_owned(),
+        Some(extension) if extension.len() <= 8 && extension.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            format!(".{} file(s)", extension.to_ascii_lowercase())
+        }
+        Some(_) => "file(s) of other kinds".to_owned(),
+    }
+}
+
+enum Content {
+    Image,
+    OwnPicture,
+    Other,
+}
+
+/// Looks at the beginning of a file. One that cannot be opened, and does not promise an image, is none.
+fn look(path: &Path) -> Content {
+    let mut beginning = Vec::with_capacity(LOOK_BYTES);
+    let read = files::open(path).and_then(|file| file.take(LOOK_BYTES as u64).read_to_end(&mut beginning));
+    match read {
+        Ok(_) if own::is_picture(&beginning) => Content::OwnPicture,
+        Ok(_) if decode::is_read(&beginning) || is_unread_image(&beginning) => Content::Image,
+        _ => Content::Other,
+    }
+}
+
+/// Whether a file that begins so is an image of a format that is not read: HEIC, AVIF, JPEG 2000, JPEG XL, Photoshop.
+fn is_unread_image(beginning: &[u8]) -> bool {
+    match beginning {
+        [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => {
+            [b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"]
+                .iter()
+                .any(|known| brand.starts_with(*known))
+        }
+        [0, 0, 0, 12, kind @ ..] => kind.starts_with(b"jP  ") || kind.starts_with(b"JXL "),
+        [0xff, 0x0a, ..] | [0xff, 0x4f, 0xff, 0x51, ..] | [b'8', b'B', b'P', b'S', ..] => true,
+        _ => false,
+    }
+}
+
+/// Takes the program's own pictures out of the images.
+fn leave_out_own_pictures(listing: &mut Listing, directory: &Path, below: &Path) {
+    let mut odd = odd_ones(listing.images.iter().filter(|name| has_extension(name, "png")));
+    let is_own = |name: &&OsString| matches!(look(&directory.join(name)), Content::OwnPicture);
+    if !odd.iter().take(LOOKED_INTO[0]).any(is_own) {
+        return;
+    }
+    odd.truncate(LOOKED_INTO[1]);
+    for name in odd.into_iter().filter(is_own).cloned().collect::<Vec<_>>() {
+        listing.images.retain(|other| *other != name);
+        listing.passed_over.add(OWN_PICTURES, below.join(name));
+    }
+}
+
+/// The names, those that are least like the others first: of another length, or, with every number alike, of other
+/// letters.
+fn odd_ones<'a>(names: impl Iterator<Item = &'a OsString>) -> Vec<&'a OsString> {
+    // FNV-1a of the name with a zero for every number.
+    let shape = |name: &OsString| {
+        let (mut hash, mut digit) = (0xcbf2_9ce4_8422_2325_u64, false);
+        for &byte in name.as_encoded_bytes() {
+            let again = std::mem::replace(&mut digit, byte.is_ascii_digit()) && digit;
+            if !again {
+                hash = (hash ^ u64::from(if digit { b'0' } else { byte })).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        hash
+    };
+    let mut names: Vec<&OsString> = names.collect();
+    if names.len() > LOOKED_INTO[0] {
+        let (mut shapes, mut lengths) = (HashMap::new(), HashMap::new());
+        for name in &names {
+            *shapes.entry(shape(name)).or_insert(0) += 1;
+            *lengths.entry(name.len()).or_insert(0) += 1;
+        }
+        names.sort_by_cached_key(|name| (shapes[&shape(name)].max(lengths[&name.len()]), *name));
+    }
+    names
 }
 
 /// When a directory was last changed (content and metadata, seconds and nanoseconds each), and its inode. Another
@@ -79,22 +252,39 @@ impl Stamp {
 /// Images found below a root, and the directories that were looked through: paths relative to the root.
 struct Found {
     files: FileList,
+    classes: Vec<(OsString, usize)>,
     visited: Vec<(OsString, Stamp)>,
+    passed_over: PassedOver,
 }
 
 impl Found {
     fn new(root: &Path) -> Found {
-        Found { files: FileList::new(root), visited: Vec::new() }
+        let files = FileList::new(root);
+        Found { files, classes: Vec::new(), visited: Vec::new(), passed_over: PassedOver::default() }
     }
 
     /// Adds the images in `below` itself and gives its directories. The stamp is older than the listing, so that
     /// a change during it shows.
     fn look_into(&mut self, below: &Path) -> Result<Vec<OsString>> {
-        let directory = self.files.root().join(below);
+        let root = self.files.root();
+        let directory = root.join(below);
         let stamp =
             Stamp::of(&directory).with_context(|| format!("the directory {} cannot be read", directory.display()))?;
+        let listing = list(root, below)?;
+        let inside = !below.as_os_str().is_empty();
+        if inside && listing.own {
+            // Its checkpoints come and go, which changes nothing of the images.
+            self.passed_over.add("director(y) of flatnce's results", below);
+            return Ok(Vec::new());
+        }
         self.visited.push((below.into(), stamp));
-        let listing = list(&directory)?;
+        self.passed_over.join(listing.passed_over);
+        if inside && !listing.images.is_empty() {
+            self.classes.push((below.into(), listing.images.len()));
+        }
+        if inside && listing.images.is_empty() && listing.directories.is_empty() {
+            self.passed_over.add("director(y) without images", below);
+        }
         for name in &listing.images {
             self.files.push(&below.join(name));
         }
@@ -113,9 +303,9 @@ impl Found {
         Ok(())
     }
 
-    fn below(root: &Path, class: &OsString) -> Result<Found> {
+    fn below(root: &Path, name: &OsString) -> Result<Found> {
         let mut found = Found::new(root);
-        found.collect(Path::new(class), 1)?;
+        found.collect(Path::new(name), 1)?;
         Ok(found)
     }
 }
@@ -127,40 +317,69 @@ pub struct Tree {
     pub files: FileList,
     /// So many images lie in the directory itself; they come first.
     pub direct: usize,
-    /// The subdirectories by name, sorted, and how many images are in and below each.
+    /// The directories below it that hold images, relative to it, and how many each; in the order of the images.
     pub classes: Vec<(OsString, usize)>,
     /// Every directory that was read, relative to the root (`""` is the root), as it was before.
     pub visited: Vec<(OsString, Stamp)>,
+    pub passed_over: PassedOver,
 }
 
 /// Lists `root` and everything below it, in parallel over its subdirectories.
 ///
-/// Errors: a directory that cannot be read, an image of a kind that is not read, a loop of links.
+/// Errors: a directory that cannot be read, a loop of links.
 pub fn tree(root: &Path) -> Result<Tree> {
     let mut all = Found::new(root);
     let names = all.look_into(Path::new(""))?;
     let direct = all.files.len();
     let parts: Result<Vec<Found>> = names.par_iter().map(|name| Found::below(root, name)).collect();
-    let mut classes = Vec::with_capacity(names.len());
     // Each part is freed as it is joined.
-    for (name, part) in names.into_iter().zip(parts?) {
-        classes.push((name, part.files.len()));
+    for part in parts? {
         all.files.append(&part.files);
+        all.classes.extend(part.classes);
         all.visited.extend(part.visited);
+        all.passed_over.join(part.passed_over);
     }
-    Ok(Tree { files: all.files, direct, classes, visited: all.visited })
+    let Found { files, classes, visited, passed_over } = all;
+    Ok(Tree { files, direct, classes, visited, passed_over })
 }
 
-/// The names of the directories in `directory`, sorted: the classes of a tree.
-pub fn class_names(directory: &Path) -> Result<Vec<String>> {
-    list(directory)?.directories.into_iter().map(|name| class_name(directory, name)).collect()
+/// Whether images lie below a directory; `Some(true)`: in it itself.
+///
+/// Errors: as [`tree`].
+pub fn holds_images(directory: &Path) -> Result<Option<bool>> {
+    /// How deep below the root the first image lies.
+    fn first(root: &Path, below: &Path, depth: usize) -> Result<Option<usize>> {
+        let listing = list(root, below)?;
+        if listing.own || depth > MAX_DEPTH {
+            return Ok(None);
+        }
+        if !listing.images.is_empty() {
+            return Ok(Some(depth));
+        }
+        let inner = listing.directories.iter().map(|name| first(root, &below.join(name), depth + 1));
+        inner.filter_map(Result::transpose).next().transpose()
+    }
+    Ok(first(directory, Path::new(""), 0)?.map(|depth| depth == 0))
+}
+
+/// The names of the directories in `directory`, sorted, without those that [`tree`] passes over by their names.
+pub fn directories(directory: &Path) -> Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in entries(directory)? {
+        let (name, kind) = entry?;
+        if kind.is_some_and(|kind| kind.is_dir()) && !FOREIGN.iter().any(|foreign| name == *foreign) {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// The name of a class directory as text.
 ///
 /// Errors: it is not UTF-8.
-pub fn class_name(directory: &Path, name: OsString) -> Result<String> {
-    name.into_string().map_err(|name| {
-        anyhow::anyhow!("the directory {} has a name that is not UTF-8", directory.join(name).display())
-    })
+pub fn class_name(directory: &Path, name: &OsStr) -> Result<String> {
+    name.to_str()
+        .map(str::to_owned)
+        .with_context(|| format!("the directory {} has a name that is not UTF-8", directory.join(name).display()))
 }

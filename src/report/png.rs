@@ -1,6 +1,7 @@
 //! Pictures as PNG files.
 
 use crate::durable;
+use crate::own;
 use crate::pixels::RgbRef;
 use anyhow::{Context, Result};
 use image::codecs::png::PngEncoder;
@@ -30,11 +31,12 @@ pub fn encode_png(picture: RgbRef) -> Result<Vec<u8>> {
     Ok(png)
 }
 
-/// Writes a PNG file in one step.
+/// Writes a PNG file in one step, with the mark of the program's own pictures.
 ///
 /// # Errors
 /// As [`encode_png`], or the file cannot be written.
 pub fn save_png(path: &Path, picture: RgbRef) -> Result<()> {
-    let png = encode_png(picture)?;
+    let mut png = encode_png(picture)?;
+    own::mark_picture(&mut png);
     durable::replace(path, |file| Ok(file.write_all(&png)?))
 }

@@ -4,6 +4,7 @@
 use crate::config::{Evaluate, Pretrain, Settings};
 use crate::durable;
 use crate::files;
+use crate::own::CONFIG_LINE;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Number, Value};
 use std::io::Write;
@@ -22,7 +23,7 @@ pub(super) fn write(directory: &Path, config: &Value, what: &str, command: &[Str
     let words: Vec<String> = command.iter().map(|word| shell_word(word)).collect();
     let (command, settings) = (words.join(" "), to_yaml(config));
     durable::replace(&directory.join("config.yml"), |file| {
-        write!(file, "# Every setting of this run, resolved. {what}\n# {command}\n{settings}")?;
+        write!(file, "{CONFIG_LINE} {what}\n# {command}\n{settings}")?;
         Ok(())
     })
 }

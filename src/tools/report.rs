@@ -10,7 +10,7 @@ mod rows;
 use crate::config::ReportFormat;
 use crate::durable;
 use crate::report::plots::{Figure, Panel, curves};
-use crate::report::{Console, encode_png};
+use crate::report::{Console, encode_png, save_png};
 use crate::values::one_of;
 use anyhow::{Context, Result, bail};
 use charts::Chart;
@@ -140,12 +140,15 @@ fn draw(
             }
         };
         let [png, dark] = &pictures.neighbours;
-        let (png, dark) = (encode_png(png.as_ref())?, encode_png(dark.as_ref())?);
         let path = |what: &str| directory.join(format!("{what}-{}-{}.png", number + 1, file_name(name)));
-        durable::replace(&path("neighbours"), |file| Ok(file.write_all(&png)?))?;
+        save_png(&path("neighbours"), png.as_ref())?;
         curves(&path("map"), &figure(&pictures.map))?;
         files += 2;
-        looks.sheets.push(Picture { caption: format!("{name}: {}", pictures.about), png, dark });
+        looks.sheets.push(Picture {
+            caption: format!("{name}: {}", pictures.about),
+            png: encode_png(png.as_ref())?,
+            dark: encode_png(dark.as_ref())?,
+        });
         looks.maps.push((pictures.map, pictures.about));
     }
     console.note(&format!("{files} pictures: {}", directory.display()));

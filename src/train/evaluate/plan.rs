@@ -290,7 +290,8 @@ impl Plan {
             // What changes no result: where the data and the encoder lie, which is checked by itself, and what is saved.
             let run = Evaluate { save_every_n_epochs: saved.run.save_every_n_epochs, ..self.run.clone() };
             let Evaluate { source, stated, resume, .. } = saved.run.clone();
-            let data = DataConfig { root: saved.run.data.root.clone(), ..run.data.clone() };
+            let DataConfig { root, more_roots, .. } = saved.run.data.clone();
+            let data = DataConfig { root, more_roots, ..run.data.clone() };
             let now = serde_json::to_value(Evaluate { source, stated, resume, data, ..run })?;
             for (setting, before, now) in differences(&serde_json::to_value(&saved.run)?, &now) {
                 warnings.push(format!(
