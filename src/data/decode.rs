@@ -50,7 +50,6 @@ pub fn decode_bytes(bytes: &[u8], _orientation: Orientation, out: &mut RgbImage)
 }
 
 /// Whether a file that begins with these bytes is in a format that is read.
-#[expect(dead_code, reason = "the listing of directories is to ask it")]
 pub(super) fn is_read(beginning: &[u8]) -> bool {
     matches!(beginning, [0xff, 0xd8, ..] | [0x89, b'P', b'N', b'G', ..])
 }

@@ -6,7 +6,7 @@
 //!   images directly in it is unlabelled, and those in subdirectories belong to it too.
 
 use super::protocol::{LIKE_IMAGENET, Protocol};
-use super::{Part, Source, Split, image_tree, indexed, walk};
+use super::{NoPart, Part, Source, Split, image_tree, indexed, walk};
 use crate::config::{ClassifierAugment, DatasetName};
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -32,10 +32,11 @@ fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
         Part::Test => {
             let test = ["test", "val"].iter().map(|name| root.join(name)).find(|path| path.is_dir());
             let Some(test) = test.filter(|_| train != root) else {
-                bail!(
+                let what = format!(
                     "{0} has no test images: put the images into {0}/train/CLASS/ and {0}/test/CLASS/ (or val/)",
                     root.display()
                 );
+                return Err(NoPart(what).into());
             };
             index(&test, labelled_classes(train)?, source.part_name("test"))
         }
