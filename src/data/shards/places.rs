@@ -30,25 +30,26 @@ pub struct Chosen {
 pub fn shards(roots: &[&Path]) -> Result<Vec<PathBuf>> {
     let mut found = BTreeSet::new();
     for &root in roots {
-        let before = found.len();
+        let mut here = Vec::new();
         if root.is_dir() {
-            found.extend(archives_in(root)?);
+            here = archives_in(root)?;
             for directory in part_directories(root)? {
-                found.extend(archives_in(&directory)?);
+                here.extend(archives_in(&directory)?);
             }
         } else if root.exists() {
             refuse_compressed(root)?;
-            found.insert(root.to_path_buf());
+            here.push(root.to_path_buf());
         } else {
-            found.extend(matching(root)?);
+            here = matching(root)?;
         }
-        if found.len() == before && found.is_empty() {
+        if here.is_empty() {
             bail!(
                 "{} is no shard: give a directory of .tar files, a file, or a pattern in quotes, as \
                  --data 'DIR/train-*.tar' or --data 'DIR/train-{{0000..0099}}.tar'",
                 root.display()
             );
         }
+        found.extend(here);
     }
     Ok(found.into_iter().collect())
 }
