@@ -301,10 +301,13 @@ fn mutated_archives_are_errors_or_lists() {
     let place = place();
     let file = place.path().join("x.tar");
     let long = format!("{}.jpg", "x".repeat(150));
-    let members = tar([("1.jpg", image(0)), ("1.cls", b"0".to_vec()), (&long, image(1))]);
+    let label = || b"0".to_vec();
+    let members =
+        tar([("1.jpg", image(0)), ("1.cls", label()), (&long, image(1)), (&long.replace("jpg", "cls"), label())]);
     let whole = closed(&[
         members[..members.len() - 1024].to_vec(),
         pax(&[("path", "a/2.jpg"), ("size", "700")], &[0xff; 700]),
+        raw(b"a/2.cls", EntryType::Regular, b"0"),
         raw(b"3.json", EntryType::Regular, br#"{"label": 4, "class_name": "x"}"#),
     ]);
     let mut draw = Stream::new(7, Purpose::Subset, 0, 0, 0);
@@ -598,7 +601,7 @@ fn a_training_on_shards_is_that_on_the_files_to_the_bit() {
         let more: Vec<&str> = more
             .iter()
             .map(String::as_str)
-            .chain(["--label-ratio=0.5"].into_iter().filter(|_| mode == "semi"))
+            .chain(["--semi-ratio=0.5"].into_iter().filter(|_| mode == "semi"))
             .collect();
         let own = words(set, data, results, &more);
         let own: Vec<&str> = own

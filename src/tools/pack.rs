@@ -18,7 +18,8 @@ use crate::train::readable;
 use crate::values::{between, one_of};
 use anyhow::{Context, Result, bail};
 use manifest::{Found, Manifest};
-use plan::{PartPlan, Rule};
+use picture::Rule;
+use plan::PartPlan;
 use rayon::prelude::*;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -77,7 +78,7 @@ pub fn run(pack: &Pack, console: &Console) -> Result<()> {
         }
         Found::Unfinished(there) => {
             there.check_same(&wanted, out)?;
-            console.note(&format!("{} shards are finished; the others follow", there.finished()));
+            console.note(&format!("{} finished; what is missing follows", manifest::shards(there.finished())));
             there
         }
     };

@@ -216,10 +216,14 @@ impl Manifest {
         let parts: Vec<String> =
             self.parts.iter().map(|part| format!("{} {}", grouped(part.images), part.part)).collect();
         let bytes: u64 = self.parts.iter().flat_map(|part| &part.shards).map(|shard| shard.bytes).sum();
-        let (shards, parts) = (self.finished(), parts.join(" and "));
-        let word = if shards == 1 { "shard" } else { "shards" };
-        format!("{parts} images in {} {word}, {} MiB", grouped(shards), grouped((bytes >> 20) as usize))
+        let (shards, parts) = (shards(self.finished()), parts.join(" and "));
+        format!("{parts} images in {shards}, {} MiB", grouped((bytes >> 20) as usize))
     }
+}
+
+/// `1 shard`, `2 shards`.
+pub fn shards(count: usize) -> String {
+    format!("{} {}", grouped(count), if count == 1 { "shard" } else { "shards" })
 }
 
 /// A finished checksum in hexadecimal digits.

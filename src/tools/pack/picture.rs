@@ -1,6 +1,5 @@
 //! What an image is packed as: the bytes of its file, or smaller ones.
 
-use super::plan::Rule;
 use crate::augment::{Filter, Renderer};
 use crate::data::{BadImage, Split, Stored, decode_bytes};
 use crate::pixels::{RgbImage, RgbRef};
@@ -13,6 +12,15 @@ const EXTENSIONS: [&str; 16] = [
     "jpg", "jpeg", "jpe", "jfif", "jif", "pjpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "pbm",
     "pnm",
 ];
+
+/// How an image becomes a member.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    pub max_side: Option<usize>,
+    pub quality: u8,
+    /// Decode images that are copied, so that a broken one is found.
+    pub check: bool,
+}
 
 /// An image as it is packed.
 pub struct Made {

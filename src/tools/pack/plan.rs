@@ -18,15 +18,6 @@ const SAMPLED: usize = 512;
 const BLOCK: u64 = 512;
 const LABEL_BYTES: u64 = 2 * BLOCK;
 
-/// How an image becomes a member.
-#[derive(Clone, Copy, Debug)]
-pub struct Rule {
-    pub max_side: Option<usize>,
-    pub quality: u8,
-    /// Decode images that are copied, so that a broken one is found.
-    pub check: bool,
-}
-
 /// A part of the data set and its shards, all of the same number of images but the last.
 pub struct PartPlan {
     /// How the names of its shards begin.

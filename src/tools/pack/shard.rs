@@ -1,8 +1,8 @@
 //! A shard: written in one go, and read back.
 
 use super::manifest::{ShardRecord, hex};
-use super::picture::{self, Made, Maker};
-use super::plan::{PartPlan, Rule};
+use super::picture::{self, Made, Maker, Rule};
+use super::plan::PartPlan;
 use crate::durable;
 use crate::files;
 use crate::report::Progress;
