@@ -1,4 +1,4 @@
-"""What bench.sh measures of the program's pieces: parts kernels, augment, index and save."""
+"""What bench.sh measures of the program's pieces: parts kernels, augment, index, shards and save."""
 
 import json
 import os
