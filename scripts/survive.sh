@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Kills runs with SIGKILL at random moments, those of pre-training mostly while a
 # checkpoint is being written, and checks that every one continues to the bits of a
-# run that nobody killed; the same of linear evaluations, fine-tunings and
-# embeddings (tests/survive.rs).
+# run that nobody killed; the same of linear evaluations, fine-tunings,
+# embeddings and packs (tests/survive.rs).
 #
 #   scripts/survive.sh [KILLS [SEED]]      # 100 kills of each, about 8 minutes on 2 cores
 set -euo pipefail

@@ -44,6 +44,18 @@ pub struct Together {
     _lock: File,
 }
 
+/// Takes a directory for this process, until the handle is dropped or the process dies.
+///
+/// # Errors
+/// Another process has it. A file system that knows no locks is no error.
+pub fn lock(directory: &Path) -> Result<File> {
+    let lock = File::open(directory).with_context(|| format!("cannot write into {}", directory.display()))?;
+    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        bail!("another process is writing into {}; wait for it, or choose another directory", directory.display());
+    }
+    Ok(lock)
+}
+
 /// How the directories in which files grow begin.
 const STAGE: &str = "unfinished";
 
@@ -55,10 +67,7 @@ impl Together {
     pub fn begin(directory: &Path) -> Result<Together> {
         let cannot = || format!("cannot write into {}", directory.display());
         std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
-        let lock = File::open(directory).with_context(cannot)?;
-        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
-            bail!("another process is writing into {}; wait for it, or choose another directory", directory.display());
-        }
+        let lock = lock(directory)?;
         let all = directory.join(STAGE);
         temporaries(&all).for_each(|left_over| {
             let _ = std::fs::remove_dir_all(left_over);

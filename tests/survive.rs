@@ -338,3 +338,72 @@ fn a_killed_embedding_is_the_old_one_or_the_new_one() {
         "{kills} embeddings killed with SIGKILL: {old} left the old files, {new} the new ones, {neither} none; none a mixture"
     );
 }
+
+/// Every file of a directory and what is in it, sorted.
+fn everything(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut all: Vec<_> = entries
+        .map(|entry| {
+            let content = std::fs::read(entry.path()).expect("it is there");
+            (entry.file_name().to_string_lossy().into_owned(), content)
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// Packs are killed `FLATNCE_KILLS` times (6 unless told): a finished shard is never written again, and what there is in
+/// the end are the bytes of a pack that nobody killed.
+#[test]
+fn killed_packs_end_with_the_same_bytes() {
+    let (kills, seed) = kills(6);
+    let mut draw = Stream::new(seed, Purpose::Initialisation, 3, 0, 0);
+    let place = tempfile::tempdir().expect("a directory");
+    let source = place.path().join("source");
+    for index in 0..400_u32 {
+        let class = source.join(format!("train/class_{}", index % 4));
+        std::fs::create_dir_all(&class).expect("a directory");
+        let level = |x: u32, y: u32| [(x * y + index) as u8, (x * 7 + index * y) as u8, (index * 31 + y) as u8];
+        let picture = image::RgbImage::from_fn(160, 120, |x, y| image::Rgb(level(x, y)));
+        picture.save(class.join(format!("{index:04}.png"))).expect("it is written");
+    }
+    let begin = |out: &Path| {
+        let to = format!("--out={}", out.display());
+        flatnce(&["pack", source.to_str().expect("utf-8"), "--shard-mb=1", "--max-side=100", &to])
+    };
+    let (whole, started) = (place.path().join("whole"), Instant::now());
+    succeeds(begin(&whole));
+    let (took, whole) = (started.elapsed().as_millis() as u64, everything(&whole));
+    assert!(whole.len() > 5, "a pack of some shards");
+
+    let (mut killed, mut while_writing, mut complete) = (0, 0, 0);
+    let mut out = place.path().join("killed-0");
+    while killed < kills || complete == 0 {
+        let before = everything(&out);
+        let mut child = begin(&out).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
+        if killed < kills {
+            std::thread::sleep(Duration::from_millis(draw.below(took)));
+            child.kill().expect("it is ours");
+        }
+        let output = child.wait_with_output().expect("it ends");
+        let after = everything(&out);
+        let shards = |files: &[(String, Vec<u8>)]| {
+            files.iter().filter(|(name, _)| name.ends_with(".tar")).cloned().collect::<Vec<_>>()
+        };
+        assert!(shards(&before).iter().all(|shard| whole.contains(shard)), "half a shard has its name, seed {seed}");
+        assert!(shards(&before).iter().all(|shard| after.contains(shard)), "a shard has gone, seed {seed}");
+        if output.status.success() {
+            assert!(after == whole, "other bytes after kills, seed {seed}");
+            complete += 1;
+            out = place.path().join(format!("killed-{complete}"));
+            continue;
+        }
+        assert_eq!(output.status.code(), None, "it failed by itself: {}", said(&output));
+        killed += 1;
+        while_writing += u64::from(after.iter().any(|(name, _)| name.starts_with("train-") && name.ends_with(".tmp")));
+    }
+    println!(
+        "{killed} packs killed with SIGKILL, {while_writing} of them while a shard was being written; complete to the end: \
+         {complete}, each with the bytes of one that was never killed"
+    );
+}

@@ -10,6 +10,7 @@ use flatnce::rng::{Purpose, Stream};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Lists the tree, or takes it from the index in `cache`.
@@ -61,6 +62,51 @@ pub fn loader(source: &str, workers: usize, images: usize) -> Result<()> {
             "images": total, "order_seconds": order_seconds, "seconds": seconds,
             "images_per_second": 1e6 / microseconds, "microseconds_per_image": microseconds
         }))
+    })
+}
+
+/// Images of a tree, or of the shards that a pattern stands for, in the random order of an epoch: `read` alone, or made
+/// into `views` of 224 px by ImageNet's recipe. Every answer is of an epoch of its own.
+pub fn photographs(work: &str, source: &str, workers: usize, images: usize) -> Result<()> {
+    let dataset = if source.ends_with(".tar") { DatasetName::Shards } else { DatasetName::Folder };
+    let start = Instant::now();
+    let split = Arc::new(data::load(&DataConfig::new(dataset, source, 224), Part::Unlabelled)?);
+    let indexed = start.elapsed().as_secs_f64();
+    ensure!((128..=split.len()).contains(&images), "{images} of {} images are none or no batch", split.len());
+    let recipe = Augmentation::paper(DatasetName::Imagenet, 224, false);
+    let rendering = Rendering::Views { recipe, size_px: 224 };
+    let loader = Loader::new(Arc::clone(&split), rendering, Order::Shuffled, 128, 0, workers)?;
+    let mut epoch = 0;
+    serve(|| {
+        let (start, mut done) = (Instant::now(), images);
+        match work {
+            "read" => read(&split, &loader.order(epoch)[..images], workers)?,
+            "views" => {
+                done = 0;
+                for batch in loader.epoch(epoch, 0).take(images / 128) {
+                    done += std::hint::black_box(batch?).samples.len();
+                }
+            }
+            other => bail!("{other} is neither read nor views"),
+        }
+        epoch += 1;
+        let seconds = start.elapsed().as_secs_f64();
+        Ok(json!({"images": split.len(), "index_seconds": indexed, "images_per_second": done as f64 / seconds}))
+    })
+}
+
+/// Reads images in this order on so many threads.
+fn read(split: &Split, order: &[usize], threads: usize) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            std::hint::black_box(split.images.stored(index)?);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("reading does not panic"))
     })
 }
 

@@ -7,6 +7,7 @@
 //!     cargo bench --bench measure -- diagnostics MODEL
 //!     cargo bench --bench measure -- index DIRECTORY CACHE|-
 //!     cargo bench --bench measure -- loader embedded|DIRECTORY WORKERS IMAGES
+//!     cargo bench --bench measure -- photographs read|views DIRECTORY|PATTERN.tar WORKERS IMAGES
 //!     cargo bench --bench measure -- tensors 32|224 BATCH DEVICE BATCHES
 //!     cargo bench --bench measure -- loop MODEL PRECISION STEPS
 
@@ -53,6 +54,9 @@ fn main() -> Result<()> {
         ["diagnostics", model] => training::diagnostics(model)?,
         ["index", directory, cache] => data::index(directory.as_ref(), (cache != "-").then(|| cache.as_ref()))?,
         ["loader", source, workers, images] => data::loader(source, workers.parse()?, images.parse()?)?,
+        ["photographs", work, source, workers, images] => {
+            data::photographs(work, source, workers.parse()?, images.parse()?)?
+        }
         ["tensors", shape, batch, device, batches] => data::tensors(shape, batch.parse()?, device, batches.parse()?)?,
         ["loop", model, precision, steps] => training::whole_loop(model, precision, steps.parse()?)?,
         _ => bail!("the head of benches/measure/main.rs says what can be asked for"),

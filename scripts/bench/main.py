@@ -24,6 +24,10 @@ PARTS = {
     "augment": ("augmentation and JPEG decoding; the loader's threads", pieces.augment, {}),
     "start": ("start of the process to its first step", training.start, {}),
     "index": ("a tree of 1,281,167 files; an image in sets of 1,000 to 1,000,000", pieces.index, {"directory": DIRECTORY}),
+    "shards": ("images read from shards against loose files, cold and warm; not in \"all\"", pieces.shards, {
+        "directory": DIRECTORY,
+        "images": {**WHOLE, "help": "files (default: 20,000, with --quick 2,000)"},
+    }),
     "save": ("checkpoints", pieces.save, {
         "directory": DIRECTORY,
         "rounds": {**WHOLE, "help": "default: 7, with --quick 2"},
@@ -41,9 +45,9 @@ PARTS = {
         "images": {**WHOLE, "help": "training images (default: 5,000, with --quick 640)"},
         "epochs": {**WHOLE, "help": "default: 5, with --quick 1"},
     }),
-    "all": ("all of these but the last two, and one table at the end: about an hour", None, {}),
+    "all": ("all of these but shards and the last two, and one table at the end: about an hour", None, {}),
 }  # fmt: skip
-ALL = list(PARTS)[:7]
+ALL = [name for name in list(PARTS)[:8] if name != "shards"]
 USAGE = """./scripts/bench.sh PART [--quick] [--json FILE] [OPTION...]
 
 Builds the program, makes the Python environment (scripts/setup.sh --python: 5 GB,

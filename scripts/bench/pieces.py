@@ -1,4 +1,4 @@
-"""What bench.sh measures of the program's pieces: parts kernels, augment, index and save."""
+"""What bench.sh measures of the program's pieces: parts kernels, augment, index, shards and save."""
 
 import json
 import os
@@ -182,6 +182,80 @@ def scale_rows(place, quick):
         rows.append(row(work, "of 1,000", "us", costs, first, target, "share"))
         shutil.rmtree(root)
     return rows
+
+
+# ---- shards ---------------------------------------------------------------------------------------------------------
+
+
+def shards(options):
+    """Images read at random from the shards of `flatnce pack` against the loose files, with cold and with warm caches.
+
+    20,000 made-up photographs of 500x375 pixels, about 110 kB each, in 100 classes (--quick: 2,000). `read` is the reading
+    alone, on four threads a core; `views` is what training asks for: read, decoded, two views of 224 px by ImageNet's recipe.
+    The caches are dropped before every cold round: all of them as root, else those of the files.
+    """
+    count, rounds = (options.images or (2_000 if options.quick else 20_000)), 2 if options.quick else 5
+    with tempfile.TemporaryDirectory(dir=options.directory, prefix="flatnce-bench-") as place:
+        tree, packed = Path(place) / "tree", Path(place) / "packed"
+        say(f"making {count:,} photographs in {tree}")
+        make_photographs(tree, count)
+        say("packing them")
+        begun = time.monotonic()
+        program.call("pack", tree, out=packed)
+        note = f"packed in {time.monotonic() - begun:.0f} s; index of the shards in {{:.2f}} s, of the tree in {{:.2f}} s"
+        files = [*tree.rglob("*.jpg"), *packed.glob("*.tar")]
+        rows = []
+        for work, images in ("read", count), ("views", min(count, 384 if options.quick else 1_920)):
+            threads = 4 * program.CORES if work == "read" else program.CORES
+            words = lambda source: ("photographs", work, source, threads, images)
+            with measure(*words(packed / "train-*.tar")) as ours, measure(*words(tree)) as theirs:
+                for state, before in ("cold", lambda: drop_caches(files)), ("warm", lambda: warm(files)):
+                    say(f"{work}, {state}")
+                    asked = lambda served: (before(), served.ask())[1]
+                    a, b = in_turns(rounds, lambda: asked(ours), lambda: asked(theirs))
+                    target = (">=", 2.0) if state == "cold" else None
+                    told = note.format(a[0]["index_seconds"], b[0]["index_seconds"])
+                    rates = column(a, "images_per_second"), column(b, "images_per_second")
+                    rows.append(row(f"{work}, {state}, {threads} threads", "loose files", "images/s", *rates, target, note=told))
+                    note = ""
+    return rows
+
+
+def make_photographs(root, count, classes=100):
+    """Smooth colours under grain, which compress as photographs do."""
+    import io
+
+    import numpy
+    from PIL import Image
+
+    draw, files = numpy.random.default_rng(0), []
+    for _ in range(100):
+        small = Image.fromarray(draw.integers(0, 256, (24, 32, 3), dtype=numpy.uint8))
+        grain = draw.normal(0, 14, (375, 500, 1))
+        pixels = numpy.asarray(small.resize((500, 375), Image.Resampling.BICUBIC)) + grain
+        out = io.BytesIO()
+        Image.fromarray(pixels.clip(0, 255).astype(numpy.uint8)).save(out, "JPEG", quality=90)
+        files.append(out.getvalue())
+    for number in range(count):
+        place = root / f"n{number % classes:08}"
+        if number < classes:
+            place.mkdir(parents=True)
+        (place / f"{number:06}.jpg").write_bytes(files[number * 37 % len(files)])
+
+
+def drop_caches(files):
+    os.sync()
+    try:
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+    except OSError:
+        for path in files:
+            with open(path, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def warm(files):
+    for path in files:
+        path.read_bytes()
 
 
 # ---- save -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ use super::op::Canvas;
 use super::recipe::{CropBox, Jitter, JitterOp, ViewParameters};
 use super::{OPS, color, hue, resample};
 use crate::config::Filter;
-use crate::pixels::RgbRef;
+use crate::pixels::{RgbImage, RgbRef};
 
 /// Renders views; one per worker thread. Its buffers grow to the largest image and stay.
 #[derive(Debug, Default)]
@@ -77,6 +77,23 @@ impl Renderer {
         }
         let channels = canvas.channels();
         interleave(&self.planes, channels, out);
+    }
+
+    /// `source` at another size, as Pillow's `Image.resize` gives it.
+    ///
+    /// # Panics
+    /// If either of them is empty.
+    pub fn resized(&mut self, source: RgbRef<'_>, width: usize, height: usize, filter: Filter) -> RgbImage {
+        let mut small = RgbImage::new(width, height);
+        let resize = Resize {
+            crop: CropBox::whole(source.width, source.height),
+            columns: Span::whole(source.width, width),
+            rows: Span::whole(source.height, height),
+            filter,
+            flip: false,
+        };
+        self.resize_into(source, &resize, &mut small.pixels);
+        small
     }
 
     /// Resizes part of `source` into `out`, `[rows.count, columns.count, 3]`.

@@ -9,15 +9,16 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Data")]
 pub struct DataArgs {
-    /// Directory that holds the data sets; for `folder`, the images themselves
+    /// Directory that holds the data sets; for `folder`, the images themselves; for `shards`, archives
     ///
-    /// Given several times, `folder` reads them all; of other data sets the last one counts.
+    /// Given several times, `folder` and `shards` read them all; of other data
+    /// sets the last one counts. Shards may be a pattern: 'DIR/train-*.tar'.
     #[arg(long, value_name = "DIR", default_value = "datasets", action = clap::ArgAction::Append)]
     pub data: Vec<PathBuf>,
     /// Images to train on, and in evaluation the labelled images
     ///
     /// fashion_mnist_mini is inside the program; folder is any directory of
-    /// images. The other sets: datasets/README.md.
+    /// images, shards are tar archives of them. The other sets: datasets/README.md.
     #[arg(long, value_name = "NAME", default_value = "imagenet", value_parser = one_of!(DatasetName))]
     pub dataset_name: DatasetName,
     /// Side of the images given to the encoder, in pixels

@@ -3,11 +3,11 @@
 
 use super::machine::{own_device, workers};
 use super::{AugmentationArgs, DataArgs, MachineArgs};
-use crate::config::{CheckpointChoice, EncoderSource};
-use crate::tools::{Doctor, Embed, Export, FeatureFiles, Inspect, Preview, Report, Sheet, Tool};
+use crate::config::{CheckpointChoice, DatasetName, EncoderSource};
+use crate::tools::{Doctor, Embed, Export, FeatureFiles, Inspect, Pack, Packing, Preview, Report, Sheet, Tool};
 use crate::values::checkpoint_choice;
-use anyhow::Result;
-use std::path::PathBuf;
+use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
 use tch::Device;
 
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -20,6 +20,8 @@ pub enum ToolArgs {
     Preview(Box<PreviewArgs>),
     /// Write the features of a data set
     Embed(EmbedArgs),
+    /// Write a data set as tar archives that are read faster than its files
+    Pack(Box<PackArgs>),
     /// Say whether this machine is fit for training, and what mends it
     Doctor(Doctor),
     /// Gather runs and their evaluations into one table
@@ -34,6 +36,14 @@ pub struct PreviewArgs {
     pub data: DataArgs,
     #[command(flatten)]
     pub augmentation: AugmentationArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct PackArgs {
+    #[command(flatten)]
+    pub packing: Packing,
+    #[command(flatten)]
+    pub data: DataArgs,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -66,6 +76,7 @@ pub fn resolve_tool(args: &ToolArgs) -> Result<Tool> {
         ToolArgs::Inspect(inspect) => Tool::Inspect(inspect),
         ToolArgs::Report(report) => Tool::Report(report),
         ToolArgs::Embed(args) => Tool::Embed(Box::new(embed(args)?)),
+        ToolArgs::Pack(args) => Tool::Pack(Box::new(pack(*args)?)),
         ToolArgs::Preview(args) => Tool::Preview(Box::new(preview(*args)?)),
     })
 }
@@ -85,6 +96,24 @@ fn embed(args: EmbedArgs) -> Result<Embed> {
         numerics: machine.numerics(),
         workers: workers(machine.workers, place.as_ref()),
     })
+}
+
+fn pack(args: PackArgs) -> Result<Pack> {
+    let PackArgs { packing, mut data } = args;
+    if let Some(source) = &packing.source {
+        match source.to_str().and_then(DatasetName::parse).filter(|_| !source.is_dir()) {
+            Some(name) => data.dataset_name = name,
+            None if data.data != [Path::new("datasets")] => {
+                bail!("{} and --data both say where the images lie: give one of them", source.display())
+            }
+            None => {
+                let archives = !source.is_dir() && source.to_string_lossy().contains(".tar");
+                data.dataset_name = if archives { DatasetName::Shards } else { DatasetName::Folder };
+                data.data = vec![source.clone()];
+            }
+        }
+    }
+    Ok(Pack { data: data.config(data.dataset_name), packing })
 }
 
 fn preview(args: PreviewArgs) -> Result<Preview> {

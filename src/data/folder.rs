@@ -13,7 +13,7 @@ use super::parts::{Kind, Parts};
 use super::protocol::{LIKE_IMAGENET, Protocol};
 use super::split::counted;
 use super::walk::Tree;
-use super::{FileList, Part, Source, Split, indexed};
+use super::{FileList, NoPart, Part, Source, Split, indexed};
 use crate::config::{ClassifierAugment, DataConfig, DatasetName, Labels};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -37,9 +37,9 @@ fn load(source: &Source, data: &DataConfig, part: Part) -> Result<Split> {
         let test: Vec<&Path> = layouts.iter().filter_map(|layout| layout.test.as_deref()).collect();
         if test.is_empty() {
             let root = roots[0].display();
-            bail!(
-                "{root} has no test images: put the images into {root}/train/CLASS/ and {root}/test/CLASS/ (or val/)"
-            );
+            let what =
+                format!("{root} has no test images: put the images into {root}/train/CLASS/ and {root}/test/CLASS/ (or val/)");
+            return Err(NoPart(what).into());
         }
         let classes = match Images::of(&train, data.labels)? {
             Images::Labelled(sorted) => Some(sorted.classes()),

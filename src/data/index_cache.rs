@@ -1,4 +1,4 @@
-//! The list of a large tree's images, kept from one run to the next.
+//! The list of a large tree's images, or of those in shards, kept from one run to the next.
 //!
 //! ImageNet's 1.28 million names take seconds to gather and sort; reading them
 //! back takes hundredths. The list lies in the user's cache directory, one file a
@@ -17,6 +17,7 @@ use super::walk::{self, Stamp, Tree};
 use crate::durable;
 use crate::files;
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -28,14 +29,14 @@ const MAGIC: &[u8; 16] = b"flatnce index 3\n";
 /// Smaller trees are listed faster than anybody notices.
 const LEAST_FILES: usize = 10_000;
 /// Of the index of some forty million images.
-const LARGEST_BYTES: u64 = 2 << 30;
+pub(super) const LARGEST_BYTES: u64 = 2 << 30;
 /// A directory that changed this recently may change again without its times moving on: clocks of file systems
 /// are coarse, up to two seconds.
 const SETTLED_SECONDS: i64 = 3;
 
 /// Where the indexes lie: `$XDG_CACHE_HOME/flatnce/index`, else below `~/.cache`; `None` when turned off or without
 /// a home.
-fn directory() -> Option<PathBuf> {
+pub(super) fn directory() -> Option<PathBuf> {
     if std::env::var_os("FLATNCE_INDEX_CACHE").is_some_and(|value| value == "off") {
         return None;
     }
@@ -57,62 +58,74 @@ pub fn indexed_in(root: &Path, cache: Option<&Path>) -> Result<(Tree, bool)> {
     // One tree has one index, however its path was typed.
     let Some((file, whole)) = cache.and_then(|cache| {
         let whole = root.canonicalize().ok()?;
-        Some((cache.join(file_name(&whole)), whole))
+        Some((cache.join(file_name(whole.as_os_str().as_bytes())), whole))
     }) else {
         return Ok((walk::tree(root)?, false));
     };
     if let Some(tree) = files::read(&file, LARGEST_BYTES).ok().and_then(|bytes| decode(&bytes, root, &whole)) {
         return Ok((tree, true));
     }
-    let before = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let before = now();
     let tree = walk::tree(root)?;
-    let settled = tree.visited.iter().all(|(_, stamp)| stamp.seconds() + SETTLED_SECONDS <= before);
-    if tree.files.len() >= LEAST_FILES && settled {
+    if is_worth_keeping(tree.files.len(), tree.visited.iter().map(|(_, stamp)| *stamp), before) {
         // Without a place to keep it the next run lists again; this one has what it needs.
-        let _ = keep(&file, &tree, &whole);
+        let _ = keep(&file, |out| seal(out, &(whole.as_os_str(), &tree), &[tree.files.names()]));
     }
     Ok((tree, false))
 }
 
-fn keep(file: &Path, tree: &Tree, whole: &Path) -> Result<()> {
-    std::fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
-    durable::replace(file, |out| encode(out, tree, whole))
+/// Seconds since 1970.
+pub(super) fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
-/// FNV-1a of the path: the same on every machine and in every version.
-fn file_name(whole: &Path) -> String {
+/// Whether there are enough files, and none of what holds them has changed shortly before `before`.
+pub(super) fn is_worth_keeping(count: usize, mut stamps: impl Iterator<Item = Stamp>, before: i64) -> bool {
+    count >= LEAST_FILES && stamps.all(|stamp| stamp.seconds() + SETTLED_SECONDS <= before)
+}
+
+pub(super) fn keep(file: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    std::fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
+    durable::replace(file, |out| write(out))
+}
+
+/// FNV-1a of a path: the same on every machine and in every version.
+pub(super) fn file_name(whole: &[u8]) -> String {
     let hash = whole
-        .as_os_str()
-        .as_bytes()
         .iter()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{hash:016x}")
 }
 
-/// The magic bytes, a line of JSON (the tree's path, its directories and classes), the names, and a checksum.
-fn encode(out: &mut dyn Write, tree: &Tree, whole: &Path) -> Result<()> {
-    let mut head = MAGIC.to_vec();
-    serde_json::to_writer(&mut head, &(whole.as_os_str(), tree))?;
-    head.push(b'\n');
+/// Writes the magic bytes, a line of JSON, what stands behind it, and a checksum.
+pub(super) fn seal(out: &mut dyn Write, head: &impl Serialize, parts: &[&[u8]]) -> Result<()> {
+    let mut line = MAGIC.to_vec();
+    serde_json::to_writer(&mut line, head)?;
+    line.push(b'\n');
     let mut checksum = crc32fast::Hasher::new();
-    for part in [head.as_slice(), tree.files.names()] {
+    for part in std::iter::once(line.as_slice()).chain(parts.iter().copied()) {
         checksum.update(part);
         out.write_all(part)?;
     }
     Ok(out.write_all(&checksum.finalize().to_le_bytes())?)
 }
 
-/// The tree that an index holds, with `root` before its paths; `None` if it is damaged, of another tree, or out of
-/// date.
-fn decode(bytes: &[u8], root: &Path, whole: &Path) -> Option<Tree> {
+/// What was sealed: the JSON, and what stands behind it; `None` if it is damaged or of another kind.
+pub(super) fn unseal<'a, Head: Deserialize<'a>>(bytes: &'a [u8]) -> Option<(Head, &'a [u8])> {
     let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
     if crc32fast::hash(body).to_le_bytes() != checksum {
         return None;
     }
     let body = body.strip_prefix(MAGIC)?;
     // JSON has no line break of its own here.
-    let (head, names) = body.split_at_checked(body.iter().position(|byte| *byte == b'\n')? + 1)?;
-    let (of, tree): (OsString, Tree) = serde_json::from_slice(head).ok()?;
+    let (head, rest) = body.split_at_checked(body.iter().position(|byte| *byte == b'\n')? + 1)?;
+    Some((serde_json::from_slice(head).ok()?, rest))
+}
+
+/// The tree that an index holds, with `root` before its paths; `None` if it is damaged, of another tree, or out of
+/// date.
+fn decode(bytes: &[u8], root: &Path, whole: &Path) -> Option<Tree> {
+    let ((of, tree), names): ((OsString, Tree), &[u8]) = unseal(bytes)?;
     let fresh =
         |(directory, stamp): &(OsString, Stamp)| Stamp::of(&root.join(directory)).is_ok_and(|now| now == *stamp);
     if Path::new(&of) != whole || !tree.visited.iter().all(fresh) {

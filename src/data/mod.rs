@@ -30,6 +30,7 @@ mod images;
 mod index_cache;
 mod parts;
 mod protocol;
+mod shards;
 mod source;
 mod split;
 mod stl10;
@@ -43,7 +44,7 @@ pub use file_list::FileList;
 pub use images::{Images, Packed, Stored};
 pub use index_cache::indexed_in;
 pub use protocol::{Blur, Protocol, protocol};
-pub use source::Source;
+pub use source::{NoPart, Source};
 pub use split::{Split, grouped};
 pub use subset::{list_for, semi_subset, some_of};
 pub use walk::{Stamp, Tree};
@@ -69,6 +70,7 @@ static SOURCES: [&Source; DatasetName::ALL.len()] = [
     &food::FOOD,
     &image_tree::SUN,
     &folder::FOLDER,
+    &shards::SHARDS,
 ];
 
 /// The row of a data set.

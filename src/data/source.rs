@@ -20,6 +20,11 @@ pub fn inside(name: &str) -> Result<(), String> {
     Err(format!("{name:?} is no file inside the data set's directory"))
 }
 
+/// A part that these images do not have, where a data set may lack it; with what would give it one.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoPart(pub String);
+
 /// The row of a data set.
 #[derive(Debug)]
 pub struct Source {

@@ -98,12 +98,17 @@ impl Split {
         Split { images: self.images.subset(indices), labels, ..self.clone() }
     }
 
+    /// What tells its images from others, whatever their labels.
+    pub fn images_marks(&self) -> DataMarks {
+        DataMarks { images: self.len() as u64, ..self.images.marks() }
+    }
+
     /// What tells it from other images, in one pass over names and labels: wherever it lies, and without reading a file.
     pub fn marks(&self) -> DataMarks {
         let mut labels = crc32fast::Hasher::new();
         self.classes.iter().for_each(|class| labels.update(format!("{class}\0").as_bytes()));
         self.labels.iter().flatten().for_each(|label| labels.update(&label.to_le_bytes()));
-        DataMarks { images: self.len() as u64, labels: labels.finalize(), ..self.images.marks() }
+        DataMarks { labels: labels.finalize(), ..self.images_marks() }
     }
 
     /// One line about it: `cifar10 train: 50,000 images of 32x32 pixels, 10 classes`.

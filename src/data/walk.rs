@@ -238,9 +238,12 @@ pub struct Stamp(pub [i64; 5]);
 impl Stamp {
     /// Errors: the directory is not there or cannot be looked at.
     pub fn of(directory: &Path) -> std::io::Result<Stamp> {
-        let facts = std::fs::metadata(directory)?;
+        Ok(Stamp::of_metadata(&std::fs::metadata(directory)?))
+    }
+
+    pub fn of_metadata(facts: &std::fs::Metadata) -> Stamp {
         let inode = facts.ino().cast_signed();
-        Ok(Stamp([facts.mtime(), facts.mtime_nsec(), facts.ctime(), facts.ctime_nsec(), inode]))
+        Stamp([facts.mtime(), facts.mtime_nsec(), facts.ctime(), facts.ctime_nsec(), inode])
     }
 
     /// The later of its two times, in whole seconds since 1970.

@@ -4,6 +4,7 @@ mod doctor;
 mod embed;
 mod export;
 mod inspect;
+mod pack;
 mod preview;
 mod report;
 
@@ -15,6 +16,7 @@ pub use doctor::Doctor;
 pub use embed::{Embed, FeatureFiles};
 pub use export::Export;
 pub use inspect::Inspect;
+pub use pack::{Pack, Packing};
 pub use preview::{Preview, Sheet};
 pub use report::Report;
 
@@ -25,6 +27,7 @@ pub enum Tool {
     Export(Export),
     Inspect(Inspect),
     Embed(Box<Embed>),
+    Pack(Box<Pack>),
     Preview(Box<Preview>),
     Report(Report),
 }
@@ -38,6 +41,7 @@ pub fn run(tool: &Tool, console: &Console, ranks: &Ranks) -> Result<()> {
         Tool::Export(export) => export::run(export, console),
         Tool::Inspect(inspect) => inspect::run(inspect, console),
         Tool::Embed(embed) => embed::run(embed, console, ranks),
+        Tool::Pack(pack) => pack::run(pack, console),
         Tool::Preview(preview) => preview::run(preview, console),
         Tool::Report(report) => report::run(report, console),
     }

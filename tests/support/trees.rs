@@ -26,7 +26,7 @@ const fn tree(dataset: &'static str, classes: usize, train: usize, test: usize) 
 }
 
 /// Every data set that is read from files.
-pub const TREES: [Tree; 12] = [
+pub const TREES: [Tree; 13] = [
     tree("stl10", 10, 20, 10),
     tree("tiny_imagenet", 2, 22, 6),
     tree("imagenet", 2, 40, 22),
@@ -40,6 +40,7 @@ pub const TREES: [Tree; 12] = [
     // 1% of these labels is one image a class.
     tree("fashion_mnist", 10, 1000, 20),
     tree("folder", 3, 33, 9),
+    tree("shards", 3, 33, 9),
 ];
 
 /// The tree of this data set.
@@ -63,6 +64,7 @@ impl Tree {
             "cifar100" => cifar100(self, root),
             "fashion_mnist" => fashion_mnist(self, root),
             "folder" => split(self, root, &["train", "test"]),
+            "shards" => shards(self, root),
             other => panic!("no tree of {other}"),
         }
     }
@@ -113,6 +115,20 @@ fn split(tree: Tree, root: &Path, parts: &[&str]) {
         for index in 0..images {
             write(root, &format!("{home}{part}/class_{}/{}", index % tree.classes, name(index)), picture(index));
         }
+    }
+}
+
+/// An archive for each part, with a directory for each class.
+fn shards(tree: Tree, root: &Path) {
+    for (part, images) in [("train", tree.train), ("test", tree.test)] {
+        let mut archive = tar::Builder::new(Vec::new());
+        for index in 0..images {
+            let (picture, mut header) = (picture(index), tar::Header::new_ustar());
+            header.set_size(picture.len() as u64);
+            let place = format!("class_{}/{}", index % tree.classes, name(index));
+            archive.append_data(&mut header, place, picture.as_slice()).unwrap();
+        }
+        write(root, &format!("{part}-000000.tar"), archive.into_inner().unwrap());
     }
 }
 
