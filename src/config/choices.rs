@@ -72,6 +72,8 @@ choice! {
         Sun = "SUN" | "sun397",
         /// Any directory of images, labelled by subdirectory or unlabelled.
         Folder = "folder",
+        /// NumPy arrays in MedMNIST's layout.
+        Npz = "npz" | "medmnist",
     }
 }
 

@@ -28,6 +28,8 @@ mod image_tree;
 mod images;
 mod index_cache;
 mod jpeg;
+mod npy;
+mod npz;
 mod protocol;
 mod source;
 mod split;
@@ -52,6 +54,7 @@ use crate::config::{DataConfig, DatasetName};
 use crate::threads;
 use anyhow::Result;
 use index_cache::indexed;
+use std::path::Path;
 
 /// Every data set; its row stands in its file.
 static SOURCES: [&Source; DatasetName::ALL.len()] = [
@@ -68,11 +71,18 @@ static SOURCES: [&Source; DatasetName::ALL.len()] = [
     &food::FOOD,
     &image_tree::SUN,
     &folder::FOLDER,
+    &npz::NPZ,
 ];
 
 /// The row of a data set.
 pub fn source_of(name: DatasetName) -> &'static Source {
     SOURCES.iter().find(|source| source.name == name).expect("every name has a row")
+}
+
+/// The side that the images are given to an encoder at where nobody asks for another one.
+pub fn usual_size_px(dataset: DatasetName, root: &Path) -> u32 {
+    let own = if dataset == DatasetName::Npz { npz::side(root) } else { None };
+    own.unwrap_or(protocol(dataset).size_px)
 }
 
 /// Loads or indexes one part of a data set.
@@ -103,7 +113,7 @@ mod tests {
         for &name in DatasetName::ALL {
             assert_eq!(SOURCES.iter().filter(|source| source.name == name).count(), 1, "{name}");
             assert!(!source_of(name).how_to_get.is_empty());
-            assert!([32, 64, 96, 224].contains(&protocol(name).size_px));
+            assert!([28, 32, 64, 96, 224].contains(&protocol(name).size_px));
         }
     }
 }

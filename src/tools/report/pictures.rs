@@ -10,7 +10,7 @@ use crate::model::HeadKind;
 use crate::pixels::{RgbImage, RgbRef};
 use crate::report::plots::{PALETTE_COLOURS, Panel, Paper, Row, Series, Stroke, Tile, neighbour_sheet};
 use crate::report::{Console, enlarged};
-use crate::train::encoder_source::origins;
+use crate::train::encoder_source::{Reading, origins};
 use crate::train::features::Extractor;
 use crate::train::ranks::Ranks;
 use crate::train::readable;
@@ -44,7 +44,7 @@ pub fn pictures(run: &Run, name: &str, console: &Console) -> Result<Pictures> {
     let settings = run.settings.as_ref().and_then(|all| all.get("data")).context("config.yml names no data")?;
     let data = DataConfig::deserialize(settings).context("config.yml: data")?;
     let source = EncoderSource::Directory { directory: run.directory.clone(), which: CheckpointChoice::Last };
-    let source = origins(&source)?.remove(0).open(&mut |text| console.warn(&text))?;
+    let source = origins(&source)?.remove(0).open(Reading::default(), &mut |text| console.warn(&text))?;
     let encoder = source.build(HeadKind::Classifier(1), Device::Cpu, 0)?;
     let whole = match readable::load(&data, Part::Test, console) {
         Ok(readable) => readable.split,

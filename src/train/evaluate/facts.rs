@@ -89,6 +89,7 @@ impl Plan {
             facts.say("labels", format!("{} images, {percent}% of the training data", grouped(train.len())));
         }
         let size = run.data.image_size_px;
+        facts.say("images", format!("{size}x{size} pixels to the encoder, {}", self.size_from));
         facts.say("batch", format!("{} images of {size}x{size} pixels", grouped(self.batch())));
         let (per_epoch, epochs) = (self.steps_per_epoch(), run.epochs);
         let total = grouped(per_epoch * epochs as usize);
