@@ -68,7 +68,6 @@ impl DataArgs {
         let root = if several { roots.remove(0) } else { roots.pop().unwrap_or_default() };
         let size_px = self.image_size.unwrap_or_else(|| usual_size_px(dataset, &root));
         DataConfig {
-            size_is_default: self.image_size.is_none(),
             train_images: self.train_images,
             bad_images: self.bad_images,
             more_roots: if several { roots } else { Vec::new() },

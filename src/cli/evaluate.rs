@@ -140,7 +140,7 @@ pub struct EvaluationArgs {
     /// Only under transforms that are not random; at most 8 GiB, the oldest go.
     /// Default: ~/.cache/flatnce/features.
     #[arg(long, value_name = "DIR|off", hide_short_help = true)]
-    pub feature_cache: Option<String>,
+    pub feature_cache: Option<PathBuf>,
     /// Directory of an evaluation to continue, with --fc-train-from
     #[arg(long, value_name = "DIR", requires = "fc_train_from", hide_short_help = true)]
     pub fc_log_dir: Option<PathBuf>,
@@ -190,7 +190,8 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
     let flags = &args.evaluation;
     let train_mode = flags.train_mode;
     let named = train_mode == Transfer || (train_mode != Eval && typed.has("transfer_dataset_name"));
-    let data = args.data.config(if named { flags.transfer_dataset_name } else { args.data.dataset_name });
+    let mut data = args.data.config(if named { flags.transfer_dataset_name } else { args.data.dataset_name });
+    data.size_is_default = args.data.image_size.is_none();
     let source = match train_mode {
         Supervised => EncoderSource::Scratch(args.objective.model(&data)),
         _ => encoder_source(typed)?,

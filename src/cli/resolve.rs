@@ -12,7 +12,7 @@ use crate::config::{
 use crate::device;
 use crate::distributed::Placement;
 use anyhow::{Result, bail};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A command line, resolved: what to do and what to do it with.
 #[derive(Debug)]
@@ -106,10 +106,10 @@ fn fresh(typed: &Typed) -> Start {
 }
 
 /// The directory that was asked for, or the user's own for caches; `off` and a user without a home are none.
-fn feature_cache(asked: Option<&str>) -> Option<PathBuf> {
+fn feature_cache(asked: Option<&Path>) -> Option<PathBuf> {
     match asked {
-        Some("off") => None,
-        Some(directory) => Some(directory.into()),
+        Some(off) if off == Path::new("off") => None,
+        Some(directory) => Some(directory.to_owned()),
         None => {
             let cache = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
             let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));

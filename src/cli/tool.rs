@@ -3,7 +3,7 @@
 
 use super::machine::{own_device, workers};
 use super::{AugmentationArgs, DataArgs, MachineArgs};
-use crate::config::{CheckpointChoice, EncoderSource};
+use crate::config::{CheckpointChoice, DataConfig, EncoderSource};
 use crate::tools::{Doctor, Embed, Export, FeatureFiles, Inspect, Preview, Report, Sheet, Tool};
 use crate::values::checkpoint_choice;
 use anyhow::Result;
@@ -81,7 +81,7 @@ fn embed(args: EmbedArgs) -> Result<Embed> {
     Ok(Embed {
         source: checkpoint.map_or(EncoderSource::Directory { directory, which }, EncoderSource::File),
         checkpoint_key,
-        data: data.config(data.dataset_name),
+        data: DataConfig { size_is_default: data.image_size.is_none(), ..data.config(data.dataset_name) },
         files,
         nproc: machine.own_processes(place.as_ref()),
         distributed_timeout_seconds: machine.distributed_timeout,

@@ -74,6 +74,8 @@ choice! {
         Folder = "folder",
         /// NumPy arrays in MedMNIST's layout.
         Npz = "npz" | "medmnist",
+        /// Hugging Face's image data sets.
+        Parquet = "parquet" | "huggingface",
     }
 }
 

@@ -30,6 +30,7 @@ mod index_cache;
 mod jpeg;
 mod npy;
 mod npz;
+mod parquet;
 mod protocol;
 mod source;
 mod split;
@@ -45,7 +46,7 @@ pub use images::{Images, Packed, Stored};
 pub use index_cache::indexed_in;
 pub use protocol::{Blur, Protocol, protocol};
 pub use source::Source;
-pub use split::{Split, grouped};
+pub use split::{Split, counted, grouped};
 pub use subset::{list_for, semi_subset, some_of};
 pub use walk::{Stamp, Tree};
 
@@ -72,6 +73,7 @@ static SOURCES: [&Source; DatasetName::ALL.len()] = [
     &image_tree::SUN,
     &folder::FOLDER,
     &npz::NPZ,
+    &parquet::PARQUET,
 ];
 
 /// The row of a data set.

@@ -7,7 +7,7 @@
 
 use super::npy::{Array, header};
 use super::protocol::{Protocol, SMALL};
-use super::{Packed, Part, Source, Split, grouped};
+use super::{Images, Packed, Part, Source, Split, counted};
 use crate::config::DatasetName;
 use crate::memory;
 use crate::torch_file::{read_records, record_beginning, record_names};
@@ -63,9 +63,10 @@ fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
             own = read;
         }
     }
-    let count = super::Images::count(&packed);
+    let count = packed.count();
     if own.len() != count {
-        bail!("{}: {labels} has {} labels for {} images", path.display(), grouped(own.len()), grouped(count));
+        let (own, count) = (counted(own.len(), "label"), counted(count, "image"));
+        bail!("{}: {labels} has {own} for {count}", path.display());
     }
     let mut split = Split::labelled(packed, own, (0..=most).map(|class| class.to_string()), name);
     if part == Part::Test && *stem == "val" {

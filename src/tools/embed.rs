@@ -11,7 +11,7 @@ use crate::augment::EvalTransform;
 use crate::config::{
     CheckpointChoice, DataConfig, DeviceChoice, EmbedFormat, EncoderSource, Numerics, Part, Precision,
 };
-use crate::data::Split;
+use crate::data::{Split, counted};
 use crate::device;
 use crate::durable::Together;
 use crate::model::{Encoder, HEAD_PREFIX, HeadKind, Pass, feature_dim};
@@ -20,6 +20,7 @@ use crate::train::encoder_source::{self, Reading, Source};
 use crate::train::features::{Extractor, trunk_hash};
 use crate::train::ranks::Ranks;
 use crate::train::readable;
+use crate::train::shortage::single_class;
 use crate::values::one_of;
 use anyhow::{Context, Result, bail};
 use array_file::Array;
@@ -97,6 +98,9 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
     let readable = readable::load(&data, embed.files.part, console)?;
     let split = Arc::new(readable.split);
     console.note(&split.describe());
+    if let Some(warning) = single_class(&split) {
+        console.warn(&warning);
+    }
 
     let transform = EvalTransform::evaluation(data.dataset, size as usize);
     let compute = device::compute_kind(precision);
@@ -162,8 +166,8 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
     files.write("embed.json", |out| Ok(writeln!(out, "{text}")?))?;
     files.finish(&FILES)?;
     console.result(&format!(
-        "{} features of {width} numbers: {} in {}",
-        split.len(),
+        "{} of {width} numbers: {} in {}",
+        counted(split.len(), "feature vector"),
         written.join(", "),
         embed.files.out.display()
     ));

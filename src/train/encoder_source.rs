@@ -12,7 +12,7 @@ use crate::config::{
     CheckpointChoice, DataConfig, DatasetName, EncoderSource, HeadMode, ModelConfig, Normalisation, Objective, Range,
     StatedEncoder, Stem,
 };
-use crate::data::protocol;
+use crate::data::{counted, protocol};
 use crate::model::{Encoder, HEAD_PREFIX, HeadKind, NORMALISATION_PREFIX};
 use crate::run_dir::{CheckpointKind, CheckpointName, list_checkpoints};
 use crate::state::StateDict;
@@ -340,7 +340,7 @@ pub fn load_weights(encoder: &Encoder, model: &ModelConfig, path: &Path, key: Op
     let left_out = state.iter().filter(|(name, _)| name.starts_with(HEAD_PREFIX)).count();
     let mut said = format!("starting from {}: the trunk of a {depth}{place}", path.display());
     if left_out > 0 {
-        said.push_str(&format!("; its head ({left_out} tensors under {HEAD_PREFIX}) is left out"));
+        said.push_str(&format!("; its head ({} under {HEAD_PREFIX}) is left out", counted(left_out, "tensor")));
     }
     said.push_str("; the projection head is new");
     if !has_normalisation(&state) {

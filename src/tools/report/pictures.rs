@@ -4,7 +4,7 @@
 use super::gather::Run;
 use crate::augment::EvalTransform;
 use crate::config::{CheckpointChoice, DataConfig, EncoderSource};
-use crate::data::{Part, Split, some_of};
+use crate::data::{Part, Split, counted, some_of};
 use crate::device;
 use crate::model::HeadKind;
 use crate::pixels::{RgbImage, RgbRef};
@@ -62,7 +62,7 @@ pub fn pictures(run: &Run, name: &str, console: &Console) -> Result<Pictures> {
         Ok(())
     })?;
     let features = Tensor::cat(&parts, 0); // [N, D]
-    let about = format!("{} images of {}, {}", split.len(), split.name, source.name());
+    let about = format!("{} of {}, {}", counted(split.len(), "image"), split.name, source.name());
     Ok(Pictures { neighbours: neighbours(&split, &features, name)?, map: map(&split, &features, name)?, about })
 }
 

@@ -13,6 +13,7 @@
 //!
 //! No word is known here: a place is where the names behind it are a ResNet's.
 
+use crate::data::counted;
 use crate::model::HEAD_PREFIX;
 use crate::state::StateDict;
 use anyhow::{Result, bail};
@@ -200,7 +201,7 @@ fn settled(wanted: &[Place], all: &StateDict) -> Result<(Place, Option<String>)>
         .iter()
         .map(|place| {
             let count = all.iter().filter(|(name, _)| name.starts_with(&place.prefix)).count();
-            format!("{} ({count} tensors)", place.shown())
+            format!("{} ({})", place.shown(), counted(count, "tensor"))
         })
         .collect();
     bail!(

@@ -8,7 +8,7 @@ use super::libtorch_failed;
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, EvaluationCheckpoint};
 use crate::config::{Config, DataConfig, Evaluate, Job, Objective, OptimizerName, TransferMode, differences};
-use crate::data::{self, BadImage, Part, Split, grouped};
+use crate::data::{self, BadImage, Part, Split, counted, grouped};
 use crate::device;
 use crate::model::footprint::{self, StepSize};
 use crate::model::{Encoder, HeadKind};
@@ -50,9 +50,9 @@ impl Images {
         }
         if train.classes != test.classes {
             bail!(
-                "{} has {} classes and {} has {}, or they differ in name: both parts need the same classes",
+                "{} has {} and {} has {}, or they differ in name: both parts need the same classes",
                 train.name,
-                train.classes.len(),
+                counted(train.classes.len(), "class"),
                 test.name,
                 test.classes.len()
             );
@@ -235,7 +235,7 @@ impl Plan {
                 "{once} through the trunk, once: LBFGS needs the same features in every iteration, so nothing is random"
             ),
             (true, _) => format!(
-                "{once}, drawn anew in each of {epochs} epochs: {anew} through the trunk; --fc-augment none makes it {once}"
+                "{once}, drawn anew in every epoch: {anew} through the trunk; --fc-augment none makes it {once}"
             ),
             (false, _) => format!(
                 "{once} through the trunk, once for all epochs; random crops (--fc-augment crop-flip) would make it {anew}"
