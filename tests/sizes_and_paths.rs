@@ -61,7 +61,7 @@ fn an_encoder_sees_photographs_at_the_size_of_its_training() {
         at = std::fs::read_dir(&at).expect("a directory").next().expect("an entry").expect("readable").path();
     }
     let config = std::fs::read_to_string(at.join("config.yml")).expect("reads");
-    assert!(config.contains("image_size_px: 8\n") && !config.contains("224"), "{config}");
+    assert!(config.contains("image_size_px: 8\n"), "{config}");
 
     // The size survives an export, and embed takes it.
     let (export, out) = (place.path().join("encoder.safetensors"), place.path().join("features"));
@@ -145,8 +145,6 @@ fn the_home_stands_behind_a_tilde_in_every_path() {
     // A name that begins so is none.
     let output = run(&["inspect", "~nobody"]).output().expect("it starts");
     assert!(said(&output).contains("~nobody") && !said(&output).contains("home"), "{}", said(&output));
-    let output = run(&["inspect", "~/nothing"]).env("HOME", "").output().expect("it starts");
-    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]

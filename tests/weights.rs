@@ -272,7 +272,7 @@ fn checkpoints_of_other_projects_give_torchvisions_features() {
     let scale = expected.iter().fold(1.0, |largest: f64, value| largest.max(value.abs()));
     for (file, key, said) in [
         ("moco.pth", None, "under state_dict.module.encoder_q.: 120 of"),
-        ("solo.ckpt", None, "under state_dict.backbone.: 120 of 242 tensors; left out beside"),
+        ("solo.ckpt", None, "under state_dict.backbone.: 120 of 242 tensors; backbone is what solo-learn trains"),
         ("lightly.ckpt", None, "under state_dict.backbone.: 120 of 122"),
         ("vissl.torch", None, "under classy_state_dict.base_model.model.trunk._feature_blocks.: 120 of 122"),
         ("swav.pth.tar", None, "left out beside them: projection_head., prototypes."),

@@ -38,6 +38,10 @@ pub struct Resolved {
 pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let args = &typed.args;
     flags::refuse(typed)?;
+    let ssl = args.evaluation.train_mode == TrainMode::Ssl;
+    if ssl && args.evaluation.checkpoint_key.is_some() && args.results.from_pretrained.is_none() {
+        bail!("--checkpoint-key goes with --from-pretrained, or with the --checkpoint of an evaluation");
+    }
     let mut warnings = flags::without_effect(typed);
     let placement = args.machine.placement()?;
     let choice = own_device(args.machine.device_choice()?, placement.as_ref());

@@ -30,6 +30,7 @@ mod index_cache;
 mod jpeg;
 mod npy;
 mod npz;
+#[cfg_attr(not(feature = "parquet"), allow(dead_code, unused_imports, reason = "it says how to build the program"))]
 mod parquet;
 mod protocol;
 mod source;

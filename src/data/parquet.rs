@@ -40,8 +40,8 @@ fn load(_source: &Source, _data: &DataConfig, _part: Part) -> Result<Split> {
 #[cfg(feature = "parquet")]
 fn load(source: &Source, data: &DataConfig, part: Part) -> Result<Split> {
     let mut by_part: BTreeMap<Named, Vec<PathBuf>> = BTreeMap::new();
-    for (root, path) in find(source, data)? {
-        by_part.entry(named(path.strip_prefix(&root).unwrap_or(&path))).or_default().push(path);
+    for (path, telling) in find(source, data)? {
+        by_part.entry(named(&telling)).or_default().push(path);
     }
     let own: &[Named] = if part == Part::Test { &[Named::Test, Named::Validation] } else { &[Named::Train] };
     let Some(chosen) = own.iter().find(|name| by_part.contains_key(name)) else {
@@ -60,14 +60,12 @@ fn load(source: &Source, data: &DataConfig, part: Part) -> Result<Split> {
 
 /// The part that a file is of by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(not(feature = "parquet"), expect(dead_code))]
 enum Named {
     Train,
     Validation,
     Test,
 }
 
-#[cfg_attr(not(feature = "parquet"), expect(dead_code))]
 impl Named {
     fn name(self) -> &'static str {
         match self {
@@ -79,10 +77,9 @@ impl Named {
 }
 
 /// By the word at the beginning of the file's name, else of the nearest directory that has one.
-#[cfg_attr(not(feature = "parquet"), expect(dead_code))]
 fn named(path: &Path) -> Named {
     let words = path.ancestors().filter_map(|path| path.file_name()?.to_str());
-    let known = words.filter_map(|name| {
+    let mut known = words.filter_map(|name| {
         let name = name.to_ascii_lowercase();
         let word = name.split(|letter: char| !letter.is_ascii_alphabetic()).next().unwrap_or_default();
         match word {
@@ -92,23 +89,20 @@ fn named(path: &Path) -> Named {
             _ => None,
         }
     });
-    { known }.next().unwrap_or(Named::Train)
+    known.next().unwrap_or(Named::Train)
 }
 
-/// Every file that `--data` means, sorted, with the place it was found at.
-#[cfg_attr(not(feature = "parquet"), expect(dead_code))]
-fn find(source: &Source, data: &DataConfig) -> Result<BTreeSet<(PathBuf, PathBuf)>> {
-    let mut found = BTreeSet::new();
+/// Every file that `--data` means, once, sorted, and what of its path tells its part.
+fn find(source: &Source, data: &DataConfig) -> Result<BTreeMap<PathBuf, PathBuf>> {
+    let mut found = BTreeMap::new();
     for root in data.roots() {
         let mut here = Vec::new();
         let pattern = root.file_name().and_then(|name| name.to_str()).filter(|name| name.contains('*'));
-        let mut base = root.clone();
         if root.is_file() {
             here.push(root.clone());
-            base = root.parent().unwrap_or(Path::new("")).to_owned();
         } else if let Some(pattern) = pattern {
-            base = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-            gather(&base, 0, &|name| matches(pattern, name), &mut here)?;
+            let directory = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            gather(directory, 0, &|name| matches(pattern, name), &mut here)?;
         } else if root.is_dir() {
             gather(root, DEPTH, &|name| name.to_ascii_lowercase().ends_with(".parquet"), &mut here)?;
             check_complete(&here)?;
@@ -116,7 +110,12 @@ fn find(source: &Source, data: &DataConfig) -> Result<BTreeSet<(PathBuf, PathBuf
         if here.is_empty() {
             bail!("{} holds no .parquet file; {}", root.display(), source.how_to_get);
         }
-        found.extend(here.into_iter().map(|path| (base.clone(), path)));
+        for path in here {
+            // Of a file that is named itself its own directory counts too.
+            let above = if root.is_dir() { Some(root.as_path()) } else { path.parent().and_then(Path::parent) };
+            let telling = path.strip_prefix(above.unwrap_or(Path::new(""))).unwrap_or(&path).to_owned();
+            found.entry(path).or_insert(telling);
+        }
     }
     Ok(found)
 }

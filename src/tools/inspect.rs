@@ -62,7 +62,7 @@ pub fn run(inspect: &Inspect, console: &Console) -> Result<()> {
     if inspect.checkpoint_key.is_some() || !contents.ours {
         let network = match encoder_source::describe(path, inspect.checkpoint_key.as_deref()) {
             Err(error) if inspect.checkpoint_key.is_none() => format!("{:#}", error),
-            described => described?,
+            described => described.with_context(|| path.display().to_string())?,
         };
         contents.facts.insert("network".to_owned(), json!(network));
     }

@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// Values decoded at a time: a page's memory lives as long as one of its values.
 const ROWS_AT_ONCE: usize = 64;
 
+/// Rows that a byte of a file may stand for: of images that are all alike the numbers are packed.
+const ROWS_A_BYTE: u64 = 8;
+
 /// What a column holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
@@ -89,9 +92,12 @@ impl Table {
     }
 
     /// Rows of a group, as the file says.
+    ///
+    /// Errors: more than a file of this length can have.
     pub fn rows(&self, group: usize) -> Result<usize> {
         let rows = self.about.row_group(group).num_rows();
-        usize::try_from(rows).with_context(|| format!("{}: row group {group} claims {rows} rows", self.path.display()))
+        let possible = usize::try_from(rows).ok().filter(|&rows| rows as u64 / ROWS_A_BYTE <= self.length);
+        possible.with_context(|| format!("{}: row group {group} claims {rows} rows", self.path.display()))
     }
 
     /// Bytes of a column once it is unpacked, as the file says.
