@@ -70,16 +70,17 @@ documentation() { RUSTDOCFLAGS=-Dwarnings cargo doc --release --no-deps --locked
 # what is already built, so reading its output finds them all.
 build_without_warnings() {
     local said
-    said=$(cargo build --release --locked --color never 2>&1 | tee /dev/stderr) || return 1
+    said=$(cargo build --release --locked --features parquet --color never 2>&1 | tee /dev/stderr) || return 1
     ! grep -q '^warning' <<<"$said" || { warn "error: the build has warnings." && return 1; }
 }
 
 phase setup ./scripts/setup.sh
 if [[ -n $with_python ]]; then phase python python_environment; fi
 phase format cargo fmt --check
-phase clippy cargo clippy --release --all-targets --locked -- -D warnings
+# With what is optional; the documentation is made of the program without it.
+phase clippy cargo clippy --release --all-targets --locked --features parquet -- -D warnings
 phase dependencies dependencies
 phase documentation documentation
 phase build build_without_warnings
 # One thread of libtorch per test: tests run beside each other, and teams that wait for each other cost minutes.
-phase test env OMP_NUM_THREADS=1 cargo test --release --locked --no-fail-fast
+phase test env OMP_NUM_THREADS=1 cargo test --release --locked --features parquet --no-fail-fast

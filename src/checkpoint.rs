@@ -26,7 +26,7 @@ use tensors::{first_not_finite, from_state, to_state};
 pub use tensors::{from_tensor, to_tensor};
 pub use weights::{Weights, WeightsFile, read_weights};
 
-use crate::config::{KeyPrefix, Pretrain, Range, Settings};
+use crate::config::{Evaluate, KeyPrefix, Pretrain, Range, Settings};
 use crate::durable;
 use crate::run_dir::{self, Lineage};
 use crate::state::{DataMarks, ScalerState, StateDict};
@@ -57,6 +57,8 @@ pub struct Checkpoint {
     /// Upstream's name of the model, such as `res50`.
     pub model_name: Option<String>,
     pub batch_size: Option<u32>,
+    /// Side of the images that it was trained on; a network that was fine-tuned says it too.
+    pub image_size_px: Option<u32>,
     pub epoch_rows: Option<EpochRows>,
     /// State of a temperature that is steered.
     pub temperature: Option<Vec<f64>>,
@@ -173,7 +175,11 @@ impl Checkpoint {
                 bail!("its entry temperature begins with {:?}; that has to be {}", state.first(), Range::ABOVE_ZERO);
             }
         }
+        let evaluated: Option<Evaluate> = root.get("flatnce_evaluation").map(settings).transpose()?;
+        let trained_on = config.as_ref().map(|run: &Pretrain| &run.data).or(evaluated.as_ref().map(|run| &run.data));
+        let image_size_px = trained_on.map(|images| images.image_size_px);
         Ok(Checkpoint {
+            image_size_px,
             epochs_done,
             step,
             batch_in_epoch,

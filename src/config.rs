@@ -97,6 +97,9 @@ pub struct Config {
     pub memory_check: bool,
     /// Results go below this directory.
     pub save_dir: PathBuf,
+    /// What stands before the names of the network in another program's weights, or words of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_key: Option<String>,
     /// Processes to start on this machine, where this program is to start them itself.
     #[serde(default)]
     pub nproc: Option<u32>,

@@ -80,17 +80,23 @@ pub fn cuda_obstacle() -> Option<String> {
     None
 }
 
+/// How many threads libtorch computes with, in words.
+fn threads() -> String {
+    match tch::get_num_threads() {
+        1 => "1 thread".to_owned(),
+        count => format!("{count} threads"),
+    }
+}
+
 /// Turns the asked-for device into one that works, with a sentence that says what was chosen and why.
 ///
 /// Errors: CUDA was asked for by name and cannot be used, or has no such index.
 pub fn resolve(choice: DeviceChoice) -> Result<(Device, String)> {
     match choice {
-        DeviceChoice::Cpu => Ok((Device::Cpu, format!("CPU, {} threads", tch::get_num_threads()))),
+        DeviceChoice::Cpu => Ok((Device::Cpu, format!("CPU, {}", threads()))),
         DeviceChoice::Auto => match cuda_obstacle() {
             None => Ok((Device::Cuda(0), "cuda:0, chosen automatically".to_owned())),
-            Some(_) => {
-                Ok((Device::Cpu, format!("CPU, {} threads, chosen automatically (no CUDA)", tch::get_num_threads())))
-            }
+            Some(_) => Ok((Device::Cpu, format!("CPU, {}, chosen automatically (no CUDA)", threads()))),
         },
         DeviceChoice::Cuda(index) => {
             if let Some(obstacle) = cuda_obstacle() {

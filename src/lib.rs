@@ -122,7 +122,7 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
         let mut facts = Facts::default();
         facts.say("device", &device_note);
         facts.say("precision", &precision_note);
-        facts.say("workers", format!("{} threads load and augment", config.workers));
+        facts.say("workers", format!("{} to load and augment", data::counted(config.workers as usize, "thread")));
         let told = native::caught(|| match &config.job {
             Job::Pretrain(run) => {
                 train::pretrain::tell(&mut facts, &config, run, checkpoint, device, processes, &console)

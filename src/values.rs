@@ -5,6 +5,7 @@ use crate::config::{CheckpointChoice, DeviceChoice, Range};
 use clap::builder::{PossibleValue, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::ffi::OsStr;
+use std::path::PathBuf;
 
 /// Reads one of a closed set of `crate::config`, in any case, with `-` and `_` alike.
 #[derive(Clone)]
@@ -39,6 +40,42 @@ impl<T: Copy + PartialEq + Send + Sync + 'static> TypedValueParser for OneOf<T> 
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
         Some(Box::new(self.values.iter().map(|&value| PossibleValue::new((self.name)(value)))))
+    }
+}
+
+/// Reads a path. `~/` stands for the user's home, where the shell has left it: it does so in `--save-dir=~/results`.
+/// Settings and checkpoints keep paths as text, so that one which is none is refused.
+#[derive(Clone)]
+pub struct OnePath;
+
+impl TypedValueParser for OnePath {
+    type Value = PathBuf;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<PathBuf, clap::Error> {
+        let refused = |reason: &str| {
+            let flag = arg.map_or_else(|| "...".to_owned(), ToString::to_string);
+            let text = format!("invalid value {value:?} for '{flag}': {reason}\n");
+            Err(clap::Error::raw(ErrorKind::InvalidUtf8, text).with_cmd(command))
+        };
+        let Some(text) = value.to_str() else {
+            return refused(
+                "a path has to be UTF-8, because settings and checkpoints keep it as text; rename it, or give a \
+                            link to it that has another name",
+            );
+        };
+        match text.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+            Some(rest) => match std::env::home_dir().filter(|home| !home.as_os_str().is_empty()) {
+                Some(home) => Ok(home.join(rest.trim_start_matches('/'))),
+                None => refused("~ is the home directory, and HOME is not set; write the path in full"),
+            },
+            None if text.is_empty() => refused("a path is not empty"),
+            None => Ok(text.into()),
+        }
     }
 }
 

@@ -93,6 +93,7 @@ fn every_flag_has_help_a_heading_and_a_documented_default() {
         "from_pretrained",
         "checkpoint",
         "checkpoint_dir",
+        "checkpoint_key",
         "fc_log_dir",
         "fc_train_from",
     ];
@@ -416,7 +417,7 @@ fn evaluation_commands_of_the_paper() {
         source: EncoderSource::Directory { directory: directory.clone(), which: CheckpointChoice::Last },
         stated: StatedEncoder::default(),
         mode: TransferMode::LinearEval,
-        data: DataConfig::new(DatasetName::Imagenet, "datasets", 224),
+        data: DataConfig { size_is_default: true, ..DataConfig::new(DatasetName::Imagenet, "datasets", 224) },
         label_ratio: 1.0,
         optimizer: OptimizerConfig {
             name: OptimizerName::Sgd,

@@ -11,7 +11,7 @@ use flatnce::monitor::knn::{Bank, Vote};
 use flatnce::report::{Console, Verbosity};
 use flatnce::rng::{Purpose, Stream};
 use flatnce::torch_file::{self, Dict, Value};
-use flatnce::train::encoder_source::{Origin, origins};
+use flatnce::train::encoder_source::{Origin, Reading, origins};
 use flatnce::train::evaluate::accuracy::accuracy_of;
 use flatnce::train::evaluate::fit::Fit;
 use flatnce::train::evaluate::outcome::{Outcome, Protocol};
@@ -83,6 +83,7 @@ fn config(run: &Evaluate, save_dir: &Path) -> Config {
         nproc: None,
         distributed_timeout_seconds: 600,
         memory_check: true,
+        checkpoint_key: None,
         feature_cache: None,
         talk: Verbosity::Quiet,
         log_format: LogFormat::Text,
@@ -545,7 +546,7 @@ fn a_checkpoint_of_pytorchs_says_itself_what_it_holds() {
         let config = ModelConfig { depth, stem, normalisation, head };
         let encoder = Encoder::new(&config, HeadKind::Projection, Device::Cpu, 3);
         write_like_pytorch(&path, &encoder, "nothing");
-        let source = Origin::File(path.clone()).open(&mut no_warning).unwrap();
+        let source = Origin::File(path.clone()).open(Reading::default(), &mut no_warning).unwrap();
         let source = source.as_stated(&StatedEncoder::default()).unwrap();
         assert_eq!(source.model, config);
         assert_eq!((source.epoch, source.batch_size, source.objective), (26, Some(512), Some(Objective::SimClr)));
@@ -559,11 +560,11 @@ fn a_checkpoint_of_pytorchs_says_itself_what_it_holds() {
         ("conv1.weight", "no ResNet with torchvision's names"),
     ] {
         write_like_pytorch(&path, &encoder, left_out);
-        let error = format!("{:#}", Origin::File(path.clone()).open(&mut no_warning).unwrap_err());
+        let error = format!("{:#}", Origin::File(path.clone()).open(Reading::default(), &mut no_warning).unwrap_err());
         assert!(error.contains(complaint) && error.contains("checkpoint_0026"), "{error}");
     }
     write_like_pytorch(&path, &encoder, "layer3.0.bn2.weight");
-    let source = Origin::File(path).open(&mut no_warning).unwrap();
+    let source = Origin::File(path).open(Reading::default(), &mut no_warning).unwrap();
     let error = format!("{:#}", source.build(HeadKind::Classifier(7), Device::Cpu, 9).unwrap_err());
     assert!(error.contains("missing: layer3.0.bn2.weight"), "{error}");
 }
@@ -602,8 +603,10 @@ fn all_checkpoints_give_a_curve_and_damaged_ones_are_passed_over() {
 
 #[test]
 fn a_stem_that_does_not_go_with_the_images_is_explained() {
-    let imagenet = Origin::Scratch(ModelConfig { stem: Stem::Imagenet, ..model() }).open(&mut no_warning).unwrap();
-    let small = Origin::Scratch(model()).open(&mut no_warning).unwrap();
+    let imagenet = Origin::Scratch(ModelConfig { stem: Stem::Imagenet, ..model() })
+        .open(Reading::default(), &mut no_warning)
+        .unwrap();
+    let small = Origin::Scratch(model()).open(Reading::default(), &mut no_warning).unwrap();
     let of = |size| DataConfig { image_size_px: size, ..settings().data };
     assert!(imagenet.mismatches(&of(32))[0].contains("last stage sees 1x1 positions"));
     assert!(small.mismatches(&of(224))[0].contains("small images"));
@@ -627,7 +630,7 @@ fn fine_tuning_learns_and_its_network_is_an_encoder_itself() {
     let results = holder_of(directory.path(), "supervised.json");
     assert!(results.starts_with(directory.path().join("fashion_mnist_mini/scratch/50_6_ft")), "{results:?}");
     let network = results.join("checkpoint_0006.pth.tar");
-    let source = Origin::File(network.clone()).open(&mut no_warning).unwrap();
+    let source = Origin::File(network.clone()).open(Reading::default(), &mut no_warning).unwrap();
     assert_ne!(trunk_hash(&source.build(HeadKind::Projection, Device::Cpu, 1).unwrap()).unwrap(), outcome.trunk_hash);
     // And can be fine-tuned again, from where it is.
     let again = Evaluate { source: EncoderSource::File(network), epochs: 1, ..run };

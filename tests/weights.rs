@@ -8,6 +8,7 @@ mod support;
 use flatnce::checkpoint::{self, WeightsFile};
 use flatnce::config::{OptimizerName, Pretrain};
 use flatnce::model::{Encoder, HeadKind, Pass};
+use flatnce::train::encoder_source::{Origin, Reading};
 use program::{run_directory, said, save_dir, start, succeeds};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -175,7 +176,11 @@ print(json.dumps('done'))
         let began = checkpoint::read(&at.join("checkpoint_0000.pth.tar")).expect("reads").model;
         let given = checkpoint::read_weights(&place.path().join(file)).expect("reads").state;
         let mut compared = 0;
-        for (name, tensor) in given.iter().filter(|(name, _)| !name.starts_with("fc.")) {
+        for (name, tensor) in given.iter() {
+            let name = name.trim_start_matches("state_dict.").trim_start_matches("module.");
+            if name.starts_with("fc.") {
+                continue;
+            }
             assert!(began.get(name).is_some_and(|ours| ours.equal(tensor)), "{file}: {name}");
             compared += 1;
         }
@@ -208,6 +213,103 @@ print(json.dumps('done'))
     ]);
     assert!(said.contains("names no normalisation: that of torchvision's and timm's own weights is taken"), "{said}");
     assert!(said.contains("test top-1, last epoch"), "{said}");
+}
+
+/// State dicts as the projects publish them, of one ResNet-18 of torchvision's.
+const LAYOUTS: &str = "
+import argparse, json, os, torch, torchvision
+os.chdir({place})
+torch.manual_seed(2)
+def shaken():
+    model = torchvision.models.resnet18()
+    for buffer in model.buffers():
+        if buffer.dtype == torch.float32:
+            buffer.uniform_(0.5, 1.5)
+    return model.eval()
+model, other = shaken(), shaken()
+def under(prefix, model, head=True):
+    return {prefix + k: v for k, v in model.state_dict().items() if head or not k.startswith('fc.')}
+def mlp(prefix):
+    return {prefix + '0.weight': torch.randn(4, 4), prefix + '2.weight': torch.randn(4, 4)}
+moco = under('module.encoder_q.', model, False) | mlp('module.encoder_q.fc.')
+moco |= under('module.encoder_k.', other, False) | mlp('module.encoder_k.fc.')
+moco |= {'module.queue': torch.randn(4, 8), 'module.queue_ptr': torch.zeros(1, dtype=torch.long)}
+optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+sum(p.sum() for p in model.parameters()).backward()
+torch.save({'epoch': 200, 'arch': 'resnet18', 'state_dict': moco, 'optimizer': optimizer.state_dict()}, 'moco.pth')
+solo = under('backbone.', model, False) | under('momentum_backbone.', other, False) | mlp('projector.')
+torch.save({'epoch': 9, 'pytorch-lightning_version': '1.9', 'state_dict': solo, 'hyper_parameters': {'method': 'byol'},
+            'callbacks': {}, 'loops': {'n': 1}}, 'solo.ckpt')
+numbered = torch.nn.Sequential(*list(model.children())[:-1])
+lightly = {'backbone.' + k: v for k, v in numbered.state_dict().items()} | mlp('projection_head.layers.')
+torch.save({'state_dict': lightly, 'optimizer_states': []}, 'lightly.ckpt')
+trunk = under('_feature_blocks.', model, False)
+torch.save({'phase_idx': 3, 'classy_state_dict': {'base_model': {'model': {'trunk': trunk, 'heads': mlp('0.')},
+            'meta': {}}, 'optimizer': {}}}, 'vissl.torch')
+swav = under('module.', model, False) | mlp('module.projection_head.') | {'module.prototypes.weight': torch.randn(4, 4)}
+torch.save({'epoch': 1, 'state_dict': swav}, 'swav.pth.tar')
+torch.save({'student': under('module.backbone.', other, False), 'teacher': under('backbone.', model, False),
+            'args': argparse.Namespace(arch='resnet18')}, 'dino.pth')
+for name, key in [('a', 'model_state_dict'), ('b', 'net'), ('c', 'encoder')]:
+    torch.save({key: under('model.encoder.', model), 'optimizer': optimizer.state_dict()}, f'{name}.pt')
+torch.save({'model': {'state': {'resnet.net.' + k: v for k, v in model.state_dict().items()}}}, 'deep.pt')
+torch.save({'cls_token': torch.zeros(1, 1, 8), 'blocks.0.attn.qkv.weight': torch.zeros(24, 8)}, 'vit.pth')
+i = torch.arange(2 * 3 * 32 * 32, dtype=torch.float64)
+x = (0.5 + 0.5 * torch.sin(0.37 * i)).float().reshape(2, 3, 32, 32)
+mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+model.fc = torch.nn.Identity()
+with torch.no_grad():
+    print(json.dumps(model((x - mean) / std).flatten().tolist()))
+";
+
+#[test]
+fn checkpoints_of_other_projects_give_torchvisions_features() {
+    let Some(interpreter) = support::python("torchvision") else { return };
+    let place = tempfile::tempdir().expect("a directory");
+    let script = LAYOUTS.replace("{place}", &format!("{:?}", text(place.path())));
+    let found = python(&interpreter, &script);
+    let expected: Vec<f64> = serde_json::from_value(found).expect("numbers");
+    let scale = expected.iter().fold(1.0, |largest: f64, value| largest.max(value.abs()));
+    for (file, key, said) in [
+        ("moco.pth", None, "under state_dict.module.encoder_q.: 120 of"),
+        ("solo.ckpt", None, "under state_dict.backbone.: 120 of 242 tensors; backbone is what solo-learn trains"),
+        ("lightly.ckpt", None, "under state_dict.backbone.: 120 of 122"),
+        ("vissl.torch", None, "under classy_state_dict.base_model.model.trunk._feature_blocks.: 120 of 122"),
+        ("swav.pth.tar", None, "left out beside them: projection_head., prototypes."),
+        ("dino.pth", Some("teacher"), "under teacher.backbone.: 120 of 240"),
+        ("a.pt", None, "under model_state_dict.model.encoder.: 120 of"),
+        ("b.pt", None, "under net.model.encoder.: 120 of"),
+        ("c.pt", None, "left out beside them: fc."),
+        ("deep.pt", None, "under model.state.resnet.net.: 120 of 122"),
+    ] {
+        let path = place.path().join(file);
+        let reading = Reading { key, images: None };
+        let source = Origin::File(path.clone()).open(reading, &mut |text| panic!("{text}")).expect(file);
+        let taken = source.taken.as_deref().unwrap_or_default();
+        assert!(taken.contains(said), "{file}: {taken}");
+        assert!(source.assumed.as_deref().is_some_and(|text| text.contains("ImageNet")), "{file}");
+        let encoder = source.build(HeadKind::Classifier(1), Device::Cpu, 0).expect(file);
+        let _guard = tch::no_grad_guard();
+        let hidden = encoder.hidden(&images(), Pass::eval(Kind::Float)).to_kind(Kind::Double).contiguous().view(-1);
+        let ours = Vec::<f64>::try_from(hidden).expect("numbers");
+        assert_eq!(ours.len(), expected.len(), "{file}");
+        let largest = ours.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(largest < 1e-5 * scale, "{file}: {largest:e} of {scale}");
+    }
+    let (dino, vit) = (place.path().join("dino.pth"), place.path().join("vit.pth"));
+    let out = place.path().join("out.safetensors");
+    let errors = refused(&["export", "--checkpoint", text(&dino), "--out", text(&out)]);
+    assert!(errors.contains("student.module.backbone. (120 tensors) and teacher.backbone. (120"), "{errors}");
+    let said = flatnce(&["export", "--checkpoint", text(&dino), "--checkpoint-key=teacher", "--out", text(&out)]);
+    assert!(said.contains("weights under teacher.backbone.") && out.exists(), "{said}");
+    let said = flatnce(&["inspect", text(&place.path().join("moco.pth"))]);
+    assert!(said.contains("res18 with the imagenet stem; weights under state_dict.module.encoder_q."), "{said}");
+    let errors = refused(&["export", "--checkpoint", text(&vit), "--out", text(&out), "--force"]);
+    assert!(errors.contains("a vision transformer, it seems") && errors.contains("blocks.0.attn"), "{errors}");
+    let moco = format!("--from-pretrained={}", place.path().join("moco.pth").display());
+    let words = ["--dataset-name=fashion_mnist_mini", "--model=res18", "--stem=imagenet", "--dry-run", "--device=cpu"];
+    let words = [&words[..], &["--batch-size=4", "--train-images=8", &moco, "--checkpoint-key=encoder_k"]].concat();
+    assert!(flatnce(&words).contains("weights under state_dict.module.encoder_k."));
 }
 
 #[test]

@@ -1,69 +1,81 @@
 //! Weights alone, whichever program wrote them: checkpoints (ours, upstream's),
-//! plain state dicts of `torch.save`, and safetensors files. Which of these a
-//! file is, its content says, not its name.
+//! whatever else `torch.save` wrote with tensors in it, and safetensors files.
+//! Which of these a file is, its content says, not its name.
 
-use super::{Checkpoint, model_state, safetensors_file};
+use super::{Checkpoint, Notes, safetensors_file, to_tensor};
 use crate::state::StateDict;
 use crate::torch_file::{self, Value};
-use anyhow::{Context, Result, anyhow};
-use std::collections::BTreeMap;
+use anyhow::{Context, Result, bail};
 use std::path::Path;
 
 /// What kind of file it was.
 #[derive(Debug)]
 pub enum WeightsFile {
-    /// A pre-training checkpoint of this program or of upstream's, whose weights have moved out.
+    /// A checkpoint of this program, whose weights have moved out.
     Checkpoint(Box<Checkpoint>),
-    /// A dictionary of tensors, as `torch.save(model.state_dict())` writes it, perhaps inside another dictionary.
-    StateDict,
+    /// Another program's file. What it says of its run, where it is laid out as upstream's checkpoints are.
+    Foreign(Option<Box<Checkpoint>>),
     /// With the file's own notes (`__metadata__`).
-    Safetensors(BTreeMap<String, String>),
+    Safetensors(Notes),
 }
 
 /// Named tensors and where they come from.
 #[derive(Debug)]
 pub struct Weights {
-    /// Without the prefix `module.` of multi-GPU runs.
+    /// Those of the network, of a checkpoint of this program. Of another file all tensors in it, each called by the way
+    /// to it: `state_dict.module.conv1.weight`.
     pub state: StateDict,
     pub file: WeightsFile,
 }
 
-/// Entries under which training programs keep the weights of a model.
-const WRAPPERS: [&str; 4] = ["state_dict", "model", "model_state", "model_ema"];
-
 /// Reads weights.
 ///
-/// Errors: the file and what is wrong with it; a file without weights, with what it has.
+/// Errors: the file and what is wrong with it; a file without tensors, with what it has.
 pub fn read_weights(path: &Path) -> Result<Weights> {
     if safetensors_file::is_safetensors(path)? {
         let (state, notes) = safetensors_file::read(path)?;
         return Ok(Weights { state, file: WeightsFile::Safetensors(notes) });
     }
     let value = torch_file::read(path)?;
-    if value.get("model_state_dict").is_some() {
-        let mut checkpoint =
-            Checkpoint::from_value(&value, path).with_context(|| format!("{} cannot be understood", path.display()))?;
+    let ours = ["flatnce", "flatnce_evaluation"].iter().any(|entry| value.get(entry).is_some());
+    let checkpoint = value.get("model_state_dict").map(|_| Checkpoint::from_value(&value, path));
+    if ours && let Some(checkpoint) = checkpoint {
+        let mut checkpoint = checkpoint.with_context(|| format!("{} cannot be understood", path.display()))?;
         let state = std::mem::take(&mut checkpoint.model);
         return Ok(Weights { state, file: WeightsFile::Checkpoint(Box::new(checkpoint)) });
     }
-    let state = plain_state(&value).with_context(|| format!("{} holds no weights", path.display()))?;
-    Ok(Weights { state, file: WeightsFile::StateDict })
+    let mut state = StateDict::new();
+    let held =
+        gather("", &value, &mut state).and_then(|()| if state.is_empty() { bail!(no_tensors(&value)) } else { Ok(()) });
+    held.with_context(|| format!("{} holds no weights", path.display()))?;
+    let run = checkpoint.and_then(Result::ok).map(|checkpoint| Checkpoint { model: StateDict::new(), ..checkpoint });
+    Ok(Weights { state, file: WeightsFile::Foreign(run.map(Box::new)) })
 }
 
-fn plain_state(root: &Value) -> Result<StateDict> {
-    let holds_tensors =
-        |value: &&Value| value.as_dict().is_some_and(|entries| entries.iter().any(|(_, v)| v.as_tensor().is_some()));
-    let found =
-        WRAPPERS.iter().filter_map(|key| root.get(key)).find(holds_tensors).or(Some(root).filter(holds_tensors));
-    model_state(found.ok_or_else(|| {
-        let entries = root.as_dict().map(|entries| {
-            let names: Vec<&str> = entries.iter().filter_map(|(key, _)| key.as_str()).take(8).collect();
-            format!("a dictionary of {}", names.join(", "))
-        });
-        anyhow!(
-            "it is {}; wanted are tensors by name, or such a dictionary under one of {}",
-            entries.unwrap_or_else(|| root.kind().to_string()),
-            ["model_state_dict"].iter().chain(&WRAPPERS).copied().collect::<Vec<_>>().join(", ")
-        )
-    })?)
+/// Puts every tensor below `value`, to which `way` leads, into `state`.
+fn gather(way: &str, value: &Value, state: &mut StateDict) -> Result<()> {
+    match value {
+        Value::Tensor(_) if state.get(way).is_some() => bail!("two of its tensors are called {way}"),
+        Value::Tensor(tensor) => state.push(way, to_tensor(tensor)?),
+        Value::Inert(object) => gather(way, &object.state, state)?,
+        Value::Dict(entries) => {
+            for (key, entry) in entries.iter() {
+                let key = key.as_str().map_or_else(|| key.as_int().unwrap_or_default().to_string(), str::to_owned);
+                gather(&if way.is_empty() { key } else { format!("{way}.{key}") }, entry, state)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn no_tensors(root: &Value) -> String {
+    let entries = root.as_dict().map(|entries| {
+        let names: Vec<&str> = entries.iter().filter_map(|(key, _)| key.as_str()).take(8).collect();
+        format!("a dictionary of {}", names.join(", "))
+    });
+    format!(
+        "it is {}; wanted are tensors by name, as torch.save(model.state_dict()) writes them, in dictionaries or not",
+        entries.unwrap_or_else(|| root.kind().to_owned())
+    )
 }

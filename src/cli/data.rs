@@ -2,7 +2,7 @@
 
 use super::flags::{EVERY, Flag, Only, flag};
 use crate::config::{BadImages, DataConfig, DatasetName, Labels, Orientation};
-use crate::data::{protocol, source_of};
+use crate::data::{source_of, usual_size_px};
 use crate::values::{between, one_of};
 use std::path::PathBuf;
 
@@ -24,7 +24,8 @@ pub struct DataArgs {
     /// Side of the images given to the encoder, in pixels
     ///
     /// Default: the data set's own: 32 (cifar10, cifar100, fashion_mnist),
-    /// 64 (tiny_imagenet), 96 (stl10), 224 (the others).
+    /// 64 (tiny_imagenet), 96 (stl10), 224 (the others). What evaluates an encoder
+    /// on images without a size of their own takes that of the encoder's training.
     #[arg(long, value_name = "PIXELS", value_parser = between::<8, 1024>)]
     #[arg(help = "Side of the images given to the encoder, in pixels [default: the data set's own]")]
     pub image_size: Option<u32>,
@@ -63,11 +64,11 @@ pub const FLAGS: &[Flag] = &[
 impl DataArgs {
     /// The images of a data set; `dataset_name` where an evaluation does not name others.
     pub fn config(&self, dataset: DatasetName) -> DataConfig {
-        let size_px = self.image_size.unwrap_or_else(|| protocol(dataset).size_px);
         let mut roots = self.data.clone();
         let several = source_of(dataset).several_roots;
         // Of a flag given twice the last one counts.
         let root = if several { roots.remove(0) } else { roots.pop().unwrap_or_default() };
+        let size_px = self.image_size.unwrap_or_else(|| usual_size_px(dataset, &root));
         DataConfig {
             train_images: self.train_images,
             bad_images: self.bad_images,

@@ -13,7 +13,7 @@
 //! pre-training) is checked against the checkpoint, and stands in where it does not say it.
 
 use super::Typed;
-use super::flags::{ENCODER, EVERY, Flag, LABELS, Only, PRETRAINING, flag};
+use super::flags::{ENCODER, ENCODER_TOO, EVERY, Flag, LABELS, Only, PRETRAINING, flag};
 use crate::config::TrainMode::{self, Eval, Semi, Supervised, Transfer};
 use crate::config::{
     CheckpointChoice, ClassifierAugment, DatasetName, EarlyStopOn, EncoderSource, Evaluate, KnnConfig, OptimizerConfig,
@@ -58,6 +58,13 @@ pub struct EvaluationArgs {
     /// One checkpoint file to evaluate
     #[arg(long, value_name = "FILE", conflicts_with_all = ["checkpoint_dir", "transfer_from_epoch"])]
     pub checkpoint: Option<PathBuf>,
+    /// Where in another program's file the network stands
+    ///
+    /// What is before the names of its tensors, or words of that, such as
+    /// encoder_q or teacher: needed where a file holds several networks.
+    /// For --checkpoint and --from-pretrained.
+    #[arg(long, value_name = "PREFIX", hide_short_help = true)]
+    pub checkpoint_key: Option<String>,
     /// Share of the labels that --train-mode semi uses, above 0 and at most 1
     #[arg(long, value_name = "SHARE", default_value = "0.1", hide_short_help = true, value_parser = share)]
     pub semi_ratio: f64,
@@ -133,7 +140,7 @@ pub struct EvaluationArgs {
     /// Only under transforms that are not random; at most 8 GiB, the oldest go.
     /// Default: ~/.cache/flatnce/features.
     #[arg(long, value_name = "DIR|off", hide_short_help = true)]
-    pub feature_cache: Option<String>,
+    pub feature_cache: Option<PathBuf>,
     /// Directory of an evaluation to continue, with --fc-train-from
     #[arg(long, value_name = "DIR", requires = "fc_train_from", hide_short_help = true)]
     pub fc_log_dir: Option<PathBuf>,
@@ -152,6 +159,7 @@ pub const FLAGS: &[Flag] = &[
     flag("checkpoint_dir", ENCODER).refused(""),
     flag("transfer_from_epoch", ENCODER).refused(""),
     flag("checkpoint", ENCODER).refused(""),
+    flag("checkpoint_key", ENCODER_TOO),
     flag("semi_ratio", &[Semi]).refused(""),
     flag("fc_epochs", LABELS),
     flag("fc_batch_size", LABELS).only(Only::NotLbfgs),
@@ -181,7 +189,8 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
     let args = &typed.args;
     let flags = &args.evaluation;
     let train_mode = flags.train_mode;
-    let data = args.data.config(typed.dataset());
+    let mut data = args.data.config(typed.dataset());
+    data.size_is_default = args.data.image_size.is_none();
     let source = match train_mode {
         Supervised => EncoderSource::Scratch(args.objective.model(&data)),
         _ => encoder_source(typed)?,

@@ -34,9 +34,12 @@ pub use results::ResultsArgs;
 pub use tool::{ToolArgs, resolve_tool};
 
 use crate::config::{DatasetName, TrainMode};
+use crate::values::OnePath;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches};
+use std::any::TypeId;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -151,7 +154,8 @@ pub fn command() -> clap::Command {
     names.iter().fold(rules(Args::command()), |all, name| all.mut_subcommand(name, rules))
 }
 
-/// Of a flag given twice the last one counts, as argparse has it; names with dashes are read with underscores too.
+/// Of a flag given twice the last one counts, as argparse has it; names with dashes are read with underscores too. All
+/// paths are read alike.
 fn rules(command: clap::Command) -> clap::Command {
     command.args_override_self(true).mut_args(|arg| {
         let underscores = arg.get_long().filter(|long| long.contains('-')).map(|long| long.replace('-', "_"));
@@ -159,6 +163,8 @@ fn rules(command: clap::Command) -> clap::Command {
         let arg = if arg.get_action().takes_values() { arg.allow_negative_numbers(true) } else { arg };
         let switch = arg.get_value_names().is_some_and(|names| names == ["BOOL"]);
         let arg = if switch { arg.num_args(0..=1).default_missing_value("true") } else { arg };
+        let arg =
+            if arg.get_value_parser().type_id() == TypeId::of::<PathBuf>() { arg.value_parser(OnePath) } else { arg };
         match underscores {
             Some(alias) => arg.alias(alias),
             None => arg,

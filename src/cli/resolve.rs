@@ -12,7 +12,7 @@ use crate::config::{
 use crate::device;
 use crate::distributed::Placement;
 use anyhow::{Result, bail};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A command line, resolved: what to do and what to do it with.
 #[derive(Debug)]
@@ -38,6 +38,10 @@ pub struct Resolved {
 pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let args = &typed.args;
     flags::refuse(typed)?;
+    let ssl = args.evaluation.train_mode == TrainMode::Ssl;
+    if ssl && args.evaluation.checkpoint_key.is_some() && args.results.from_pretrained.is_none() {
+        bail!("--checkpoint-key goes with --from-pretrained, or with the --checkpoint of an evaluation");
+    }
     let mut warnings = flags::without_effect(typed);
     let placement = args.machine.placement()?;
     let choice = own_device(args.machine.device_choice()?, placement.as_ref());
@@ -90,6 +94,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         distributed_timeout_seconds: args.machine.distributed_timeout,
         memory_check: gpu.memory_check,
         save_dir: args.results.save_dir.clone(),
+        checkpoint_key: args.evaluation.checkpoint_key.clone(),
         feature_cache: feature_cache(args.evaluation.feature_cache.as_deref()),
         talk: args.output.talk()?,
         log_format: args.output.log_format,
@@ -105,10 +110,10 @@ fn fresh(typed: &Typed) -> Start {
 }
 
 /// The directory that was asked for, or the user's own for caches; `off` and a user without a home are none.
-fn feature_cache(asked: Option<&str>) -> Option<PathBuf> {
+fn feature_cache(asked: Option<&Path>) -> Option<PathBuf> {
     match asked {
-        Some("off") => None,
-        Some(directory) => Some(directory.into()),
+        Some(off) if off == Path::new("off") => None,
+        Some(directory) => Some(directory.to_owned()),
         None => {
             let cache = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
             let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));

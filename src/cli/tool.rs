@@ -3,7 +3,7 @@
 
 use super::machine::{own_device, workers};
 use super::{AugmentationArgs, DataArgs, MachineArgs};
-use crate::config::{CheckpointChoice, DatasetName, EncoderSource};
+use crate::config::{CheckpointChoice, DataConfig, DatasetName, EncoderSource};
 use crate::tools::{Doctor, Embed, Export, FeatureFiles, Inspect, Pack, Packing, Preview, Report, Sheet, Tool};
 use crate::values::checkpoint_choice;
 use anyhow::{Result, bail};
@@ -58,6 +58,9 @@ pub struct EmbedArgs {
     /// Which checkpoint of --checkpoint-dir: its number, or last
     #[arg(long, value_name = "N|last", default_value = "last", value_parser = checkpoint_choice, help_heading = "Features")]
     pub transfer_from_epoch: CheckpointChoice,
+    /// Where in another program's file the network stands: what is before the names of its tensors, or words of that
+    #[arg(long, value_name = "PREFIX", help_heading = "Features", hide_short_help = true)]
+    pub checkpoint_key: Option<String>,
     #[command(flatten)]
     pub files: FeatureFiles,
     #[command(flatten)]
@@ -82,12 +85,14 @@ pub fn resolve_tool(args: &ToolArgs) -> Result<Tool> {
 }
 
 fn embed(args: EmbedArgs) -> Result<Embed> {
-    let EmbedArgs { checkpoint, checkpoint_dir, transfer_from_epoch: which, files, data, machine } = args;
+    let EmbedArgs { checkpoint, checkpoint_dir, checkpoint_key, transfer_from_epoch: which, files, data, machine } =
+        args;
     let directory = checkpoint_dir.unwrap_or_default();
     let place = machine.placement()?;
     Ok(Embed {
         source: checkpoint.map_or(EncoderSource::Directory { directory, which }, EncoderSource::File),
-        data: data.config(data.dataset_name),
+        checkpoint_key,
+        data: DataConfig { size_is_default: data.image_size.is_none(), ..data.config(data.dataset_name) },
         files,
         nproc: machine.own_processes(place.as_ref()),
         distributed_timeout_seconds: machine.distributed_timeout,

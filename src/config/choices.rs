@@ -74,6 +74,10 @@ choice! {
         Folder = "folder",
         /// Tar archives of images, as WebDataset packs them.
         Shards = "shards",
+        /// NumPy arrays in MedMNIST's layout.
+        Npz = "npz" | "medmnist",
+        /// Hugging Face's image data sets.
+        Parquet = "parquet" | "huggingface",
     }
 }
 

@@ -14,6 +14,12 @@ pub struct DataConfig {
     pub root: PathBuf,
     /// Side of the square images given to the encoder.
     pub image_size_px: u32,
+    /// Nobody asked for this size: an evaluation may take that of its encoder.
+    #[serde(skip)]
+    pub size_is_default: bool,
+    /// The images are read once and in their order, by what writes them elsewhere.
+    #[serde(skip)]
+    pub in_order: bool,
     /// Train on so many images only, chosen at random once and for all; `None` = all.
     #[serde(default)]
     pub train_images: Option<u32>,
@@ -41,6 +47,8 @@ impl DataConfig {
             dataset,
             root: root.into(),
             image_size_px,
+            size_is_default: false,
+            in_order: false,
             train_images: None,
             bad_images: BadImages::default(),
             more_roots: Vec::new(),

@@ -50,6 +50,8 @@ impl Range {
     /// Of images in [0, 1], per channel.
     pub const MEAN: Range = number(|value| (-100.0..=100.0).contains(&value), "from -100 to 100");
     pub const DEVIATION: Range = number(|value| (1e-6..=100.0).contains(&value), "from 0.000001 to 100");
+    /// Side of the images that an encoder is given, in pixels.
+    pub const IMAGE_SIDE: Range = from_to(8, 1024);
     /// Linear layers of a projection head, and the numbers that come out of it.
     pub const HEAD_LAYERS: Range = from_to(1, 64);
     pub const HEAD_WIDTH: Range = from_to(1, 65536);
@@ -79,7 +81,7 @@ impl fmt::Display for Range {
 /// Settings by their place below a part, such as `head.layers` below `model`. One that is absent or null is none.
 type Rows = &'static [(&'static str, Range)];
 
-const DATA: Rows = &[("image_size_px", from_to(8, 1024)), ("train_images", from_to(2, 2_000_000_000))];
+const DATA: Rows = &[("image_size_px", Range::IMAGE_SIDE), ("train_images", from_to(2, 2_000_000_000))];
 
 const MODEL: Rows = &[
     ("normalisation.mean", Range::MEAN),

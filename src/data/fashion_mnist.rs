@@ -7,7 +7,7 @@
 
 use super::protocol::SMALL;
 use super::source::MOST_TIMES;
-use super::{Packed, Part, Source, Split, idx};
+use super::{Packed, Part, Source, Split, counted, idx};
 use crate::config::DatasetName;
 use anyhow::{Result, anyhow};
 use std::path::Path;
@@ -87,7 +87,8 @@ fn split(images: &[u8], labels: &[u8], name: String) -> Result<Split, (&'static 
     let images = idx::parse(images, &[FILE_SIDE, FILE_SIDE], MOST_IMAGES).map_err(|what| ("images", what))?;
     let labels = idx::parse(labels, &[], MOST_IMAGES).map_err(|what| ("labels", what))?;
     if labels.data.len() != images.shape[0] {
-        return Err(("labels", format!("it has {} labels for {} images", labels.data.len(), images.shape[0])));
+        let (labels, images) = (counted(labels.data.len(), "label"), counted(images.shape[0], "image"));
+        return Err(("labels", format!("it has {labels} for {images}")));
     }
     if let Some(label) = labels.data.iter().find(|&&label| usize::from(label) >= CLASSES.len()) {
         return Err(("labels", format!("it has the label {label}; they go from 0 to 9")));

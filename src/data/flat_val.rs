@@ -83,7 +83,7 @@ pub fn every_image_is_named(unnamed: Vec<&OsString>, list: &Path, source: &Sourc
     let shown: Vec<String> = unnamed.iter().take(3).map(|name| name.display().to_string()).collect();
     bail!(
         "{} in {} no line in {}: {}{}; complete the list, or remove the images; {}",
-        counted(unnamed.len(), "image", "images"),
+        counted(unnamed.len(), "image"),
         if unnamed.len() == 1 { "its directory has" } else { "their directory have" },
         list.display(),
         if unnamed.len() == 1 { first.display().to_string() } else { shown.join(", ") },
@@ -123,7 +123,7 @@ fn label(class: &str, classes: &[String]) -> Result<i64, String> {
         Ok(_) => Err(format!(
             "numbers of classes need all {} of them, and the training images have {}",
             grouped(ALL),
-            counted(classes.len(), "class", "classes")
+            counted(classes.len(), "class")
         )),
         Err(_) => Err(format!("no class of the training images is {class:?}")),
     }
@@ -140,7 +140,7 @@ fn without_list(val: &Path, home: &Path, images: usize, ground_truth: Option<Pat
          LOC_val_solution.csv or Caffe's val.txt (a file and its WordNet id, or its number from 0 to 999, on a line) into \
          {2}, or sort the images into one directory per class, as datasets/README.md shows",
         val.display(),
-        counted(images, "image lies", "images lie"),
+        counted(images, "image"),
         home.display()
     )
 }

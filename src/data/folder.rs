@@ -158,10 +158,10 @@ impl Images {
             notes.extend(tree.passed_over.sentence(base));
             if labels.is_none() && tree.direct > 0 && !tree.classes.is_empty() {
                 notes.push(format!(
-                    "no labels: {} in {} itself; --labels directories leaves them out and takes the {} below it for classes",
-                    counted(tree.direct, "image lies", "images lie"),
+                    "no labels, because of {} in {} itself; --labels directories leaves them out and takes the {} below it for classes",
+                    counted(tree.direct, "image"),
                     base.display(),
-                    counted(tree.classes.len(), "directory", "directories")
+                    counted(tree.classes.len(), "directory")
                 ));
             }
         }

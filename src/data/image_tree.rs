@@ -120,7 +120,7 @@ impl Sorted {
         let stretches = names.into_iter().zip(directories).map(|(name, (path, count))| (name, path, count)).collect();
         let mut notes: Vec<String> = tree.passed_over.sentence(base).into_iter().collect();
         if tree.direct > 0 {
-            let images = counted(tree.direct, "image", "images");
+            let images = counted(tree.direct, "image");
             notes.push(format!("{images} in {} itself, beside the class directories: left out", base.display()));
         }
         let files = tree.files.starting_at(tree.direct);
@@ -162,7 +162,7 @@ impl Sorted {
                 "{} has no class directories with images ({} in it directly): sort the images into one directory per \
                  class, as datasets/README.md shows",
                 self.base.display(),
-                counted(self.beside, "image lies", "images lie")
+                counted(self.beside, "image")
             );
         }
         let mut notes = self.notes.clone();
@@ -186,14 +186,14 @@ impl Sorted {
         let classes = self.classes();
         let more = if classes.len() > 3 { ", ..." } else { "" };
         let shown = classes[..classes.len().min(3)].join(", ");
-        format!("{} ({shown}{more})", counted(classes.len(), "directory", "directories"))
+        format!("{} ({shown}{more})", counted(classes.len(), "directory"))
     }
 
     /// That classes lie in each other, with three examples.
     fn nesting(&self) -> Option<String> {
         let nested: Vec<String> = self.classes().into_iter().filter(|class| class.contains('/')).collect();
         (!nested.is_empty()).then(|| {
-            let all = counted(self.classes().len(), "class", "classes");
+            let all = counted(self.classes().len(), "class");
             format!(
                 "{}: {} of {all} lie in other directories, such as {}: a class is the directory that holds images",
                 self.base.display(),

@@ -29,6 +29,10 @@ mod image_tree;
 mod images;
 mod index_cache;
 mod parts;
+mod npy;
+mod npz;
+#[cfg_attr(not(feature = "parquet"), allow(dead_code, unused_imports, reason = "it says how to build the program"))]
+mod parquet;
 mod protocol;
 mod shards;
 mod source;
@@ -45,7 +49,7 @@ pub use images::{Images, Packed, Stored};
 pub use index_cache::indexed_in;
 pub use protocol::{Blur, Protocol, protocol};
 pub use source::{NoPart, Source};
-pub use split::{Split, grouped};
+pub use split::{Split, counted, grouped};
 pub use subset::{list_for, semi_subset, some_of};
 pub use walk::{Stamp, Tree};
 
@@ -54,6 +58,7 @@ use crate::config::{DataConfig, DatasetName};
 use crate::threads;
 use anyhow::Result;
 use index_cache::indexed;
+use std::path::Path;
 
 /// Every data set; its row stands in its file.
 static SOURCES: [&Source; DatasetName::ALL.len()] = [
@@ -71,11 +76,19 @@ static SOURCES: [&Source; DatasetName::ALL.len()] = [
     &image_tree::SUN,
     &folder::FOLDER,
     &shards::SHARDS,
+    &npz::NPZ,
+    &parquet::PARQUET,
 ];
 
 /// The row of a data set.
 pub fn source_of(name: DatasetName) -> &'static Source {
     SOURCES.iter().find(|source| source.name == name).expect("every name has a row")
+}
+
+/// The side that the images are given to an encoder at where nobody asks for another one.
+pub fn usual_size_px(dataset: DatasetName, root: &Path) -> u32 {
+    let own = if dataset == DatasetName::Npz { npz::side(root) } else { None };
+    own.unwrap_or(protocol(dataset).size_px)
 }
 
 /// Loads or indexes one part of a data set.
@@ -106,7 +119,7 @@ mod tests {
         for &name in DatasetName::ALL {
             assert_eq!(SOURCES.iter().filter(|source| source.name == name).count(), 1, "{name}");
             assert!(!source_of(name).how_to_get.is_empty());
-            assert!([32, 64, 96, 224].contains(&protocol(name).size_px));
+            assert!([28, 32, 64, 96, 224].contains(&protocol(name).size_px));
         }
     }
 }

@@ -15,6 +15,8 @@ pub struct Protocol {
     /// Side in pixels of the square images that the set holds, or, for sets of photographs in all sizes, at which it is
     /// customarily trained.
     pub size_px: u32,
+    /// Whether all its images have this size. An encoder is evaluated on others at the size that it was trained at.
+    pub fixed_size: bool,
     /// Whether the images are read as one block of memory, all of one size; others are decoded as they come.
     pub packed: bool,
     /// `s` of the paper's colour jitter.
@@ -44,6 +46,7 @@ pub enum Blur {
 /// Small images of one size, such as CIFAR's.
 pub const SMALL: Protocol = Protocol {
     size_px: 32,
+    fixed_size: true,
     packed: true,
     jitter_strength: 0.5,
     blur: Blur::Off,
@@ -57,6 +60,7 @@ pub const SMALL: Protocol = Protocol {
 /// Photographs in all sizes.
 pub const PHOTOGRAPHS: Protocol = Protocol {
     size_px: 224,
+    fixed_size: false,
     packed: false,
     jitter_strength: 1.0,
     blur: Blur::On,

@@ -114,16 +114,30 @@ impl Split {
     /// One line about it: `cifar10 train: 50,000 images of 32x32 pixels, 10 classes`.
     pub fn describe(&self) -> String {
         let labels = match &self.labels {
-            Some(_) => counted(self.classes.len(), "class", "classes"),
+            Some(_) => counted(self.classes.len(), "class"),
             None => "unlabelled".to_owned(),
         };
-        format!("{}: {} {}, {labels}", self.name, grouped(self.len()), self.images.describe())
+        let mut images = self.images.describe();
+        if self.len() == 1 {
+            images = if images.starts_with("images ") {
+                images.replacen("images", "image", 1)
+            } else {
+                images.replacen("files", "file", 1)
+            };
+        }
+        format!("{}: {} {images}, {labels}", self.name, grouped(self.len()))
     }
 }
 
-/// `1 class`, `1,000 classes`.
-pub fn counted(number: usize, one: &str, more: &str) -> String {
-    format!("{} {}", grouped(number), if number == 1 { one } else { more })
+/// A number with its noun: `1 class`, `2 classes`, `1,000 images`.
+pub fn counted(number: usize, noun: &str) -> String {
+    let (stem, ending) = match noun.strip_suffix('y') {
+        _ if number == 1 => (noun, ""),
+        Some(stem) => (stem, "ies"),
+        None if noun.ends_with(['s', 'x']) || noun.ends_with("ch") => (noun, "es"),
+        None => (noun, "s"),
+    };
+    format!("{} {stem}{ending}", grouped(number))
 }
 
 /// 1234567 as `1,234,567`.
@@ -155,6 +169,8 @@ mod tests {
         assert_eq!(subset.image(1, &mut scratch).unwrap().pixels, &(0..12).collect::<Vec<u8>>()[..]);
         assert_eq!(scratch, RgbImage::default(), "packed images are borrowed, not copied");
         assert_eq!(split.describe(), "x: 4 images of 2x2 pixels, 2 classes");
+        let one = Split::labelled(Packed::new(vec![0; 12], 2, 2), vec![0], ["a"], "x".into());
+        assert_eq!(one.describe(), "x: 1 image of 2x2 pixels, 1 class");
     }
 
     #[test]
@@ -188,6 +204,13 @@ mod tests {
         assert_eq!(turned, "the names of their files or the order of them, the sizes of their files have changed");
         std::fs::write(places[1].path().join("2.png"), b"four").unwrap();
         assert_eq!(changed(&files(1, &["1.png", "2.png"])).unwrap(), "the sizes of their files have changed");
+    }
+
+    #[test]
+    fn nouns_follow_their_number() {
+        let said = [(0, "image"), (1, "class"), (2, "class"), (1000, "batch"), (1, "epoch"), (3, "directory")];
+        let said = said.map(|(number, noun)| counted(number, noun));
+        assert_eq!(said, ["0 images", "1 class", "2 classes", "1,000 batches", "1 epoch", "3 directories"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use super::protocol::{Protocol, SMALL};
 use super::source::MOST_TIMES;
-use super::{Packed, Part, Source, Split};
+use super::{Packed, Part, Source, Split, counted};
 use crate::config::DatasetName;
 use crate::files;
 use anyhow::{Context, Result, bail};
@@ -50,7 +50,8 @@ fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
 fn read_labels(source: &Source, path: &Path, images: usize, originals: usize) -> Result<Vec<i64>> {
     let bytes = source.read(path, (MOST_TIMES * originals) as u64)?;
     if bytes.len() != images {
-        bail!("{} has {} labels for {images} images; {}", path.display(), bytes.len(), source.how_to_get);
+        let (labels, images) = (counted(bytes.len(), "label"), counted(images, "image"));
+        bail!("{} has {labels} for {images}; {}", path.display(), source.how_to_get);
     }
     if let Some(label) = bytes.iter().find(|&&label| !(1..=10).contains(&label)) {
         bail!("{} has the label {label}; they go from 1 to 10; {}", path.display(), source.how_to_get);

@@ -5,7 +5,7 @@
 //! (`imagenet/1percent.txt`, `imagenet/10percent.txt`: one file name a line, the class
 //! before its `_`). Without a list the choice is seeded and class-balanced.
 
-use super::{Split, grouped, source_of};
+use super::{Split, counted, grouped, source_of};
 use crate::config::DatasetName;
 use crate::files;
 use crate::rng::{Purpose, Stream};
@@ -28,7 +28,7 @@ pub fn list_for(dataset: DatasetName, root: &Path, ratio: f64) -> Option<PathBuf
 /// in a larger one.
 pub fn some_of(split: &Split, count: usize) -> Result<Split> {
     if count == 0 || count > split.len() {
-        bail!("--train-images {count}: {} has {} images", split.name, grouped(split.len()));
+        bail!("--train-images {count}: {} has {}", split.name, counted(split.len(), "image"));
     }
     let mut order: Vec<usize> = (0..split.len()).collect();
     Stream::new(0, Purpose::Subset, 0, 0, 0).shuffle(&mut order);

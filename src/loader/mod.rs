@@ -23,7 +23,7 @@ pub use share::Share;
 
 use crate::augment::EvalTransform;
 use crate::config::Augmentation;
-use crate::data::{Split, grouped};
+use crate::data::{Split, counted};
 use crate::rng::{Purpose, Stream};
 use anyhow::{Result, bail};
 use placement::Pipeline;
@@ -115,8 +115,8 @@ impl Loader {
             pipeline: Pipeline::Workers(Device::Cpu),
         };
         if loader.batches() == 0 {
-            let (name, images) = (&loader.split.name, grouped(loader.split.len()));
-            bail!("{name} has {images} images, fewer than one batch; --batch-size {batch_size} is too large");
+            let (name, images) = (&loader.split.name, counted(loader.split.len(), "image"));
+            bail!("{name} has {images}, fewer than one batch; --batch-size {batch_size} is too large");
         }
         Ok(loader)
     }

@@ -11,15 +11,16 @@ use crate::augment::EvalTransform;
 use crate::config::{
     CheckpointChoice, DataConfig, DeviceChoice, EmbedFormat, EncoderSource, Numerics, Part, Precision,
 };
-use crate::data::Split;
+use crate::data::{Split, counted};
 use crate::device;
 use crate::durable::Together;
 use crate::model::{Encoder, HEAD_PREFIX, HeadKind, Pass, feature_dim};
 use crate::report::Console;
-use crate::train::encoder_source::{self, Source};
+use crate::train::encoder_source::{self, Reading, Source};
 use crate::train::features::{Extractor, trunk_hash};
 use crate::train::ranks::Ranks;
 use crate::train::readable;
+use crate::train::shortage::single_class;
 use crate::values::one_of;
 use anyhow::{Context, Result, bail};
 use array_file::Array;
@@ -53,6 +54,8 @@ pub struct FeatureFiles {
 #[derive(Clone, Debug)]
 pub struct Embed {
     pub source: EncoderSource,
+    /// Where in another program's file the network stands.
+    pub checkpoint_key: Option<String>,
     pub data: DataConfig,
     pub files: FeatureFiles,
     pub device: DeviceChoice,
@@ -81,17 +84,25 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
         bail!("features are written of one checkpoint: give --transfer-from-epoch N or last");
     }
     let origin = encoder_source::origins(&embed.source)?.remove(0);
-    let source = origin.open(&mut |text| console.warn(&text))?;
-    console.note(&format!("encoder: {}", source.name()));
-    for text in source.assumed.iter().cloned().chain(source.mismatches(&embed.data)) {
+    let reading = Reading { key: embed.checkpoint_key.as_deref(), images: Some(embed.data.dataset) };
+    let source = origin.open(reading, &mut |text| console.warn(&text))?;
+    let taken = source.taken.as_ref().map_or(String::new(), |taken| format!(", {taken}"));
+    console.note(&format!("encoder: {}{taken}", source.name()));
+    let (size, size_from) = source.image_size(&embed.data);
+    let data = DataConfig { image_size_px: size, ..embed.data.clone() };
+    console.note(&format!("images: {size}x{size} pixels to the encoder, {size_from}"));
+    for text in source.assumed.iter().cloned().chain(source.mismatches(&data)) {
         console.warn(&text);
     }
     let (encoder, width) = encoder(embed, &source, device)?;
-    let readable = readable::load(&embed.data, embed.files.part, console)?;
+    let readable = readable::load(&data, embed.files.part, console)?;
     let split = Arc::new(readable.split);
     console.note(&split.describe());
+    if let Some(warning) = single_class(&split) {
+        console.warn(&warning);
+    }
 
-    let transform = EvalTransform::evaluation(embed.data.dataset, embed.data.image_size_px as usize);
+    let transform = EvalTransform::evaluation(data.dataset, size as usize);
     let compute = device::compute_kind(precision);
     let extractor = Extractor { encoder: &encoder, compute, seed: 0, workers: embed.workers as usize, console, ranks };
     if !ranks.writes() {
@@ -155,8 +166,8 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
     files.write("embed.json", |out| Ok(writeln!(out, "{text}")?))?;
     files.finish(&FILES)?;
     console.result(&format!(
-        "{} features of {width} numbers: {} in {}",
-        split.len(),
+        "{} of {width} numbers: {} in {}",
+        counted(split.len(), "feature vector"),
         written.join(", "),
         embed.files.out.display()
     ));

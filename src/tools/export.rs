@@ -10,7 +10,7 @@ use crate::config::{Depth, ExportFormat, ModelConfig, Normalisation, StatedEncod
 use crate::model::{HEAD_PREFIX, HeadKind, NORMALISATION_PREFIX};
 use crate::report::Console;
 use crate::state::StateDict;
-use crate::train::encoder_source::{Origin, Source};
+use crate::train::encoder_source::{Origin, Reading, Source};
 use crate::values::one_of;
 use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
@@ -22,6 +22,9 @@ pub struct Export {
     /// Checkpoint whose encoder is written
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
+    /// Where in another program's file the network stands: what is before the names of its tensors, or words of that
+    #[arg(long, value_name = "PREFIX")]
+    pub checkpoint_key: Option<String>,
     /// For whom: the container, and the lines of Python that are printed
     ///
     /// All hold the trunk without head under the names that torchvision and
@@ -49,8 +52,12 @@ pub fn run(export: &Export, console: &Console) -> Result<()> {
     if let Some(missing) = directory.filter(|directory| !directory.is_dir()) {
         bail!("the directory {} does not exist; create it, or choose another --out", missing.display());
     }
-    let source = Origin::File(export.checkpoint.clone()).open(&mut |text| console.warn(&text))?;
+    let reading = Reading { key: export.checkpoint_key.as_deref(), images: None };
+    let source = Origin::File(export.checkpoint.clone()).open(reading, &mut |text| console.warn(&text))?;
     let source = source.as_stated(&StatedEncoder::default())?;
+    if let Some(taken) = &source.taken {
+        console.note(&format!("{}: {taken}", source.name()));
+    }
     if let Some(assumed) = &source.assumed {
         console.warn(assumed);
     }
@@ -84,7 +91,7 @@ fn trunk(source: &Source) -> Result<StateDict> {
 
 /// What a safetensors file says of itself; [`Origin::File`] reads it back.
 fn notes(export: &Export, source: &Source) -> Notes {
-    let Source { model, epoch, batch_size, objective, data, .. } = source;
+    let Source { model, epoch, batch_size, objective, data, image_size_px, .. } = source;
     let Normalisation { mean, std } = model.normalisation;
     let checkpoint = export.checkpoint.display().to_string();
     let mut notes = Notes::from(
@@ -103,7 +110,7 @@ fn notes(export: &Export, source: &Source) -> Notes {
     let known = [
         ("objective", objective.map(|objective| objective.to_string())),
         ("dataset", data.as_ref().map(|data| data.dataset.to_string())),
-        ("image_size_px", data.as_ref().map(|data| data.image_size_px.to_string())),
+        ("image_size_px", image_size_px.map(|size| size.to_string())),
         ("batch_size", batch_size.map(|size| size.to_string())),
     ];
     notes.extend(known.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));

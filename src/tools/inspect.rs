@@ -7,6 +7,7 @@
 use crate::checkpoint::{self, Weights, WeightsFile};
 use crate::report::{Console, Table};
 use crate::torch_file::{self, DType, TensorData, Value};
+use crate::train::encoder_source;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Map, json};
@@ -18,6 +19,9 @@ pub struct Inspect {
     /// Checkpoint to look into
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Where in another program's file the network stands: what is before the names of its tensors, or words of that
+    #[arg(long, value_name = "PREFIX")]
+    pub checkpoint_key: Option<String>,
     /// JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -38,6 +42,8 @@ struct TensorEntry {
 #[derive(Debug)]
 struct Contents {
     kind: &'static str,
+    /// Whether this program wrote it.
+    ours: bool,
     integrity: String,
     /// Facts of the run, as far as the file knows them.
     facts: Map<String, serde_json::Value>,
@@ -52,7 +58,14 @@ struct Contents {
 pub fn run(inspect: &Inspect, console: &Console) -> Result<()> {
     let path = &inspect.file;
     let bytes = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
-    let contents = read(path)?;
+    let mut contents = read(path)?;
+    if inspect.checkpoint_key.is_some() || !contents.ours {
+        let network = match encoder_source::describe(path, inspect.checkpoint_key.as_deref()) {
+            Err(error) if inspect.checkpoint_key.is_none() => format!("{:#}", error),
+            described => described.with_context(|| path.display().to_string())?,
+        };
+        contents.facts.insert("network".to_owned(), json!(network));
+    }
     if inspect.json {
         console.result(&serde_json::to_string_pretty(&as_json(path, bytes, &contents))?);
     } else {
@@ -72,7 +85,7 @@ fn read(path: &Path) -> Result<Contents> {
         let notes = if let WeightsFile::Safetensors(notes) = file { notes } else { Default::default() };
         let facts = notes.into_iter().map(|(key, value)| (key, json!(value))).collect();
         let integrity = "whole (header and length agree; the format has no checksums)".to_owned();
-        return Ok(Contents { kind: "safetensors file", integrity, facts, tensors, others });
+        return Ok(Contents { kind: "safetensors file", ours: false, integrity, facts, tensors, others });
     }
     let value = torch_file::read(path)?;
     walk("", &value, &mut tensors, &mut others);
@@ -83,7 +96,8 @@ fn read(path: &Path) -> Result<Contents> {
         "readable (a file of PyTorch before 1.6 has no checksums)"
     };
     let (kind, facts) = facts(&value);
-    Ok(Contents { kind, integrity: integrity.to_owned(), facts, tensors, others })
+    let ours = ["flatnce", "flatnce_evaluation"].iter().any(|entry| value.get(entry).is_some());
+    Ok(Contents { kind, ours, integrity: integrity.to_owned(), facts, tensors, others })
 }
 
 /// What kind of file it is, and what it says of its run.

@@ -4,7 +4,7 @@
 use crate::augment::{OPS, draw};
 use crate::checkpoint::{Notes, write_safetensors};
 use crate::config::{Augmentation, DataConfig, DataOnDevice, Engine};
-use crate::data::{Part, Split};
+use crate::data::{Part, Split, counted};
 use crate::loader::{Loader, Order, Rendering};
 use crate::pixels::{RgbImage, RgbRef};
 use crate::report::{Console, Table, contact_sheet, enlarged, save_png, short};
@@ -21,6 +21,9 @@ use tch::{Device, Tensor};
 /// Small tiles are enlarged to about this side.
 const TILE_PX: usize = 96;
 
+/// Images on the sheet where nobody asks for more or fewer.
+const USUAL_IMAGES: usize = 16;
+
 /// Width that the sheet is to stay near.
 const SHEET_PX: usize = 1400;
 
@@ -30,9 +33,9 @@ pub struct Sheet {
     /// Picture to write
     #[arg(long, value_name = "FILE.png", default_value = "views.png", help_heading = "Preview")]
     pub out: PathBuf,
-    /// Images on the sheet, the first ones of the epoch
-    #[arg(long, value_name = "N", default_value = "16", help_heading = "Preview", value_parser = count::<1>)]
-    pub images: u32,
+    /// Images on the sheet, the first ones of the epoch [default: 16, or all that there are]
+    #[arg(long, value_name = "N", help_heading = "Preview", value_parser = count::<1>)]
+    pub images: Option<u32>,
     /// Epoch whose views are shown, counted from 0
     #[arg(long, value_name = "N", default_value = "0", help_heading = "Preview", value_parser = count::<0>)]
     pub epoch: u32,
@@ -70,10 +73,14 @@ pub struct Preview {
 pub fn run(preview: &Preview, console: &Console) -> Result<()> {
     let split = Arc::new(readable::load(&preview.data, Part::Unlabelled, console)?.split);
     console.note(&split.describe());
-    let (images, size) = (preview.sheet.images as usize, preview.data.image_size_px as usize);
-    if split.len() < images {
-        bail!("{} has {} images; choose a smaller --images than {images}", split.name, split.len());
-    }
+    let size = preview.data.image_size_px as usize;
+    let images = match preview.sheet.images.map(|images| images as usize) {
+        Some(images) if images > split.len() => {
+            bail!("{} has {}; choose a smaller --images than {images}", split.name, counted(split.len(), "image"))
+        }
+        Some(images) => images,
+        None => USUAL_IMAGES.min(split.len()),
+    };
     let rendering = Rendering::Views { recipe: preview.augmentation.clone(), size_px: size };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let loader = Loader::new(Arc::clone(&split), rendering, Order::Shuffled, images, preview.sheet.seed, workers)?;
@@ -83,7 +90,8 @@ pub fn run(preview: &Preview, console: &Console) -> Result<()> {
     };
     let (epoch, batches) = (u64::from(preview.sheet.epoch), preview.sheet.batches as usize);
     if preview.sheet.views.is_some() && batches > loader.batches() {
-        bail!("an epoch has {} batches of {images} images; choose a smaller --batches", loader.batches());
+        let (batches, images) = (counted(loader.batches(), "batch"), counted(images, "image"));
+        bail!("an epoch has {batches} of {images}; choose a smaller --batches");
     }
     let batch = loader.epoch(epoch, 0).next().context("the loader has no batch")??;
     let pixels = Vec::<u8>::try_from(batch.images.contiguous().view(-1))?;
@@ -106,7 +114,8 @@ pub fn run(preview: &Preview, console: &Console) -> Result<()> {
         console.result(&parameters(preview, &split, &batch.samples)?.to_string());
     }
     console.result(&format!(
-        "{images} images, each with its two views in epoch {} at seed {}: {}",
+        "{}, each with its two views in epoch {} at seed {}: {}",
+        counted(images, "image"),
         preview.sheet.epoch,
         preview.sheet.seed,
         preview.sheet.out.display()
@@ -140,7 +149,12 @@ fn export(
     notes.insert("engine".into(), preview.engine.name().into());
     notes.insert("augmentation".into(), serde_json::to_string(&preview.augmentation)?);
     let bytes = write_safetensors(file, &state, &notes)?;
-    console.note(&format!("{batches} batches of views, {:.1} MiB: {}", bytes as f64 / 1048576.0, file.display()));
+    console.note(&format!(
+        "{} of views, {:.1} MiB: {}",
+        counted(batches, "batch"),
+        bytes as f64 / 1048576.0,
+        file.display()
+    ));
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod pictures;
 mod rows;
 
 use crate::config::ReportFormat;
+use crate::data::counted;
 use crate::durable;
 use crate::report::plots::{Figure, Panel, curves};
 use crate::report::{Console, encode_png, save_png};
@@ -70,7 +71,7 @@ pub fn run(report: &Report, console: &Console) -> Result<()> {
     match &report.out {
         Some(path) => {
             write(path, &table)?;
-            console.note(&format!("{} rows: {}", rows.len(), path.display()));
+            console.note(&format!("{}: {}", counted(rows.len(), "row"), path.display()));
         }
         None => console.result(&table),
     }

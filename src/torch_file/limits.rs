@@ -40,6 +40,11 @@ impl Budget {
         Budget { total, left: total }
     }
 
+    /// Exactly `bytes`, which the caller has found acceptable.
+    pub(super) fn of(bytes: u64) -> Budget {
+        Budget { total: bytes, left: bytes }
+    }
+
     /// A pickle of `bytes` bytes brings its own allowance for the values that it becomes.
     pub(super) fn allow_pickle(&mut self, bytes: u64) {
         let extra = bytes.saturating_mul(PICKLE_GROWTH);

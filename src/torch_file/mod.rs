@@ -37,6 +37,7 @@ pub use write::write;
 
 use crate::files;
 use limits::Budget;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -108,6 +109,53 @@ pub fn read_pickle(pickle: &[u8]) -> Result<Value, Error> {
     let limits = Limits { growth: 4, ..Limits::default() };
     let mut budget = Budget::new(&limits, pickle.len() as u64);
     pickle::plain(pickle, &limits, &mut budget).map(|(value, _)| value)
+}
+
+/// Reads the records of a zip archive whose names `wanted` has, of at most `most` bytes together; NumPy's `.npz` files are
+/// such archives. Nothing is allocated before all sizes are known, and every checksum is verified.
+///
+/// # Errors
+/// As [`read`]; records that take more.
+pub fn read_records(path: &Path, wanted: &[&str], most: u64) -> Result<Vec<(String, Vec<u8>)>, Error> {
+    with_records(path, |file, entries| {
+        let entries: Vec<_> = entries.iter().filter(|entry| wanted.contains(&entry.name.as_str())).collect();
+        let needed = entries.iter().fold(0u64, |sum, entry| sum.saturating_add(entry.size));
+        if needed > most {
+            return Err(Error::limit(format!("{} take {needed} bytes", wanted.join(", ")), most, ""));
+        }
+        let mut budget = Budget::of(needed);
+        entries.iter().map(|entry| Ok((entry.name.clone(), zip::read_record(file, entry, &mut budget)?))).collect()
+    })
+}
+
+/// The names of an archive's records, in the order of the file.
+///
+/// # Errors
+/// As [`read`].
+pub fn record_names(path: &Path) -> Result<Vec<String>, Error> {
+    with_records(path, |_, entries| Ok(entries.iter().map(|entry| entry.name.clone()).collect()))
+}
+
+/// The first `bytes` bytes of a record, or all of a shorter one; no checksum is verified.
+///
+/// # Errors
+/// As [`read`]; there is no such record.
+pub fn record_beginning(path: &Path, name: &str, bytes: usize) -> Result<Vec<u8>, Error> {
+    with_records(path, |file, entries| {
+        let entry = entries.iter().find(|entry| entry.name == name);
+        let entry = entry.ok_or_else(|| Error::damaged("the record is missing").in_record(name))?;
+        zip::read_beginning(file, entry, bytes)
+    })
+}
+
+fn with_records<T>(path: &Path, read: impl FnOnce(&mut File, &[zip::Entry]) -> Result<T, Error>) -> Result<T, Error> {
+    let opened = files::open(path).map_err(|source| Error::io("open", source));
+    let read = opened.and_then(|mut file| {
+        let length = file.metadata().map_err(|source| Error::io("read", source))?.len();
+        let entries = zip::read_directory(&mut file, length)?;
+        read(&mut file, &entries)
+    });
+    read.map_err(|error| error.in_file(path))
 }
 
 /// Names the kinds of file that are met in place of a checkpoint.

@@ -1,19 +1,23 @@
 //! Which encoder a file or directory holds: for an evaluation (upstream:
 //! `main_eval` and `main_transfer`, which rebuild the network from the command
 //! line; here the checkpoint says what it holds), or for the weights that a new
-//! run begins with. What a file does not say, its tensors do (`architecture`).
+//! run begins with. Where in others' files the weights stand, their names tell
+//! (`layout`); what a file does not say, its tensors do (`architecture`).
 
 mod architecture;
+mod layout;
 
 use crate::checkpoint::{self, Checkpoint, Notes, Weights, WeightsFile};
 use crate::config::{
-    CheckpointChoice, DataConfig, DatasetName, EncoderSource, HeadMode, ModelConfig, Normalisation, Objective,
+    CheckpointChoice, DataConfig, DatasetName, EncoderSource, HeadMode, ModelConfig, Normalisation, Objective, Range,
     StatedEncoder, Stem,
 };
+use crate::data::{counted, protocol};
 use crate::model::{Encoder, HEAD_PREFIX, HeadKind, NORMALISATION_PREFIX};
 use crate::run_dir::{CheckpointKind, CheckpointName, list_checkpoints};
 use crate::state::StateDict;
 use anyhow::{Context, Result, bail};
+use layout::Taken;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use tch::{Device, Tensor};
@@ -43,8 +47,21 @@ pub struct Source {
     pub objective: Option<Objective>,
     /// The data of the pre-training, where the checkpoint says it.
     pub data: Option<DataConfig>,
+    /// Side of the images that it was trained on.
+    pub image_size_px: Option<u32>,
+    /// Where in the file the weights stood, and what beside them was left out.
+    pub taken: Option<String>,
     /// What had to be assumed, in a sentence.
     pub assumed: Option<String>,
+}
+
+/// What helps to read the weights of other programs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reading<'a> {
+    /// `--checkpoint-key`: what stands before the names of the network, or words of it.
+    pub key: Option<&'a str>,
+    /// The images that the encoder is to see.
+    pub images: Option<DatasetName>,
 }
 
 /// The encoders that a source names: one, or with `All` one per checkpoint, oldest first.
@@ -86,97 +103,137 @@ impl Origin {
     /// Reads and verifies the checkpoint. Damaged ones that are passed over are named through `warn`.
     ///
     /// Errors: the file and the entry at fault, or what cannot be known from it.
-    pub fn open(&self, warn: &mut dyn FnMut(String)) -> Result<Source> {
-        let (path, checkpoint) = match self {
-            Origin::Scratch(model) => {
-                return Ok(Source {
-                    model: model.clone(),
-                    state: None,
-                    path: None,
-                    epoch: 0,
-                    epochs_done: 0,
-                    batch_size: None,
-                    objective: None,
-                    data: None,
-                    assumed: None,
-                });
+    pub fn open(&self, reading: Reading, warn: &mut dyn FnMut(String)) -> Result<Source> {
+        match self {
+            Origin::Scratch(model) => Ok(Source::of(model.clone(), None)),
+            Origin::File(path) => Source::from_weights(path, checkpoint::read_weights(path)?, reading),
+            Origin::Newest(directory) => {
+                let (path, mut run) = checkpoint::newest_good(directory, warn)?;
+                let state = std::mem::take(&mut run.model);
+                let ours = run.config.is_some();
+                let run = Box::new(run);
+                let file = if ours { WeightsFile::Checkpoint(run) } else { WeightsFile::Foreign(Some(run)) };
+                Source::from_weights(&path, Weights { state, file }, reading)
             }
-            Origin::File(path) => {
-                let Weights { state, file } = checkpoint::read_weights(path)?;
-                match file {
-                    WeightsFile::Checkpoint(checkpoint) => (path.clone(), Checkpoint { model: state, ..*checkpoint }),
-                    WeightsFile::StateDict => return Source::from_weights(path, state, &Notes::new()),
-                    WeightsFile::Safetensors(notes) => return Source::from_weights(path, state, &notes),
-                }
-            }
-            Origin::Newest(directory) => checkpoint::newest_good(directory, warn)?,
-        };
-        Source::from_checkpoint(&path, checkpoint)
-            .with_context(|| format!("the encoder in {} cannot be understood", path.display()))
+        }
     }
 }
 
+/// The network in a file, and what the file says of the run that made it.
+fn network(path: &Path, weights: Weights, key: Option<&str>) -> Result<(Taken, Option<Box<Checkpoint>>, Notes)> {
+    let Weights { state, file } = weights;
+    Ok(match file {
+        WeightsFile::Checkpoint(_) if key.is_some() => bail!(
+            "--checkpoint-key: {} is a checkpoint of this program, which knows where its weights are; leave the flag out",
+            path.display()
+        ),
+        WeightsFile::Checkpoint(run) => (Taken::whole(state), Some(run), Notes::new()),
+        WeightsFile::Foreign(run) => (layout::take(&state, key)?, run, Notes::new()),
+        WeightsFile::Safetensors(notes) => (layout::take(&state, key)?, None, notes),
+    })
+}
+
 impl Source {
-    fn from_checkpoint(path: &Path, checkpoint: Checkpoint) -> Result<Source> {
-        let Checkpoint { model: state, config, epochs_done, batch_size, .. } = checkpoint;
-        let named = path.file_name().and_then(|name| CheckpointName::parse(name.to_str()?));
-        let epoch = named.map_or(epochs_done.saturating_sub(1), |name| name.epoch);
-        let (model, objective, data) = match config {
-            Some(run) => (run.model, Some(run.objective), Some(run.data)),
-            None => (architecture::recognise(&state)?, None, None),
-        };
-        let state = Some(architecture::with_flat_normalisation(&state)?);
-        Ok(Source {
+    /// Weights of which nothing else is known.
+    fn of(model: ModelConfig, state: Option<StateDict>) -> Source {
+        Source {
             model,
             state,
-            path: Some(path.to_owned()),
-            epoch,
+            path: None,
+            epoch: 0,
+            epochs_done: 0,
+            batch_size: None,
+            objective: None,
+            data: None,
+            image_size_px: None,
+            taken: None,
+            assumed: None,
+        }
+    }
+
+    fn from_weights(path: &Path, weights: Weights, reading: Reading) -> Result<Source> {
+        let read = || -> Result<Source> {
+            let (taken, run, notes) = network(path, weights, reading.key)?;
+            let said = taken.says(true);
+            let source = match run {
+                Some(run) if run.config.is_some() => Source::from_run(*run, taken.state)?,
+                run => Source::from_others(path, run.map(|run| *run), taken.state, &notes, reading.images)?,
+            };
+            let named = path.file_name().and_then(|name| CheckpointName::parse(name.to_str()?));
+            let epoch = named.map_or(source.epoch, |name| name.epoch);
+            Ok(Source { path: Some(path.to_owned()), epoch, taken: said, ..source })
+        };
+        read().with_context(|| format!("the encoder in {} cannot be understood", path.display()))
+    }
+
+    /// The network of a run that says what it is.
+    fn from_run(run: Checkpoint, state: StateDict) -> Result<Source> {
+        let Checkpoint { config, epochs_done, batch_size, image_size_px, .. } = run;
+        let config = config.context("it has no settings")?;
+        let state = architecture::with_flat_normalisation(&state)?;
+        Ok(Source {
+            epoch: epochs_done.saturating_sub(1),
             epochs_done,
             batch_size,
-            objective,
-            data,
-            assumed: None,
+            objective: Some(config.objective),
+            data: Some(config.data),
+            image_size_px,
+            ..Source::of(config.model, Some(state))
         })
     }
 
-    /// Weights without a run: of `flatnce export`, torchvision or timm. `notes` are those of a safetensors file.
-    fn from_weights(path: &Path, mut state: StateDict, notes: &Notes) -> Result<Source> {
-        let mut read = || -> Result<Source> {
-            architecture::recognise_trunk(&state)?;
-            let mut assumed = None;
-            if !has_normalisation(&state) {
-                let noted = |key: &str| serde_json::from_str::<[f32; 3]>(notes.get(key)?).ok();
-                let Normalisation { mean, std } = match (noted("normalize_mean"), noted("normalize_std")) {
-                    (Some(mean), Some(std)) => Normalisation { mean, std },
-                    _ => {
-                        let imagenet = Normalisation::of(DatasetName::Imagenet);
-                        assumed = Some(format!(
-                            "{} names no normalisation: that of torchvision's and timm's own weights is taken (mean {:?}, \
-                             std {:?})",
-                            path.display(),
-                            imagenet.mean,
-                            imagenet.std
-                        ));
-                        imagenet
-                    }
-                };
-                state.push("normalize.mean", Tensor::from_slice(&mean));
-                state.push("normalize.std", Tensor::from_slice(&std));
-            }
-            let model = architecture::recognise(&state)?;
-            Ok(Source {
-                model,
-                state: Some(architecture::with_flat_normalisation(&state)?),
-                path: Some(path.to_owned()),
-                epochs_done: 0,
-                epoch: notes.get("epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
-                batch_size: notes.get("batch_size").and_then(|size| size.parse().ok()),
-                objective: notes.get("objective").and_then(|name| Objective::parse(name)),
-                data: None,
-                assumed,
-            })
-        };
-        read().with_context(|| format!("the encoder in {} cannot be understood", path.display()))
+    /// Weights that do not say of which network they are: of `flatnce export`, of fine-tuning, of other programs. `notes`
+    /// are those of a safetensors file.
+    fn from_others(
+        path: &Path,
+        run: Option<Checkpoint>,
+        mut state: StateDict,
+        notes: &Notes,
+        images: Option<DatasetName>,
+    ) -> Result<Source> {
+        let (_, stem) = architecture::recognise_trunk(&state)?;
+        let mut assumed = None;
+        if !has_normalisation(&state) {
+            let noted = |key: &str| serde_json::from_str::<[f32; 3]>(notes.get(key)?).ok();
+            let Normalisation { mean, std } = match (noted("normalize_mean"), noted("normalize_std")) {
+                (Some(mean), Some(std)) => Normalisation { mean, std },
+                _ => {
+                    let (normalisation, whose) = usual_normalisation(stem, images);
+                    let Normalisation { mean, std } = normalisation;
+                    let path = path.display();
+                    assumed =
+                        Some(format!("{path} names no normalisation: {whose} is taken (mean {mean:?}, std {std:?})"));
+                    normalisation
+                }
+            };
+            state.push("normalize.mean", Tensor::from_slice(&mean));
+            state.push("normalize.std", Tensor::from_slice(&std));
+        }
+        let model = architecture::recognise(&state)?;
+        fn number<T: std::str::FromStr>(notes: &Notes, key: &str) -> Option<T> {
+            notes.get(key)?.parse().ok()
+        }
+        let run = run.unwrap_or_default();
+        let size = number::<u32>(notes, "image_size_px").filter(|&size| Range::IMAGE_SIDE.allows(size.into()));
+        Ok(Source {
+            epoch: number(notes, "epoch").unwrap_or_else(|| run.epochs_done.saturating_sub(1)),
+            epochs_done: run.epochs_done,
+            batch_size: number(notes, "batch_size").or(run.batch_size),
+            objective: notes.get("objective").and_then(|name| Objective::parse(name)),
+            image_size_px: size.or(run.image_size_px),
+            assumed,
+            ..Source::of(model, Some(architecture::with_flat_normalisation(&state)?))
+        })
+    }
+
+    /// The side of the images that it is given, and where that is from. An encoder sees images without a size of their own
+    /// as large as in its training, unless another size is asked for.
+    pub fn image_size(&self, data: &DataConfig) -> (u32, &'static str) {
+        match self.image_size_px {
+            _ if !data.size_is_default => (data.image_size_px, "as --image-size asks"),
+            Some(size) if !protocol(data.dataset).fixed_size => (size, "as the encoder was trained"),
+            _ => (data.image_size_px, "the usual size of these images"),
+        }
     }
 
     /// Builds the network with `head` on top; the head's weights, and without a checkpoint the trunk's, come from `seed`.
@@ -227,13 +284,13 @@ impl Source {
             )),
             _ => {}
         }
-        let Some(pretraining) = &self.data else { return found };
-        if pretraining.image_size_px != size {
+        if let Some(trained) = self.image_size_px.filter(|trained| *trained != size) {
             found.push(format!(
-                "the encoder was trained on images of {} px and is given {size} px; --image-size {} repeats its training",
-                pretraining.image_size_px, pretraining.image_size_px
+                "the encoder was trained on images of {trained} px and is given {size} px; --image-size {trained} repeats \
+                 its training"
             ));
         }
+        let Some(pretraining) = &self.data else { return found };
         if pretraining.dataset != data.dataset && self.model.normalisation != Normalisation::of(data.dataset) {
             found.push(format!(
                 "the images of {} are normalised with the constants of {}, which are part of the encoder",
@@ -260,10 +317,10 @@ fn contradiction<T: PartialEq + Display>(flag: &str, said: Option<T>, known: Opt
 ///
 /// Errors: a file without weights; another network than the run's, with the flags that would fit; every entry that is
 /// missing, unexpected or of another shape.
-pub fn load_weights(encoder: &Encoder, model: &ModelConfig, path: &Path) -> Result<String> {
-    let weights = checkpoint::read_weights(path)?;
+pub fn load_weights(encoder: &Encoder, model: &ModelConfig, path: &Path, key: Option<&str>) -> Result<String> {
     let context = || format!("cannot start from {}", path.display());
-    let (depth, stem) = architecture::recognise_trunk(&weights.state).with_context(context)?;
+    let (taken, ..) = network(path, checkpoint::read_weights(path)?, key).with_context(context)?;
+    let (depth, stem) = architecture::recognise_trunk(&taken.state).with_context(context)?;
     if (depth, stem) != (model.depth, model.stem) {
         bail!(
             "{} holds a {depth} with the {stem} stem, the run has a {} with the {} stem: give --model {depth} --stem {stem}",
@@ -272,17 +329,18 @@ pub fn load_weights(encoder: &Encoder, model: &ModelConfig, path: &Path) -> Resu
             model.stem
         );
     }
-    let state = architecture::with_flat_normalisation(&weights.state).with_context(context)?;
+    let state = architecture::with_flat_normalisation(&taken.state).with_context(context)?;
     let own_head = architecture::recognise_head(&state).with_context(context)?;
+    let place = taken.says(false).map_or(String::new(), |said| format!("; {said}"));
     if own_head.mode != HeadMode::None && own_head == model.head {
         encoder.load(&state).with_context(context)?;
-        return Ok(format!("starting from {}: {depth} with its projection head", path.display()));
+        return Ok(format!("starting from {}: {depth} with its projection head{place}", path.display()));
     }
     encoder.load_backbone(&state).with_context(context)?;
     let left_out = state.iter().filter(|(name, _)| name.starts_with(HEAD_PREFIX)).count();
-    let mut said = format!("starting from {}: the trunk of a {depth}", path.display());
+    let mut said = format!("starting from {}: the trunk of a {depth}{place}", path.display());
     if left_out > 0 {
-        said.push_str(&format!("; its head ({left_out} tensors under {HEAD_PREFIX}) is left out"));
+        said.push_str(&format!("; its head ({} under {HEAD_PREFIX}) is left out", counted(left_out, "tensor")));
     }
     said.push_str("; the projection head is new");
     if !has_normalisation(&state) {
@@ -290,6 +348,32 @@ pub fn load_weights(encoder: &Encoder, model: &ModelConfig, path: &Path) -> Resu
         said.push_str(&format!("; it names no normalisation, so the run's is kept (mean {mean:?}, std {std:?})"));
     }
     Ok(said)
+}
+
+/// The ResNet in a file of another program, in words: what it is, and where its weights are.
+///
+/// Errors: those of an evaluation of it.
+pub fn describe(path: &Path, key: Option<&str>) -> Result<String> {
+    let (taken, ..) = network(path, checkpoint::read_weights(path)?, key)?;
+    let (depth, stem) = architecture::recognise_trunk(&taken.state)?;
+    let place = taken.says(true).map_or(String::new(), |said| format!("; {said}"));
+    Ok(format!("{depth} with the {stem} stem{place}"))
+}
+
+/// The constants that weights without any were probably trained with, and whose they are. A network with ImageNet's stem is
+/// ImageNet's, whatever it is to see; one for small images was trained on such images.
+fn usual_normalisation(stem: Stem, images: Option<DatasetName>) -> (Normalisation, String) {
+    // Upstream's constants of the sets whose own it does not know.
+    let unknown = Normalisation { mean: [0.5; 3], std: [0.5; 3] };
+    let known = images.map(|name| (name, Normalisation::of(name))).filter(|(_, constants)| *constants != unknown);
+    match known {
+        Some((name, constants)) if stem == Stem::Small && name != DatasetName::Imagenet => {
+            (constants, format!("that of {name}"))
+        }
+        _ => {
+            (Normalisation::of(DatasetName::Imagenet), "that of torchvision's and timm's own weights (ImageNet)".into())
+        }
+    }
 }
 
 /// Whether weights come with the constants that their images are normalised with.
@@ -326,6 +410,8 @@ mod tests {
             batch_size: Some(64),
             objective,
             data: None,
+            image_size_px: None,
+            taken: None,
             assumed: None,
         };
         let (flat, simclr) = (Some(Objective::FlatClr), Some(Objective::SimClr));

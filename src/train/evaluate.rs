@@ -52,6 +52,8 @@ pub fn run(plan: &Plan, console: &Console, stop: &AtomicBool) -> Result<Evaluate
     let stop = Stop { flag: stop, ranks: &plan.ranks };
     console.note(&plan.images.train.describe());
     console.note(&plan.images.test.describe());
+    let size = plan.run.data.image_size_px;
+    console.note(&format!("images: {size}x{size} pixels to the encoder, {}", plan.size_from));
     let mut outcomes = Vec::with_capacity(1 + plan.earlier.len());
     for origin in &plan.earlier {
         match plan.open(origin, console) {

@@ -9,7 +9,7 @@ pub mod features;
 pub mod pretrain;
 pub mod ranks;
 pub mod readable;
-mod shortage;
+pub mod shortage;
 mod stop;
 
 pub use stop::{Stop, StopRequested};

@@ -45,6 +45,16 @@ impl Memory {
     }
 }
 
+/// A warning where all labelled images are of one class.
+pub fn single_class(labelled: &Split) -> Option<String> {
+    let [class] = &labelled.classes[..] else { return None };
+    Some(format!(
+        "all images of {} are of a single class, {class}: every answer is right, and an accuracy says nothing; give images \
+         of several classes, a directory each",
+        labelled.name
+    ))
+}
+
 /// A warning where more neighbours are to vote than there are labelled images.
 pub fn voters(neighbours: u32, labelled: &Split) -> Option<String> {
     let (images, classes) = (labelled.len(), labelled.classes.len());

@@ -5,6 +5,7 @@ use super::charts::Chart;
 use super::differences::Settings;
 use super::gather::Found;
 use super::rows::{self, Row};
+use crate::data::counted;
 use crate::report::plots::{PALETTE_COLOURS, Panel, Series, Stroke, escape, sample, svg};
 use std::fmt::Write;
 
@@ -127,10 +128,6 @@ pub fn html(page: &Page) -> String {
     differences(&mut out, page);
     out.push_str("</body>\n</html>\n");
     out
-}
-
-fn counted(number: usize, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 /// `.c0` strokes and `.f0` fills, for both kinds of paper.

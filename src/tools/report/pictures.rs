@@ -4,13 +4,13 @@
 use super::gather::Run;
 use crate::augment::EvalTransform;
 use crate::config::{CheckpointChoice, DataConfig, EncoderSource};
-use crate::data::{Part, Split, some_of};
+use crate::data::{Part, Split, counted, some_of};
 use crate::device;
 use crate::model::HeadKind;
 use crate::pixels::{RgbImage, RgbRef};
 use crate::report::plots::{PALETTE_COLOURS, Panel, Paper, Row, Series, Stroke, Tile, neighbour_sheet};
 use crate::report::{Console, enlarged};
-use crate::train::encoder_source::origins;
+use crate::train::encoder_source::{Reading, origins};
 use crate::train::features::Extractor;
 use crate::train::ranks::Ranks;
 use crate::train::readable;
@@ -44,7 +44,7 @@ pub fn pictures(run: &Run, name: &str, console: &Console) -> Result<Pictures> {
     let settings = run.settings.as_ref().and_then(|all| all.get("data")).context("config.yml names no data")?;
     let data = DataConfig::deserialize(settings).context("config.yml: data")?;
     let source = EncoderSource::Directory { directory: run.directory.clone(), which: CheckpointChoice::Last };
-    let source = origins(&source)?.remove(0).open(&mut |text| console.warn(&text))?;
+    let source = origins(&source)?.remove(0).open(Reading::default(), &mut |text| console.warn(&text))?;
     let encoder = source.build(HeadKind::Classifier(1), Device::Cpu, 0)?;
     let whole = match readable::load(&data, Part::Test, console) {
         Ok(readable) => readable.split,
@@ -62,7 +62,7 @@ pub fn pictures(run: &Run, name: &str, console: &Console) -> Result<Pictures> {
         Ok(())
     })?;
     let features = Tensor::cat(&parts, 0); // [N, D]
-    let about = format!("{} images of {}, {}", split.len(), split.name, source.name());
+    let about = format!("{} of {}, {}", counted(split.len(), "image"), split.name, source.name());
     Ok(Pictures { neighbours: neighbours(&split, &features, name)?, map: map(&split, &features, name)?, about })
 }
 

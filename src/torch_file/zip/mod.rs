@@ -9,7 +9,7 @@ mod reader;
 mod writer;
 
 pub(super) use directory::{Entry, read_directory};
-pub(super) use reader::{read_record, verify_record};
+pub(super) use reader::{read_beginning, read_record, verify_record};
 pub(super) use writer::{Record, write_records};
 
 /// Signatures of the structures, as little-endian words.

@@ -25,6 +25,25 @@ pub(in super::super) fn read_record<R: Read + Seek>(
     read(budget).map_err(|error: Error| error.in_record(&entry.name).at(entry.data_at))
 }
 
+/// The first `bytes` bytes of `entry`, or all of a shorter one, unverified.
+pub(in super::super) fn read_beginning<R: Read + Seek>(
+    source: &mut R,
+    entry: &Entry,
+    bytes: usize,
+) -> Result<Vec<u8>, Error> {
+    let mut read = || {
+        source.seek(SeekFrom::Start(entry.data_at))?;
+        let (mut contents, packed, most) = (Vec::new(), source.take(entry.packed), bytes as u64);
+        if entry.deflated {
+            DeflateDecoder::new(packed).take(most).read_to_end(&mut contents)?;
+        } else {
+            packed.take(most).read_to_end(&mut contents)?;
+        }
+        Ok(contents)
+    };
+    read().map_err(|error: io::Error| Error::damaged(error.to_string()).in_record(&entry.name).at(entry.data_at))
+}
+
 /// Checks a record that nobody needs.
 pub(in super::super) fn verify_record<R: Read + Seek>(source: &mut R, entry: &Entry) -> Result<(), Error> {
     let mut buffer = vec![0; CHUNK_BYTES.min(usize::try_from(entry.size).unwrap_or(usize::MAX))];

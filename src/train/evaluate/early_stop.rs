@@ -9,7 +9,7 @@ use super::accuracy::Accuracy;
 use super::hold_out;
 use crate::checkpoint::Chosen;
 use crate::config::{EarlyStopOn, Evaluate, TransferMode};
-use crate::data::{Split, grouped};
+use crate::data::{Split, counted, grouped};
 use std::sync::Arc;
 
 /// One image in so many of a class is held out.
@@ -50,7 +50,7 @@ pub fn describe(run: &Evaluate, train: &Split, held_out: Option<&Split>) -> Opti
     if run.mode != TransferMode::Finetune || run.patience_epochs == 0 {
         return None;
     }
-    let after = format!("after {} epochs without a better top-1 on", run.patience_epochs);
+    let after = format!("after {} without a better top-1 on", counted(run.patience_epochs as usize, "epoch"));
     match (held_out, run.early_stop_on) {
         (Some(held_out), _) => {
             let (few, all) = (grouped(held_out.len()), grouped(train.len()));

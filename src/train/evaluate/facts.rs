@@ -4,7 +4,7 @@ use super::early_stop;
 use super::plan::Plan;
 use crate::augment::EvalTransform;
 use crate::config::{Config, Evaluate, TransferMode};
-use crate::data::grouped;
+use crate::data::{counted, grouped};
 use crate::device;
 use crate::model::{feature_dim, footprint};
 use crate::report::{Console, Verbosity, short};
@@ -56,7 +56,10 @@ pub fn tell(
         let weights: Vec<String> = run.reg_weights.iter().map(|&weight| short(weight)).collect();
         facts.say("L2 penalty", weights.join(", "));
         let knn = run.knn;
-        facts.say("kNN", format!("{} neighbours, temperature {}", knn.neighbours, short(knn.temperature)));
+        facts.say(
+            "kNN",
+            format!("{}, temperature {}", counted(knn.neighbours as usize, "neighbour"), short(knn.temperature)),
+        );
     }
     plan?.tell_costs(facts, processes, console)
 }
@@ -71,7 +74,10 @@ impl Plan {
         }
         if let Some(data) = &source.data {
             let objective = source.objective.map_or("an unknown objective", |objective| objective.name());
-            facts.say("encoder", format!("{} epochs of {objective} on {}", source.epochs_done, data.dataset));
+            facts.say(
+                "encoder",
+                format!("{} of {objective} on {}", counted(source.epochs_done as usize, "epoch"), data.dataset),
+            );
         } else if source.path.is_some() {
             facts.say("encoder", "weights without the settings of their run");
         }
@@ -86,17 +92,21 @@ impl Plan {
         facts.say("test data", self.images.test.describe());
         if run.label_ratio < 1.0 {
             let percent = short(run.label_ratio * 100.0);
-            facts.say("labels", format!("{} images, {percent}% of the training data", grouped(train.len())));
+            facts.say("labels", format!("{}, {percent}% of the training data", counted(train.len(), "image")));
         }
         let size = run.data.image_size_px;
-        facts.say("batch", format!("{} images of {size}x{size} pixels", grouped(self.batch())));
+        facts.say("images", format!("{size}x{size} pixels to the encoder, {}", self.size_from));
+        facts.say("batch", format!("{} of {size}x{size} pixels", counted(self.batch(), "image")));
         let (per_epoch, epochs) = (self.steps_per_epoch(), run.epochs);
         let total = grouped(per_epoch * epochs as usize);
-        facts.say("steps", format!("{} per epoch, at most {total} in {epochs} epochs", grouped(per_epoch)));
+        facts.say(
+            "steps",
+            format!("{} per epoch, at most {total} in {}", grouped(per_epoch), counted(epochs as usize, "epoch")),
+        );
         match self.first_epoch() {
             0 => {}
             done if done >= epochs => facts.say("steps", "nothing is left to train"),
-            done => facts.say("steps", format!("{} epochs are left", epochs - done)),
+            done => facts.say("steps", format!("{} to go", counted((epochs - done) as usize, "epoch"))),
         }
         let stop = early_stop::describe(run, train, self.held_out.as_deref());
         facts.say("stop", stop.unwrap_or_default().replace("; ", ";\n"));
@@ -147,7 +157,7 @@ impl Plan {
         let seconds = all as f64 * (1 + self.earlier.len()) as f64 / speed / f64::from(processes.max(1));
         let speed = per_second(speed);
         facts.say("time", format!("about {} in the network, at {speed} forward", about(seconds)));
-        facts.say("time", format!("measured just now: {} images, thrown away", grouped(images)));
+        facts.say("time", format!("measured just now: {}, thrown away", counted(images, "image")));
         Ok(())
     }
 }

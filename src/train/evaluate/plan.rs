@@ -8,14 +8,14 @@ use super::libtorch_failed;
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, EvaluationCheckpoint};
 use crate::config::{Config, DataConfig, Evaluate, Job, Objective, OptimizerName, TransferMode, differences};
-use crate::data::{self, BadImage, Part, Split, grouped};
+use crate::data::{self, BadImage, Part, Split, counted, grouped};
 use crate::device;
 use crate::model::footprint::{self, StepSize};
 use crate::model::{Encoder, HeadKind};
 use crate::native;
 use crate::report::{Console, short};
 use crate::run_dir;
-use crate::train::encoder_source::{self, Origin, Source};
+use crate::train::encoder_source::{self, Origin, Reading, Source};
 use crate::train::features::{Extractor, trunk_hash};
 use crate::train::ranks::Ranks;
 use crate::train::readable;
@@ -50,9 +50,9 @@ impl Images {
         }
         if train.classes != test.classes {
             bail!(
-                "{} has {} classes and {} has {}, or they differ in name: both parts need the same classes",
+                "{} has {} and {} has {}, or they differ in name: both parts need the same classes",
                 train.name,
-                train.classes.len(),
+                counted(train.classes.len(), "class"),
                 test.name,
                 test.classes.len()
             );
@@ -83,6 +83,8 @@ pub struct Plan {
     pub(super) earlier: Vec<Origin>,
     /// All checkpoints of a directory are evaluated.
     pub(super) several: bool,
+    /// Where the size of the images is from.
+    pub(super) size_from: &'static str,
     /// The encoder, of several the newest that can be read.
     pub(super) newest: Opened,
     /// What an earlier part of this evaluation saved.
@@ -128,7 +130,7 @@ impl Plan {
             let Some(origin) = earlier.pop() else {
                 bail!("none of the {count} checkpoints can be evaluated; their faults are named above");
             };
-            match Opened::open(&origin, &run, &images, device, console) {
+            match Opened::open(&origin, config, &run, &images, device, console) {
                 Err(error) if several => console.warn(&format!("passed over: {error:#}")),
                 opened => break opened?,
             }
@@ -153,8 +155,13 @@ impl Plan {
             Ok(saved)
         });
         let resumed = resumed.transpose()?;
+        let mut size_from;
+        (run.data.image_size_px, size_from) = newest.source.image_size(&run.data);
         if let Some(saved) = &resumed {
             // What nobody asked for is as the evaluation began.
+            if run.data.size_is_default {
+                (run.data.image_size_px, size_from) = (saved.run.data.image_size_px, "as the evaluation began");
+            }
             if run.rate_follows_batch {
                 run.optimizer.lr = saved.run.optimizer.lr;
                 run.rate_follows_batch = saved.run.rate_follows_batch;
@@ -179,6 +186,7 @@ impl Plan {
             held_out,
             earlier,
             several,
+            size_from,
             newest,
             resumed,
             memory,
@@ -190,7 +198,7 @@ impl Plan {
 
     /// Opens another of the checkpoints.
     pub(super) fn open(&self, origin: &Origin, console: &Console) -> Result<Opened> {
-        Opened::open(origin, &self.run, &self.images, self.device, console)
+        Opened::open(origin, &self.config, &self.run, &self.images, self.device, console)
     }
 
     /// The directory of an evaluation that is continued; else that which gets a new one, `results/{dataset}/{clr}/
@@ -227,7 +235,7 @@ impl Plan {
                 "{once} through the trunk, once: LBFGS needs the same features in every iteration, so nothing is random"
             ),
             (true, _) => format!(
-                "{once}, drawn anew in each of {epochs} epochs: {anew} through the trunk; --fc-augment none makes it {once}"
+                "{once}, drawn anew in every epoch: {anew} through the trunk; --fc-augment none makes it {once}"
             ),
             (false, _) => format!(
                 "{once} through the trunk, once for all epochs; random crops (--fc-augment crop-flip) would make it {anew}"
@@ -345,8 +353,19 @@ fn foresee(
 }
 
 impl Opened {
-    fn open(origin: &Origin, run: &Evaluate, images: &Images, device: Device, console: &Console) -> Result<Opened> {
-        let source = origin.open(&mut |warning| console.warn(&warning))?.as_stated(&run.stated)?;
+    fn open(
+        origin: &Origin,
+        config: &Config,
+        run: &Evaluate,
+        images: &Images,
+        device: Device,
+        console: &Console,
+    ) -> Result<Opened> {
+        let reading = Reading { key: config.checkpoint_key.as_deref(), images: Some(run.data.dataset) };
+        let source = origin.open(reading, &mut |warning| console.warn(&warning))?.as_stated(&run.stated)?;
+        if let Some(taken) = &source.taken {
+            console.note(&format!("{}: {taken}", source.name()));
+        }
         let build = || {
             let encoder = source
                 .build(HeadKind::Classifier(images.classes() as i64), device, run.seed)

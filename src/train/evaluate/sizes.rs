@@ -4,7 +4,7 @@ use super::plan::Plan;
 use crate::config::{OptimizerName, TransferMode};
 use crate::data::grouped;
 use crate::report::short;
-use crate::train::shortage::voters;
+use crate::train::shortage::{single_class, voters};
 
 impl Plan {
     /// What the user should know before anything is trained.
@@ -23,12 +23,8 @@ impl Plan {
                 short(lr * part)
             ));
         }
-        if classes == 1 {
-            found.push(
-                "the images have a single class: every answer is right, and the accuracy says nothing; give images of \
-                 several classes, a directory each"
-                    .to_owned(),
-            );
+        if let Some(warning) = single_class(&self.images.train) {
+            found.push(warning);
         } else if classes < 6 {
             found.push(format!(
                 "top-5 says nothing of {classes} classes, which are all among the first five: quote top-1"

@@ -4,7 +4,7 @@ use super::pace;
 use super::session::{Plan, new_runs};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Augmentation, Config, HeadMode, LearningRateScaling, Pretrain, Start};
-use crate::data::grouped;
+use crate::data::{counted, grouped};
 use crate::model::feature_dim;
 use crate::optim::scaled_lr;
 use crate::report::{Console, short};
@@ -60,7 +60,7 @@ fn settings(facts: &mut Facts, config: &Config, run: &Pretrain, plan: Option<&Pl
         facts.say("data", session.loader.split().describe());
     }
     let (views, side) = (2 * u64::from(run.batch_size), run.data.image_size_px);
-    facts.say("batch", format!("{} images, views [{views}, 3, {side}, {side}]", grouped(run.batch_size as usize)));
+    facts.say("batch", format!("{}, views [{views}, 3, {side}, {side}]", counted(run.batch_size as usize, "image")));
     if run.grad_cache > 1 {
         facts.say("batch", format!("through the encoder in {} parts", run.grad_cache));
     }
@@ -75,7 +75,9 @@ fn settings(facts: &mut Facts, config: &Config, run: &Pretrain, plan: Option<&Pl
     let head = match head.mode {
         HeadMode::None => "no projection head".to_owned(),
         HeadMode::Linear => format!("linear head to {}", head.out_dim),
-        HeadMode::Nonlinear => format!("nonlinear head of {} layers to {}", head.layers, head.out_dim),
+        HeadMode::Nonlinear => {
+            format!("nonlinear head of {} to {}", counted(head.layers as usize, "layer"), head.out_dim)
+        }
     };
     facts.say("model", format!("features of width {width}, {head}"));
     if let Some(session) = session {
@@ -83,11 +85,8 @@ fn settings(facts: &mut Facts, config: &Config, run: &Pretrain, plan: Option<&Pl
         let (per_epoch, left_out) = (session.loader.batches(), session.loader.split().len() % run.batch_size as usize);
         let (epochs, left) = (grouped(run.epochs as usize), session.steps_left() as usize);
         let total = grouped(per_epoch * run.epochs as usize);
-        let (per_epoch, left_out) = (grouped(per_epoch), grouped(left_out));
-        facts.say(
-            "steps",
-            format!("{per_epoch} per epoch, {total} in {epochs} epochs; {left_out} images of an epoch left out"),
-        );
+        let (per_epoch, left_out) = (grouped(per_epoch), counted(left_out, "image"));
+        facts.say("steps", format!("{per_epoch} per epoch, {total} in {epochs}; {left_out} of an epoch left out"));
         if left == 0 {
             facts.say("steps", "nothing is left to train");
         } else if session.at.step > 0 {
@@ -144,9 +143,13 @@ fn recipe(recipe: &Augmentation) -> String {
 }
 
 fn checkpoints(run: &Pretrain) -> String {
-    let mut text = format!("every {} epochs and after the last", run.save_every_n_epochs);
+    let every = |number: u32, noun: &str| match number {
+        1 => format!("every {noun}"),
+        number => format!("every {}", counted(number as usize, noun)),
+    };
+    let mut text = format!("{} and after the last", every(run.save_every_n_epochs, "epoch"));
     if let Some(steps) = run.checkpoints.every_n_steps {
-        text.push_str(&format!(", and every {steps} steps"));
+        text.push_str(&format!(", and {}", every(steps, "step")));
     }
     if let Some(last) = run.checkpoints.keep_last {
         text.push_str(&format!("; the newest {last} stay"));

@@ -6,14 +6,14 @@
 
 use crate::augment::EvalTransform;
 use crate::config::{DataConfig, OnlineKnn};
-use crate::data::{Part, Split, grouped, some_of};
+use crate::data::{Part, Split, counted, some_of};
 use crate::model::Encoder;
 use crate::monitor::knn::{Bank, PLAIN_NEIGHBOURS, Vote};
 use crate::report::Console;
 use crate::train::features::Extractor;
 use crate::train::ranks::Ranks;
 use crate::train::readable;
-use crate::train::shortage::voters;
+use crate::train::shortage::{single_class, voters};
 use anyhow::{Result, bail};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -73,13 +73,13 @@ impl KnnEvaluator {
             1 => "every epoch".to_owned(),
             epochs => format!("every {epochs} epochs"),
         };
-        let (bank, test) = (grouped(self.bank.len()), grouped(self.test.len()));
-        format!("kNN {every}: {bank} labelled images vote on {test} test images")
+        let (bank, test) = (counted(self.bank.len(), "labelled image"), counted(self.test.len(), "test image"));
+        format!("kNN {every}: the votes of {bank} on {test}")
     }
 
-    /// A warning where fewer images are there than are to vote.
+    /// A warning where fewer images are there than are to vote, or nothing to vote on.
     pub fn warning(&self) -> Option<String> {
-        voters(self.settings.knn.neighbours, &self.bank)
+        single_class(&self.bank).or_else(|| voters(self.settings.knn.neighbours, &self.bank))
     }
 
     /// Evaluates the trunk as it is now.

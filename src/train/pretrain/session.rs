@@ -20,6 +20,7 @@ use super::temperature::Temperature;
 use super::warnings::{Setting, Watch};
 use crate::checkpoint::EpochRows;
 use crate::config::Pretrain;
+use crate::data::counted;
 use crate::device;
 use crate::loader::{Epoch, Loader};
 use crate::loss::Loss;
@@ -259,7 +260,8 @@ impl Session {
         let (took, path) = (self.started.elapsed(), self.directory.join(name.to_string()));
         let (saves, paused) = (self.saver.saves, self.saver.paused.as_secs_f64());
         let share = 100.0 * paused / took.as_secs_f64().max(1e-9);
-        self.log.detail(&format!("{saves} checkpoints: training stood still for {paused:.2} s ({share:.2}%)"));
+        let saves = counted(saves as usize, "checkpoint");
+        self.log.detail(&format!("{saves}: training stood still for {paused:.2} s ({share:.2}%)"));
         if let Some(group) = self.ranks.group() {
             let traffic = group.traffic();
             let trained = (self.at.step - self.first_step).max(1) as f64;

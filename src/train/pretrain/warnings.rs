@@ -3,7 +3,7 @@
 //! once a run.
 
 use crate::config::{Objective, Precision, Pretrain, ScheduleName};
-use crate::data::grouped;
+use crate::data::{counted, grouped};
 use crate::loader::Loader;
 use crate::report::{Record, short};
 use crate::train::ranks::Ranks;
@@ -22,8 +22,9 @@ fn warm_up(run: &Pretrain) -> Option<String> {
     let (warm_up, epochs) = (run.schedule.warmup_epochs, run.epochs);
     (run.schedule.name == ScheduleName::Cosine && epochs > 0 && warm_up >= epochs).then(|| {
         format!(
-            "the warm-up of {warm_up} epochs does not end before the run of {epochs} does: the learning rate never reaches \
-             {}; shorten it, such as --warmup-epochs {}, or train for more --epochs",
+            "the warm-up of {} does not end before the run of {epochs} does: the learning rate never reaches {}; shorten \
+             it, such as --warmup-epochs {}, or train for more --epochs",
+            counted(warm_up as usize, "epoch"),
             short(run.optimizer.lr),
             epochs / 5
         )
@@ -40,10 +41,10 @@ fn left_out(batch: usize, images: usize, ranks: usize) -> Option<String> {
     let better = images / (batches + 1) / ranks * ranks;
     (better > 1).then(|| {
         format!(
-            "{} of {} images are left out of every epoch, others each time, because they fill no batch of {batch}: \
-         --batch-size {better} leaves out {}",
-            grouped(dropped),
+            "of {} images every epoch leaves out {}, others each time, because they fill no batch of {batch}: --batch-size \
+             {better} leaves out {}",
             grouped(images),
+            grouped(dropped),
             images % better
         )
     })

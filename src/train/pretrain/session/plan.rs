@@ -85,7 +85,10 @@ impl Plan {
         let (mut taken, mut earlier) = (None, None);
         match &config.start {
             Start::Fresh => {}
-            Start::Pretrained(path) => taken = Some(load_weights(&session.encoder, &pretrain.model, path)?),
+            Start::Pretrained(path) => {
+                let key = config.checkpoint_key.as_deref();
+                taken = Some(load_weights(&session.encoder, &pretrain.model, path, key)?);
+            }
             Start::Resume(path) => {
                 let saved = saved.map_or_else(|| checkpoint::read(path), Ok)?;
                 let step = saved.step;

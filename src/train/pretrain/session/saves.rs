@@ -48,6 +48,7 @@ impl Session {
             config: Some(self.pretrain.clone()),
             model_name: Some(self.pretrain.model.depth.name().to_owned()),
             batch_size: Some(self.pretrain.batch_size),
+            image_size_px: Some(self.pretrain.data.image_size_px),
             epoch_rows: tally.map(Tally::saved),
             temperature: self.temperature.state(),
             scaler: self.scaler.as_ref().map(Scaler::state),
