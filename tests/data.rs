@@ -359,7 +359,7 @@ mod trees {
             Part::Test,
             &[
                 "imagenet/val",
-                "1 image lies in it directly",
+                "1 image in it directly",
                 "LOC_val_solution.csv",
                 "val.txt",
                 "one directory per class",
@@ -794,7 +794,7 @@ mod own {
         let flipped = folder(&root, Part::Unlabelled, None);
         assert!(flipped.labels.is_none() && flipped.len() == 5);
         let said = notes(&flipped);
-        assert!(said.contains("no labels: 1 image lies in") && said.contains("--labels directories"), "{said}");
+        assert!(said.contains("no labels, because of 1 image in") && said.contains("--labels directories"), "{said}");
         let kept = folder(&root, Part::Unlabelled, Some(Labels::Directories));
         assert_eq!(labels(&kept), [0, 1, 2, 3]);
         assert!(notes(&kept).contains("1 image in") && notes(&kept).contains("left out"), "{}", notes(&kept));
@@ -802,7 +802,7 @@ mod own {
         touch(&flat, &["a.jpg", "b.jpg"]);
         let config = DataConfig { labels: Some(Labels::Directories), ..config(DatasetName::Folder, flat.path()) };
         let error = format!("{:#}", load(&config, Part::Train).unwrap_err());
-        assert!(error.contains("no class directories") && error.contains("2 images lie in it directly"), "{error}");
+        assert!(error.contains("no class directories") && error.contains("2 images in it directly"), "{error}");
         let one = temporary();
         touch(&one, &["cats/a.jpg"]);
         assert!(folder(&one, Part::Train, None).describe().ends_with(", 1 class"));
