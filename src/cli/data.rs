@@ -18,7 +18,8 @@ pub struct DataArgs {
     /// Images to train on, and in evaluation the labelled images
     ///
     /// fashion_mnist_mini is inside the program; folder is any directory of
-    /// images, shards are tar archives of them. The other sets: datasets/README.md.
+    /// images (JPEG, PNG, WebP, TIFF, GIF, BMP, PNM), shards are tar archives
+    /// of them. The other sets: datasets/README.md.
     #[arg(long, value_name = "NAME", default_value = "imagenet", value_parser = one_of!(DatasetName))]
     pub dataset_name: DatasetName,
     /// Side of the images given to the encoder, in pixels
@@ -32,10 +33,11 @@ pub struct DataArgs {
     /// Train on so many images only, the same ones whatever the seed [default: all]
     #[arg(long, value_name = "N", value_parser = between::<2, 2_000_000_000>)]
     pub train_images: Option<u32>,
-    /// Broken image files: stop at the first (fail), or leave them out (skip)
+    /// Image files that cannot be read: an error (fail), or leave them out (skip)
     ///
-    /// skip reads every file once before the run and names the broken ones;
-    /// skip:5% gives up where they are more than 5%.
+    /// fail looks at the headers before the run where that is cheap. skip reads
+    /// every file once and leaves out whatever cannot be read, however much it is;
+    /// skip:5% gives up where that is more than 5%.
     #[arg(long, value_name = "RULE", default_value = "fail", hide_short_help = true)]
     pub bad_images: BadImages,
     /// Photographs taken with a turned camera: as their pixels are stored, or upright (exif)

@@ -21,6 +21,7 @@ fn canvas(screen: (u16, u16), frame: &Frame) -> (usize, usize) {
 
 pub fn look(bytes: &[u8]) -> Result<Look, Unseen> {
     let unseen = |error: DecodingError| match error {
+        DecodingError::UnexpectedEof => Unseen::Short,
         DecodingError::Io(error) if error.kind() == ErrorKind::UnexpectedEof => Unseen::Short,
         other => Unseen::Broken(format!("broken GIF ({other})")),
     };

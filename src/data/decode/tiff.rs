@@ -4,7 +4,6 @@ use super::{Look, MAX_PIXELS, Unseen, check_size, exif};
 use crate::pixels::RgbImage;
 use std::borrow::Cow;
 use std::io::{Cursor, ErrorKind};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use tiff::decoder::{BufferLayoutPreference, ChunkType, DecodingResult, Limits};
 use tiff::tags::{SampleFormat, Tag};
 use tiff::{ColorType, TiffError, TiffUnsupportedError as Unsupported};
@@ -104,11 +103,6 @@ pub fn look(bytes: &[u8]) -> Result<Look, Unseen> {
 
 /// Decodes into `out`; the error is the reason, in words.
 pub fn decode(bytes: &[u8], out: &mut RgbImage) -> Result<(), String> {
-    // The decoder panics at some damage: a thread that loads images is to live on.
-    catch_unwind(AssertUnwindSafe(|| unpack(bytes, out))).unwrap_or_else(|_| Err("the decoder failed".to_owned()))
-}
-
-fn unpack(bytes: &[u8], out: &mut RgbImage) -> Result<(), String> {
     let broken = |error: TiffError| error.to_string();
     let (decoder, kind) = open(bytes).map_err(broken)?;
     let mut limits = Limits::default();
@@ -214,7 +208,7 @@ fn divided(color: u8, alpha: u8) -> u8 {
 fn printed(ink: u8, black: u8) -> u8 {
     let white = 255 - u32::from(black);
     let scaled = u32::from(ink) * white + 128;
-    (white - ((scaled >> 8) + scaled >> 8)) as u8
+    (white - (((scaled >> 8) + scaled) >> 8)) as u8
 }
 
 /// ITU-R BT.601 of full range, as in JPEG.
