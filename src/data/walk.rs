@@ -21,6 +21,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::fs::FileType;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -93,21 +94,18 @@ pub fn list(root: &Path, below: &Path) -> Result<Listing> {
     let (mut listing, mut config) = (Listing::default(), false);
     for entry in entries(&directory)? {
         let (name, kind) = entry?;
-        match kind {
-            Some(kind) if kind.is_dir() && FOREIGN.iter().any(|foreign| name == *foreign) => {
-                listing.passed_over.add(&format!("director(y) {}", name.display()), below.join(name));
-            }
-            Some(kind) if kind.is_dir() => listing.directories.push(name),
-            _ if has_extension(&name, IMAGES) => listing.images.push(name),
-            None => listing.passed_over.add("dead link(s)", below.join(name)),
-            Some(kind) => {
-                config |= name == "config.yml";
-                let unknown = kind.is_file() && !has_extension(&name, OTHERS);
-                match if unknown { look(&directory.join(&name)) } else { Content::Other } {
-                    Content::Image => listing.images.push(name),
-                    Content::OwnPicture => listing.passed_over.add(OWN_PICTURES, below.join(name)),
-                    Content::Other => listing.passed_over.add(&kind_of(&name), below.join(name)),
-                }
+        let is_directory = kind.is_some_and(|kind| kind.is_dir());
+        if is_directory && is_foreign(&name) {
+            listing.passed_over.add(&format!("director(y) {}", name.display()), below.join(name));
+        } else if is_directory {
+            listing.directories.push(name);
+        } else {
+            config |= name == "config.yml";
+            match content(&directory, &name, kind) {
+                Content::Image => listing.images.push(name),
+                Content::OwnPicture => listing.passed_over.add(OWN_PICTURES, below.join(name)),
+                Content::Other if kind.is_none() => listing.passed_over.add("dead link(s)", below.join(name)),
+                Content::Other => listing.passed_over.add(&kind_of(&name), below.join(name)),
             }
         }
     }
@@ -121,7 +119,7 @@ pub fn list(root: &Path, below: &Path) -> Result<Listing> {
 const OWN_PICTURES: &str = "picture(s) drawn by flatnce";
 
 /// Names and kinds of what lies in a directory, unless hidden; links are followed, and one that leads nowhere has no kind.
-fn entries(directory: &Path) -> Result<impl Iterator<Item = Result<(OsString, Option<std::fs::FileType>)>>> {
+fn entries(directory: &Path) -> Result<impl Iterator<Item = Result<(OsString, Option<FileType>)>>> {
     let unreadable = || format!("the directory {} cannot be read", directory.display());
     let entries = std::fs::read_dir(directory).with_context(unreadable)?;
     Ok(entries.filter_map(move |entry| {
@@ -156,6 +154,21 @@ fn kind_of(name: &OsStr) -> String {
             format!(".{} file(s)", extension.to_ascii_lowercase())
         }
         Some(_) => "file(s) of other kinds".to_owned(),
+    }
+}
+
+fn is_foreign(name: &OsStr) -> bool {
+    FOREIGN.iter().any(|foreign| name == *foreign)
+}
+
+/// What is in a file, or in what a link leads to, if it leads anywhere.
+fn content(directory: &Path, name: &OsStr, kind: Option<FileType>) -> Content {
+    if has_extension(name, IMAGES) {
+        Content::Image
+    } else if kind.is_some_and(|kind| kind.is_file()) && !has_extension(name, OTHERS) {
+        look(&directory.join(name))
+    } else {
+        Content::Other
     }
 }
 
@@ -346,23 +359,32 @@ pub fn tree(root: &Path) -> Result<Tree> {
     Ok(Tree { files, direct, classes, visited, passed_over })
 }
 
-/// Whether images lie below a directory; `Some(true)`: in it itself.
+/// Whether images lie below a directory; `Some(true)`: in it itself. It stops at the first one.
 ///
 /// Errors: as [`tree`].
 pub fn holds_images(directory: &Path) -> Result<Option<bool>> {
-    /// How deep below the root the first image lies.
-    fn first(root: &Path, below: &Path, depth: usize) -> Result<Option<usize>> {
-        let listing = list(root, below)?;
-        if listing.own || depth > MAX_DEPTH {
+    /// How many directories further down the first image lies.
+    fn first(directory: &Path, depth: usize) -> Result<Option<usize>> {
+        if own::is_run(directory) || depth > MAX_DEPTH {
             return Ok(None);
         }
-        if !listing.images.is_empty() {
-            return Ok(Some(depth));
+        let mut directories = Vec::new();
+        for entry in entries(directory)? {
+            let (name, kind) = entry?;
+            if kind.is_some_and(|kind| kind.is_dir()) {
+                directories.push(name);
+            } else if matches!(content(directory, &name, kind), Content::Image)
+                && !(has_extension(&name, "png") && matches!(look(&directory.join(&name)), Content::OwnPicture))
+            {
+                return Ok(Some(depth));
+            }
         }
-        let inner = listing.directories.iter().map(|name| first(root, &below.join(name), depth + 1));
+        directories.retain(|name| !is_foreign(name));
+        directories.sort_unstable();
+        let inner = directories.iter().map(|name| first(&directory.join(name), depth + 1));
         inner.filter_map(Result::transpose).next().transpose()
     }
-    Ok(first(directory, Path::new(""), 0)?.map(|depth| depth == 0))
+    Ok(first(directory, 0)?.map(|depth| depth == 0))
 }
 
 /// The names of the directories in `directory`, sorted, without those that [`tree`] passes over by their names.
@@ -370,7 +392,7 @@ pub fn directories(directory: &Path) -> Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in entries(directory)? {
         let (name, kind) = entry?;
-        if kind.is_some_and(|kind| kind.is_dir()) && !FOREIGN.iter().any(|foreign| name == *foreign) {
+        if kind.is_some_and(|kind| kind.is_dir()) && !is_foreign(&name) {
             names.push(name);
         }
     }
