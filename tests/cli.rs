@@ -86,7 +86,7 @@ fn every_flag_of_the_python_program_is_there() {
 #[test]
 fn every_flag_has_help_a_heading_and_a_documented_default() {
     /// Without them, nothing is continued or evaluated: they have no default to tell.
-    const ABSENT_IS_ABSENT: [&str; 8] = [
+    const ABSENT_IS_ABSENT: [&str; 9] = [
         "resume",
         "log_dir",
         "train_from",

@@ -87,7 +87,7 @@ fn an_evaluation_that_is_continued_keeps_its_size() {
         at = std::fs::read_dir(&at).expect("a directory").next().expect("an entry").expect("readable").path();
     }
     let saved = std::fs::read_dir(&at).expect("a directory").flatten().map(|entry| entry.file_name());
-    let saved = saved.filter_map(|name| name.into_string().ok()).find(|name| name.ends_with("1.pth.tar"));
+    let saved = saved.filter_map(|name| name.into_string().ok()).filter(|name| name.ends_with(".pth.tar")).min();
     let from = format!("--fc-train-from={}", saved.expect("a checkpoint"));
     let log_dir = format!("--fc-log-dir={}", at.display());
     let told = said(&evaluate(&file, &[&words[..], &[&log_dir, &from, "--dry-run"]].concat()));

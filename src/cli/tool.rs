@@ -118,7 +118,8 @@ fn pack(args: PackArgs) -> Result<Pack> {
             }
         }
     }
-    Ok(Pack { data: data.config(data.dataset_name), packing })
+    let data = DataConfig { in_order: true, ..data.config(data.dataset_name) };
+    Ok(Pack { data, packing })
 }
 
 fn preview(args: PreviewArgs) -> Result<Preview> {

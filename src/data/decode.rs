@@ -29,7 +29,7 @@ mod webp;
 
 use crate::config::Orientation;
 use crate::pixels::RgbImage;
-pub(super) use foreign::kind;
+pub(super) use foreign::{is_unread_image, kind};
 use std::path::PathBuf;
 
 /// Larger images are refused before their pixels are allocated: from here on Pillow warns of decompression bombs. As RGB
@@ -92,6 +92,8 @@ impl std::fmt::Display for Unseen {
 /// A format that is read.
 struct Format {
     name: &'static str,
+    /// Of its files, in lower case, the usual one first.
+    extensions: &'static str,
     /// Whether a file that begins so is one, as far as anybody can tell.
     is: fn(&[u8]) -> bool,
     look: fn(&[u8]) -> Result<Look, Unseen>,
@@ -101,13 +103,13 @@ struct Format {
 
 /// The most frequent first.
 const FORMATS: [Format; 7] = [
-    Format { name: "JPEG", is: |bytes| bytes.starts_with(&[0xff, 0xd8]), look: jpeg::look, decode: jpeg::decode },
-    Format { name: "PNG", is: |bytes| bytes.starts_with(b"\x89PNG"), look: png::look, decode: png::decode },
-    Format { name: "WebP", is: webp::is, look: webp::look, decode: webp::decode },
-    Format { name: "TIFF", is: tiff::is, look: tiff::look, decode: tiff::decode },
-    Format { name: "GIF", is: |bytes| bytes.starts_with(b"GIF8"), look: gif::look, decode: gif::decode },
-    Format { name: "BMP", is: bmp::is, look: bmp::look, decode: bmp::decode },
-    Format { name: "PNM", is: pnm::is, look: pnm::look, decode: pnm::decode },
+    Format { name: "JPEG", extensions: "jpg jpeg jpe jif jfif pjpeg", is: |bytes| bytes.starts_with(&[0xff, 0xd8]), look: jpeg::look, decode: jpeg::decode },
+    Format { name: "PNG", extensions: "png", is: |bytes| bytes.starts_with(b"\x89PNG"), look: png::look, decode: png::decode },
+    Format { name: "WebP", extensions: "webp", is: webp::is, look: webp::look, decode: webp::decode },
+    Format { name: "TIFF", extensions: "tif tiff", is: tiff::is, look: tiff::look, decode: tiff::decode },
+    Format { name: "GIF", extensions: "gif", is: |bytes| bytes.starts_with(b"GIF8"), look: gif::look, decode: gif::decode },
+    Format { name: "BMP", extensions: "bmp dib", is: bmp::is, look: bmp::look, decode: bmp::decode },
+    Format { name: "PNM", extensions: "pnm pbm pgm ppm", is: pnm::is, look: pnm::look, decode: pnm::decode },
 ];
 
 fn format_of(bytes: &[u8]) -> Option<&'static Format> {
@@ -155,6 +157,17 @@ fn readable() -> String {
     let names: Vec<&str> = FORMATS.iter().map(|format| format.name).collect();
     let (last, others) = names.split_last().expect("there are formats");
     format!("{} and {last}", others.join(", "))
+}
+
+/// Whether a name with this extension, in any case, promises an image, be it in a format that is read or not.
+pub fn promises_image(extension: &[u8]) -> bool {
+    let all = FORMATS.iter().map(|format| format.extensions).chain([foreign::EXTENSIONS]);
+    all.flat_map(str::split_ascii_whitespace).any(|known| known.as_bytes().eq_ignore_ascii_case(extension))
+}
+
+/// The usual extension of an image that begins with these bytes; `None` of what is not read.
+pub fn usual_extension(beginning: &[u8]) -> Option<&'static str> {
+    format_of(beginning)?.extensions.split_ascii_whitespace().next()
 }
 
 /// Whether a file that begins with these bytes is in a format that is read.

@@ -43,7 +43,7 @@ mod tiny_imagenet;
 mod voc;
 mod walk;
 
-pub use decode::{BadImage, Look, MAX_PIXELS, Unseen, decode_bytes, look};
+pub use decode::{BadImage, Look, MAX_PIXELS, Unseen, decode_bytes, look, promises_image, usual_extension};
 pub use file_list::FileList;
 pub use images::{Images, Packed, Stored};
 pub use index_cache::indexed_in;

@@ -26,9 +26,6 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Extensions that promise an image, the most frequent ones first; the last ten are of formats that are not read.
-const IMAGES: &str = "jpg jpeg png jpe jif jfif pjpeg gif bmp dib webp tif tiff pnm pbm pgm ppm \
-                      heic heif avif jp2 j2k jpf jpx jxl psd";
 /// Extensions of files that hold no image, or, as those of cameras' raw files, one that has to be developed first.
 const OTHERS: &str = "txt csv tsv json jsonl xml html htm md rst yml yaml toml ini cfg conf log py pyc ipynb sh bat c h js css \
                       npy npz mat pkl pickle pt pth onnx safetensors h5 hdf5 parquet arrow tfrecord mdb db sqlite zip tar \
@@ -146,6 +143,10 @@ fn has_extension(name: &OsStr, known: &str) -> bool {
     extension.is_some_and(|extension| known.split_ascii_whitespace().any(|known| extension.eq_ignore_ascii_case(known)))
 }
 
+fn promises_image(name: &OsStr) -> bool {
+    Path::new(name).extension().is_some_and(|extension| decode::promises_image(extension.as_encoded_bytes()))
+}
+
 /// What a file without an image is counted as.
 fn kind_of(name: &OsStr) -> String {
     match Path::new(name).extension().and_then(OsStr::to_str) {
@@ -184,22 +185,8 @@ fn look(path: &Path) -> Content {
     let read = files::open(path).and_then(|file| file.take(LOOK_BYTES as u64).read_to_end(&mut beginning));
     match read {
         Ok(_) if own::is_picture(&beginning) => Content::OwnPicture,
-        Ok(_) if decode::is_read(&beginning) || is_unread_image(&beginning) => Content::Image,
+        Ok(_) if decode::is_read(&beginning) || decode::is_unread_image(&beginning) => Content::Image,
         _ => Content::Other,
-    }
-}
-
-/// Whether a file that begins so is an image of a format that is not read: HEIC, AVIF, JPEG 2000, JPEG XL, Photoshop.
-fn is_unread_image(beginning: &[u8]) -> bool {
-    match beginning {
-        [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => {
-            [b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"]
-                .iter()
-                .any(|known| brand.starts_with(*known))
-        }
-        [0, 0, 0, 12, kind @ ..] => kind.starts_with(b"jP  ") || kind.starts_with(b"JXL "),
-        [0xff, 0x0a, ..] | [0xff, 0x4f, 0xff, 0x51, ..] | [b'8', b'B', b'P', b'S', ..] => true,
-        _ => false,
     }
 }
 

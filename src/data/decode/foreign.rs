@@ -2,6 +2,9 @@
 
 use super::format_of;
 
+/// Extensions of images in formats that are not read.
+pub const EXTENSIONS: &str = "heic heif avif jp2 j2k jpf jpx jxl psd";
+
 /// First bytes, and what begins with them.
 const BEGINNINGS: [(&[u8], &str); 32] = [
     (b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
@@ -76,4 +79,18 @@ fn text(bytes: &[u8]) -> &'static str {
     };
     let plain = |text: &str| text.chars().all(|letter| !letter.is_control() || letter.is_ascii_whitespace());
     if whole.is_some_and(plain) { "a text" } else { "no image of a known kind" }
+}
+
+/// Whether a file that begins so is an image of a format that is not read: HEIC, AVIF, JPEG 2000, JPEG XL, Photoshop.
+pub fn is_unread_image(beginning: &[u8]) -> bool {
+    match beginning {
+        [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => {
+            [b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"]
+                .iter()
+                .any(|known| brand.starts_with(*known))
+        }
+        [0, 0, 0, 12, kind @ ..] => kind.starts_with(b"jP  ") || kind.starts_with(b"JXL "),
+        [0xff, 0x0a, ..] | [0xff, 0x4f, 0xff, 0x51, ..] | [b'8', b'B', b'P', b'S', ..] => true,
+        _ => false,
+    }
 }

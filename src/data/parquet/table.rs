@@ -10,8 +10,10 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::ReaderProperties;
 use parquet::file::reader::RowGroupReader;
 use parquet::file::serialized_reader::SerializedRowGroupReader;
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 /// Values decoded at a time: a page's memory lives as long as one of its values.
 const ROWS_AT_ONCE: usize = 64;
@@ -63,7 +65,7 @@ impl Table {
         let cannot = || format!("cannot read {}", path.display());
         let file = files::open(path).with_context(cannot)?;
         let length = file.metadata().with_context(cannot)?.len();
-        let about = ParquetMetaDataReader::new().parse_and_finish(&file);
+        let about = guarded(|| Ok(ParquetMetaDataReader::new().parse_and_finish(&file)?));
         let about = about.with_context(|| format!("{} is no parquet file, or a damaged one", path.display()))?;
         Ok(Table { path: path.to_owned(), length, about: Arc::new(about) })
     }
@@ -157,8 +159,29 @@ impl Table {
             let deepest = chunk.column_descr().max_def_level();
             take(reader.get_column_reader(column)?, self.rows(group)?, deepest)
         };
-        read().with_context(|| format!("{} is damaged (row group {group}): download it again", self.path.display()))
+        guarded(read)
+            .with_context(|| format!("{} is damaged (row group {group}): download it again", self.path.display()))
     }
+}
+
+thread_local!(static GUARDED: Cell<bool> = const { Cell::new(false) });
+static HOOK: Once = Once::new();
+
+/// The library panics at some kinds of damage, such as a page that wants a dictionary which is not there. That is an error
+/// of the file like any other, and nothing is printed of it.
+fn guarded<T>(read: impl FnOnce() -> Result<T>) -> Result<T> {
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |about| {
+            if !GUARDED.get() {
+                usual(about);
+            }
+        }));
+    });
+    GUARDED.set(true);
+    let read = panic::catch_unwind(AssertUnwindSafe(read));
+    GUARDED.set(false);
+    read.unwrap_or_else(|_| bail!("it contradicts itself"))
 }
 
 /// Hands over the values of a column, `None` for those that are missing.

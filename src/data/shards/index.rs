@@ -24,11 +24,6 @@ const LONGEST_LABEL: u64 = 256;
 const MOST_TEXTS: usize = 1 << 17;
 /// Longer descriptions are not looked into.
 const LONGEST_JSON: u64 = 1 << 20;
-/// Members with these extensions promise an image; content decides for all others.
-const IMAGES: [&str; 17] = [
-    "jpg", "jpeg", "jpe", "jfif", "jif", "pjpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "pbm",
-    "pnm", "jp2",
-];
 
 /// Where a label may stand beside an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,7 +241,7 @@ impl Index {
     fn is_image(&mut self, archive: &mut Archive, member: &Member, suffix: &str) -> Result<bool> {
         let last = suffix.rsplit('.').next().unwrap_or_default();
         // What its name promises and it is not shows itself when it is decoded.
-        if !IMAGES.contains(&last) && !decode::is_read(archive.beginning(member)?) {
+        if !decode::promises_image(last.as_bytes()) && !decode::is_read(archive.beginning(member)?) {
             self.pass(&if suffix.is_empty() { "files without an extension".to_owned() } else { format!(".{suffix}") });
             return Ok(false);
         }

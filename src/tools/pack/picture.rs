@@ -1,17 +1,11 @@
 //! What an image is packed as: the bytes of its file, or smaller ones.
 
 use crate::augment::{Filter, Renderer};
-use crate::data::{BadImage, Split, Stored, decode_bytes};
+use crate::data::{BadImage, Split, Stored, decode_bytes, promises_image, usual_extension};
 use crate::pixels::{RgbImage, RgbRef};
 use crate::report::encode_png;
 use anyhow::{Context, Result};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
-
-/// Extensions of images that are kept.
-const EXTENSIONS: [&str; 16] = [
-    "jpg", "jpeg", "jpe", "jfif", "jif", "pjpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "ppm", "pgm", "pbm",
-    "pnm",
-];
 
 /// How an image becomes a member.
 #[derive(Clone, Copy, Debug)]
@@ -58,14 +52,14 @@ pub fn make(split: &Split, index: usize, rule: &Rule, maker: &mut Maker) -> Resu
         }
     }
     let known = split.file_name(index).and_then(|name| extension_of(name.file_name()?.as_encoded_bytes())).is_some();
-    let extension = if known { None } else { Some(kind(&bytes)) };
+    let extension = if known { None } else { usual_extension(&bytes) };
     Ok(Made { bytes: bytes.into_owned(), extension })
 }
 
 /// The extension of an image's file name; `None` where it has none that is one.
 pub fn extension_of(name: &[u8]) -> Option<&[u8]> {
     let extension = &name[name.iter().rposition(|&byte| byte == b'.')? + 1..];
-    EXTENSIONS.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(extension)).then_some(extension)
+    promises_image(extension).then_some(extension)
 }
 
 /// The picture with its shorter side as long as the rule allows; `None` where it is no longer.
@@ -92,19 +86,5 @@ fn encoded(picture: &RgbImage, lossy: bool, quality: u8) -> Result<Made> {
 }
 
 fn is_lossy(bytes: &[u8]) -> bool {
-    matches!(kind(bytes), "jpg" | "webp")
-}
-
-/// The usual extension of files that begin so.
-fn kind(bytes: &[u8]) -> &'static str {
-    match bytes {
-        [0xff, 0xd8, ..] => "jpg",
-        [0x89, b'P', b'N', b'G', ..] => "png",
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "webp",
-        [b'G', b'I', b'F', b'8', ..] => "gif",
-        [b'B', b'M', ..] => "bmp",
-        [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => "tif",
-        [b'P', b'1'..=b'7', ..] => "pnm",
-        _ => "img",
-    }
+    matches!(usual_extension(bytes), Some("jpg" | "webp"))
 }

@@ -83,7 +83,7 @@ fn settings(facts: &mut Facts, config: &Config, run: &Pretrain, plan: Option<&Pl
     if let Some(session) = session {
         // The last, incomplete batch of an epoch is left out, as upstream leaves it out.
         let (per_epoch, left_out) = (session.loader.batches(), session.loader.split().len() % run.batch_size as usize);
-        let (epochs, left) = (grouped(run.epochs as usize), session.steps_left() as usize);
+        let (epochs, left) = (counted(run.epochs as usize, "epoch"), session.steps_left() as usize);
         let total = grouped(per_epoch * run.epochs as usize);
         let (per_epoch, left_out) = (grouped(per_epoch), counted(left_out, "image"));
         facts.say("steps", format!("{per_epoch} per epoch, {total} in {epochs}; {left_out} of an epoch left out"));
