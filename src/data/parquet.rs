@@ -11,7 +11,9 @@ mod images;
 #[cfg(feature = "parquet")]
 mod table;
 
+use super::parts::Kind;
 use super::protocol::{LIKE_IMAGENET, Protocol};
+use super::shards::matching;
 use super::{Part, Source, Split};
 use crate::config::{ClassifierAugment, DataConfig, DatasetName};
 use anyhow::{Context, Result, bail};
@@ -39,57 +41,38 @@ fn load(_source: &Source, _data: &DataConfig, _part: Part) -> Result<Split> {
 
 #[cfg(feature = "parquet")]
 fn load(source: &Source, data: &DataConfig, part: Part) -> Result<Split> {
-    let mut by_part: BTreeMap<Named, Vec<PathBuf>> = BTreeMap::new();
+    let mut by_part: BTreeMap<Kind, Vec<PathBuf>> = BTreeMap::new();
     for (path, telling) in find(source, data)? {
         by_part.entry(named(&telling)).or_default().push(path);
     }
-    let own: &[Named] = if part == Part::Test { &[Named::Test, Named::Validation] } else { &[Named::Train] };
+    let own: &[Kind] = if part == Part::Test { &[Kind::Test, Kind::Val] } else { &[Kind::Train] };
     let Some(chosen) = own.iter().find(|name| by_part.contains_key(name)) else {
         let roots: Vec<_> = data.roots().map(|root| root.display().to_string()).collect();
         let wanted = if part == Part::Test { "test-*.parquet or validation-*.parquet" } else { "train-*.parquet" };
         bail!("{} has no such part: no {wanted} is there, and the parts are told by the names", roots.join(", "));
     };
     let others = by_part.iter().filter(|(name, _)| *name != chosen).flat_map(|(_, paths)| paths);
-    let name = source.part_name(chosen.name());
+    let name = source.part_name(match chosen {
+        Kind::Train => "train",
+        Kind::Val => "validation",
+        Kind::Test => "test",
+    });
     let mut split = images::split(data, &by_part[chosen], &others.cloned().collect::<Vec<_>>(), name)?;
-    if (part, *chosen) == (Part::Test, Named::Validation) {
+    if (part, *chosen) == (Part::Test, Kind::Val) {
         split.notes.push("there are no test images: those of validation are the test images".to_owned());
     }
     Ok(split)
 }
 
-/// The part that a file is of by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Named {
-    Train,
-    Validation,
-    Test,
-}
-
-impl Named {
-    fn name(self) -> &'static str {
-        match self {
-            Named::Train => "train",
-            Named::Validation => "validation",
-            Named::Test => "test",
-        }
-    }
-}
-
 /// By the word at the beginning of the file's name, else of the nearest directory that has one.
-fn named(path: &Path) -> Named {
+fn named(path: &Path) -> Kind {
     let words = path.ancestors().filter_map(|path| path.file_name()?.to_str());
     let mut known = words.filter_map(|name| {
         let name = name.to_ascii_lowercase();
         let word = name.split(|letter: char| !letter.is_ascii_alphabetic()).next().unwrap_or_default();
-        match word {
-            "train" | "training" => Some(Named::Train),
-            "test" | "testing" => Some(Named::Test),
-            "validation" | "valid" | "val" | "dev" => Some(Named::Validation),
-            _ => None,
-        }
+        Kind::of_word(word)
     });
-    known.next().unwrap_or(Named::Train)
+    known.next().unwrap_or(Kind::Train)
 }
 
 /// Every file that `--data` means, once, sorted, and what of its path tells its part.
@@ -97,15 +80,13 @@ fn find(source: &Source, data: &DataConfig) -> Result<BTreeMap<PathBuf, PathBuf>
     let mut found = BTreeMap::new();
     for root in data.roots() {
         let mut here = Vec::new();
-        let pattern = root.file_name().and_then(|name| name.to_str()).filter(|name| name.contains('*'));
         if root.is_file() {
             here.push(root.clone());
-        } else if let Some(pattern) = pattern {
-            let directory = root.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            gather(directory, 0, &|name| matches(pattern, name), &mut here)?;
         } else if root.is_dir() {
-            gather(root, DEPTH, &|name| name.to_ascii_lowercase().ends_with(".parquet"), &mut here)?;
+            gather(root, DEPTH, &mut here)?;
             check_complete(&here)?;
+        } else {
+            here = matching(root)?;
         }
         if here.is_empty() {
             bail!("{} holds no .parquet file; {}", root.display(), source.how_to_get);
@@ -120,7 +101,7 @@ fn find(source: &Source, data: &DataConfig) -> Result<BTreeMap<PathBuf, PathBuf>
     Ok(found)
 }
 
-fn gather(directory: &Path, depth: usize, wanted: &dyn Fn(&str) -> bool, found: &mut Vec<PathBuf>) -> Result<()> {
+fn gather(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     let cannot = || format!("cannot read {}", directory.display());
     for entry in std::fs::read_dir(directory).with_context(cannot)? {
         let entry = entry.with_context(cannot)?;
@@ -132,24 +113,14 @@ fn gather(directory: &Path, depth: usize, wanted: &dyn Fn(&str) -> bool, found: 
         }
         if path.is_dir() {
             if depth > 0 {
-                gather(&path, depth - 1, wanted, found)?;
+                gather(&path, depth - 1, found)?;
             }
-        } else if wanted(&name) {
+        } else if name.to_ascii_lowercase().ends_with(".parquet") {
             found.push(path);
         }
     }
     found.sort();
     Ok(())
-}
-
-/// Whether a name is what a pattern says, in which `*` stands for any letters.
-fn matches(pattern: &str, name: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == name,
-        Some((before, after)) => name.strip_prefix(before).is_some_and(|rest| {
-            (0..=rest.len()).filter(|&at| rest.is_char_boundary(at)).any(|at| matches(after, &rest[at..]))
-        }),
-    }
 }
 
 /// Refuses a set of which a file is missing: `train-00003-of-00005` says how many there are.
@@ -192,29 +163,15 @@ mod tests {
     #[test]
     fn parts_are_told_by_names() {
         for (path, part) in [
-            ("data/train-00000-of-00005.parquet", Named::Train),
-            ("data/test-00000-of-00001-abc.parquet", Named::Test),
-            ("default/validation/0000.parquet", Named::Validation),
-            ("Val.parquet", Named::Validation),
-            ("plain_text/trainable.parquet", Named::Train),
-            ("test/train-0.parquet", Named::Train),
-            ("testament.parquet", Named::Train),
+            ("data/train-00000-of-00005.parquet", Kind::Train),
+            ("data/test-00000-of-00001-abc.parquet", Kind::Test),
+            ("default/validation/0000.parquet", Kind::Val),
+            ("Val.parquet", Kind::Val),
+            ("plain_text/trainable.parquet", Kind::Train),
+            ("test/train-0.parquet", Kind::Train),
+            ("testament.parquet", Kind::Train),
         ] {
             assert_eq!(named(Path::new(path)), part, "{path}");
-        }
-    }
-
-    #[test]
-    fn a_star_stands_for_any_letters() {
-        for (pattern, name, expected) in [
-            ("train-*.parquet", "train-00.parquet", true),
-            ("train-*.parquet", "test-00.parquet", false),
-            ("*", "", true),
-            ("a*b*c", "a1b2b3c", true),
-            ("a*b*c", "ab", false),
-            ("ä*", "äö", true),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
     }
 

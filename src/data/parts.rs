@@ -10,11 +10,24 @@ use anyhow::{Result, bail};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Train,
     Val,
     Test,
+}
+
+/// The words for each part.
+pub const TRAIN: [&str; 2] = ["train", "training"];
+pub const TEST: [&str; 2] = ["test", "testing"];
+pub const VAL: [&str; 6] = ["val", "validation", "valid", "dev", "eval", "evaluation"];
+
+impl Kind {
+    /// The part that a word in lower case stands for.
+    pub fn of_word(word: &str) -> Option<Kind> {
+        let all = [(Kind::Train, &TRAIN[..]), (Kind::Val, &VAL), (Kind::Test, &TEST)];
+        all.into_iter().find(|(_, words)| words.contains(&word)).map(|(kind, _)| kind)
+    }
 }
 
 /// The part that a directory of this name holds, in any case: a word of those above, alone or with `set`, `images` or
@@ -24,12 +37,7 @@ fn kind(name: &OsStr) -> Option<Kind> {
     let letters = |text: &str| text.trim_end_matches(|c: char| c.is_ascii_digit() || "_- .".contains(c)).to_owned();
     let name = letters(&name);
     let word = ["set", "images", "data"].iter().find_map(|end| name.strip_suffix(end)).map_or(name.clone(), letters);
-    match word.as_str() {
-        "train" | "training" => Some(Kind::Train),
-        "val" | "valid" | "validation" | "dev" | "eval" | "evaluation" => Some(Kind::Val),
-        "test" | "testing" => Some(Kind::Test),
-        _ => None,
-    }
+    Kind::of_word(&word)
 }
 
 /// The directories in a directory, by the parts that their names promise.

@@ -10,6 +10,10 @@ mod index;
 mod labels;
 mod places;
 
+// Where it is used depends on the features.
+#[cfg_attr(not(feature = "parquet"), allow(unused_imports, reason = "parquet files are meant by patterns too"))]
+pub use places::matching;
+
 use super::decode::BadImage;
 use super::file_list::FileList;
 use super::images::{Images, Stored};

@@ -3,6 +3,7 @@
 
 use super::archive::unpacks;
 use crate::config::Part;
+use crate::data::parts::{TEST, TRAIN, VAL};
 use crate::data::source::NoPart;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
@@ -10,9 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// More shards than that no pattern stands for.
 const MOST_SHARDS: usize = 1_000_000;
-/// The words that name a part. Of those for the test part the first counts that shards have.
-const TRAIN: [&str; 2] = ["train", "training"];
-const TEST: [&str; 6] = ["test", "testing", "val", "validation", "valid", "dev"];
+/// The words for the images without labels.
 const UNLABELLED: [&str; 2] = ["unlabelled", "unlabeled"];
 
 /// The shards of a part.
@@ -66,10 +65,11 @@ pub fn of_part(found: &[PathBuf], part: Part) -> Result<Chosen> {
     if words.is_empty() && part != Part::Test {
         return Ok(Chosen { shards: found.to_vec(), word: "train", notes: Vec::new() });
     }
-    let wanted: &[&'static str] = match part {
-        Part::Train => &TRAIN,
-        Part::Test => &TEST,
-        Part::Unlabelled => &[UNLABELLED[0], UNLABELLED[1], TRAIN[0], TRAIN[1]],
+    // The first of them counts that shards have.
+    let wanted = match part {
+        Part::Train => TRAIN.to_vec(),
+        Part::Test => [&TEST[..], &VAL].concat(),
+        Part::Unlabelled => [UNLABELLED, TRAIN].concat(),
     };
     let beside = beside(found)?;
     let mut all: Vec<&[PathBuf]> = vec![found];
@@ -83,7 +83,7 @@ pub fn of_part(found: &[PathBuf], part: Part) -> Result<Chosen> {
             return Ok(Chosen { notes: passed_over(found, part), shards, word });
         }
     }
-    Err(absent(found, part, wanted))
+    Err(absent(found, part, &wanted))
 }
 
 /// What is said of shards whose names name no part, where others do.
@@ -145,7 +145,7 @@ fn word_in(path: &Path) -> Option<(String, &'static str)> {
 }
 
 fn part_word(text: &str) -> Option<&'static str> {
-    let all = TRAIN.iter().chain(&TEST).chain(&UNLABELLED);
+    let all = TRAIN.iter().chain(&TEST).chain(&VAL).chain(&UNLABELLED);
     all.copied().find(|word| word.eq_ignore_ascii_case(text))
 }
 
@@ -219,7 +219,7 @@ fn refuse_compressed(path: &Path) -> Result<()> {
 /// The files that a pattern stands for: `*`, `?`, `[abc]`, and WebDataset's `{0000..0099}` and `{a,b}`.
 ///
 /// Errors: a file that braces name is not there; a pattern that is none.
-fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {
+pub fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {
     let Some(text) = pattern.to_str() else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     let mut missing = None;
