@@ -58,7 +58,6 @@ type Circles = [(&'static str, &'static str, &'static str, &'static str)];
 
 /// The circles that are meant.
 const CIRCLES: &Circles = &[
-    ("data", "decode", "jpeg", "an image's size is refused by the same rule, wherever it is read"),
     ("data", "cifar", "cifar_python", "one data set in two file formats, of the same variants and sizes"),
     (
         "augment",
