@@ -7,7 +7,7 @@
 
 use super::npy::{Array, header};
 use super::protocol::{Protocol, SMALL};
-use super::{Images, Packed, Part, Source, Split, counted};
+use super::{Images, NoPart, Packed, Part, Source, Split, counted};
 use crate::config::DatasetName;
 use crate::memory;
 use crate::torch_file::{read_records, record_beginning, record_names};
@@ -37,12 +37,9 @@ fn load(source: &Source, root: &Path, part: Part) -> Result<Split> {
     let has = |name: &str| names.iter().any(|record| record == name);
     let stems: &[&str] = if part == Part::Test { &["test", "val"] } else { &["train"] };
     let Some(stem) = stems.iter().find(|stem| has(&images_of(stem))) else {
-        bail!(
-            "{} has no {}; its arrays are {}",
-            path.display(),
-            stems.iter().map(|stem| images_of(stem)).collect::<Vec<_>>().join(" and no "),
-            names.join(", ")
-        );
+        let wanted = stems.iter().map(|stem| images_of(stem)).collect::<Vec<_>>().join(" and no ");
+        let what = format!("{} has no {wanted}; its arrays are {}", path.display(), names.join(", "));
+        return Err(NoPart(what).into());
     };
     let images = images_of(stem);
     let about = shape_of(&path, &images)?;

@@ -14,7 +14,7 @@ mod table;
 use super::parts::Kind;
 use super::protocol::{LIKE_IMAGENET, Protocol};
 use super::shards::matching;
-use super::{Part, Source, Split};
+use super::{NoPart, Part, Source, Split};
 use crate::config::{ClassifierAugment, DataConfig, DatasetName};
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +49,8 @@ fn load(source: &Source, data: &DataConfig, part: Part) -> Result<Split> {
     let Some(chosen) = own.iter().find(|name| by_part.contains_key(name)) else {
         let roots: Vec<_> = data.roots().map(|root| root.display().to_string()).collect();
         let wanted = if part == Part::Test { "test-*.parquet or validation-*.parquet" } else { "train-*.parquet" };
-        bail!("{} has no such part: no {wanted} is there, and the parts are told by the names", roots.join(", "));
+        let what = format!("{} has no such part: no {wanted} is there; names tell the parts", roots.join(", "));
+        return Err(NoPart(what).into());
     };
     let others = by_part.iter().filter(|(name, _)| *name != chosen).flat_map(|(_, paths)| paths);
     let name = source.part_name(match chosen {

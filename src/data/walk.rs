@@ -164,7 +164,7 @@ fn is_foreign(name: &OsStr) -> bool {
 
 /// What is in a file, or in what a link leads to, if it leads anywhere.
 fn content(directory: &Path, name: &OsStr, kind: Option<FileType>) -> Content {
-    if has_extension(name, IMAGES) {
+    if promises_image(name) {
         Content::Image
     } else if kind.is_some_and(|kind| kind.is_file()) && !has_extension(name, OTHERS) {
         look(&directory.join(name))
