@@ -49,10 +49,17 @@ pub struct DataMarks {
 }
 
 impl DataMarks {
+    /// Whether the images are the same, whatever their labels.
+    pub fn same_images(self, now: DataMarks) -> bool {
+        self == DataMarks { labels: self.labels, ..now }
+    }
+
     /// In what they differ, in words; `None` where they do not. `self` are the earlier ones.
     pub fn differ(&self, now: &DataMarks) -> Option<String> {
         if self.images != now.images {
-            return Some(format!("there were {} images and are {} now", self.images, now.images));
+            let verb =
+                if self.images == 1 { "there was 1 image" } else { &format!("there were {} images", self.images) };
+            return Some(format!("{verb} and are {} now", now.images));
         }
         let parts = [
             (self.names != now.names, "the names of their files or the order of them"),

@@ -357,13 +357,7 @@ mod trees {
             DatasetName::Imagenet,
             &root,
             Part::Test,
-            &[
-                "imagenet/val",
-                "1 image in it directly",
-                "LOC_val_solution.csv",
-                "val.txt",
-                "one directory per class",
-            ],
+            &["imagenet/val", "1 image in it directly", "LOC_val_solution.csv", "val.txt", "one directory per class"],
         );
         touch(&root, &["imagenet/ILSVRC2012_validation_ground_truth.txt"]);
         fails(DatasetName::Imagenet, &root, Part::Test, &["ground_truth.txt is not enough", "meta.mat"]);

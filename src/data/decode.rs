@@ -103,11 +103,29 @@ struct Format {
 
 /// The most frequent first.
 const FORMATS: [Format; 7] = [
-    Format { name: "JPEG", extensions: "jpg jpeg jpe jif jfif pjpeg", is: |bytes| bytes.starts_with(&[0xff, 0xd8]), look: jpeg::look, decode: jpeg::decode },
-    Format { name: "PNG", extensions: "png", is: |bytes| bytes.starts_with(b"\x89PNG"), look: png::look, decode: png::decode },
+    Format {
+        name: "JPEG",
+        extensions: "jpg jpeg jpe jif jfif pjpeg",
+        is: |bytes| bytes.starts_with(&[0xff, 0xd8]),
+        look: jpeg::look,
+        decode: jpeg::decode,
+    },
+    Format {
+        name: "PNG",
+        extensions: "png",
+        is: |bytes| bytes.starts_with(b"\x89PNG"),
+        look: png::look,
+        decode: png::decode,
+    },
     Format { name: "WebP", extensions: "webp", is: webp::is, look: webp::look, decode: webp::decode },
     Format { name: "TIFF", extensions: "tif tiff", is: tiff::is, look: tiff::look, decode: tiff::decode },
-    Format { name: "GIF", extensions: "gif", is: |bytes| bytes.starts_with(b"GIF8"), look: gif::look, decode: gif::decode },
+    Format {
+        name: "GIF",
+        extensions: "gif",
+        is: |bytes| bytes.starts_with(b"GIF8"),
+        look: gif::look,
+        decode: gif::decode,
+    },
     Format { name: "BMP", extensions: "bmp dib", is: bmp::is, look: bmp::look, decode: bmp::decode },
     Format { name: "PNM", extensions: "pnm pbm pgm ppm", is: pnm::is, look: pnm::look, decode: pnm::decode },
 ];

@@ -37,8 +37,9 @@ fn load(source: &Source, data: &DataConfig, part: Part) -> Result<Split> {
         let test: Vec<&Path> = layouts.iter().filter_map(|layout| layout.test.as_deref()).collect();
         if test.is_empty() {
             let root = roots[0].display();
-            let what =
-                format!("{root} has no test images: put the images into {root}/train/CLASS/ and {root}/test/CLASS/ (or val/)");
+            let what = format!(
+                "{root} has no test images: put the images into {root}/train/CLASS/ and {root}/test/CLASS/ (or val/)"
+            );
             return Err(NoPart(what).into());
         }
         let classes = match Images::of(&train, data.labels)? {

@@ -28,11 +28,11 @@ mod idx;
 mod image_tree;
 mod images;
 mod index_cache;
-mod parts;
 mod npy;
 mod npz;
 #[cfg_attr(not(feature = "parquet"), allow(dead_code, unused_imports, reason = "it says how to build the program"))]
 mod parquet;
+mod parts;
 mod protocol;
 mod shards;
 mod source;

@@ -228,11 +228,18 @@ impl Session {
     ///
     /// Errors: it does not fit, or was trained on other images.
     fn resume(&mut self, saved: Checkpoint, path: &Path) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
         if let Some(difference) = saved.data.and_then(|earlier| earlier.differ(&self.data)) {
-            bail!(
-                "the images are not those that the run was trained on: {difference}; bring them back (they may lie \
-                 elsewhere: --data), or begin a new run with these weights (--from-pretrained)"
-            );
+            if saved.data.is_some_and(|earlier| earlier.same_images(self.data)) {
+                warnings.push(format!(
+                    "{difference}: the training goes on as it was, since it does not use them; the neighbours of --knn-every do"
+                ));
+            } else {
+                bail!(
+                    "the images are not those that the run was trained on: {difference}; bring them back (they may lie \
+                     elsewhere: --data), or begin a new run with these weights (--from-pretrained)"
+                );
+            }
         }
         self.at = restore(&saved, &self.encoder, self.optimizer.as_mut(), self.loader.batches() as u64)?;
         self.loss.state().copy_from(&saved.loss).context("the state of its objective")?;
@@ -249,13 +256,14 @@ impl Session {
         self.lineage = saved.lineage;
         let threads = tch::get_num_threads() as u32;
         let before = saved.threads.filter(|&before| self.device == Device::Cpu && before != threads);
-        Ok(before.into_iter().map(|before| {
+        warnings.extend(before.map(|before| {
             format!(
                 "libtorch computes with {threads} threads, and had {before} before: sums are added up in another order, and \
                  the last digits of the weights will differ from those of an uninterrupted run; OMP_NUM_THREADS={before} \
                  keeps them the same"
             )
-        }).collect())
+        }));
+        Ok(warnings)
     }
 
     pub fn extent(&self) -> report::Plan {
