@@ -129,3 +129,16 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// Ranks compare their settings as JSON, and a run those of its checkpoint.
+    #[test]
+    fn a_rate_that_is_written_and_read_again_is_the_same() {
+        for batch in 1..=4096 {
+            let rate = 0.3 * f64::from(batch) / 256.0;
+            let text = serde_json::to_string(&rate).unwrap();
+            assert_eq!(serde_json::from_str::<f64>(&text).unwrap().to_bits(), rate.to_bits(), "{text}");
+        }
+    }
+}

@@ -429,7 +429,7 @@ fn numbers_that_say_nothing_are_told() {
         Images { train: few(&all.train), test: few(&all.test), left_out: Arc::default() }
     };
     for (classes, parts) in [
-        (1, ["have a single class", "--knn-neighbours 50 are more than the "]),
+        (1, ["are of a single class", "--knn-neighbours 50 are more than the "]),
         (2, ["top-5 says nothing of 2 classes", "--knn-neighbours 50 are more than the "]),
     ] {
         let directory = tempfile::tempdir().unwrap();

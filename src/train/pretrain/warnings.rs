@@ -41,10 +41,10 @@ fn left_out(batch: usize, images: usize, ranks: usize) -> Option<String> {
     let better = images / (batches + 1) / ranks * ranks;
     (better > 1).then(|| {
         format!(
-            "of {} images every epoch leaves out {}, others each time, because they fill no batch of {batch}: --batch-size \
+            "every epoch leaves out {} of {} images, others each time, because they fill no batch of {batch}: --batch-size \
              {better} leaves out {}",
-            grouped(images),
             grouped(dropped),
+            grouped(images),
             images % better
         )
     })
