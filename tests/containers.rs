@@ -26,6 +26,9 @@ fn npy(dtype: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), data].concat()
 }
 
+/// The records of an archive: names and bytes.
+type Records = Vec<(&'static str, Vec<u8>)>;
+
 /// A zip archive of deflated records, as `numpy.savez_compressed` makes it.
 fn npz(records: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let (mut file, mut directory) = (Vec::new(), Vec::new());
@@ -81,7 +84,7 @@ fn arrays_that_are_no_such_set_are_named() {
     let place = tempfile::tempdir().expect("a directory");
     let path = place.path().join("set.npz");
     let images = || npy("|u1", "(2, 2, 3)", &[0; 12]);
-    let cases: Vec<(Vec<(&str, Vec<u8>)>, Part, &str)> = vec![
+    let cases: Vec<(Records, Part, &str)> = vec![
         (vec![("train_images", npy("|u1", "(1, 4, 4, 4)", &[0; 64]))], Part::Train, "volumes"),
         (vec![("train_images", npy("<f4", "(1, 1, 1)", &[0; 4]))], Part::Train, "uint8"),
         (vec![("train_images", npy("|u1", "(2, 2, 4)", &[0; 12]))], Part::Train, "asks for [2, 2, 4]"),

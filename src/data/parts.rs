@@ -89,7 +89,7 @@ impl Parts {
     ///
     /// Errors: as [`Parts::get`].
     pub fn first(&self, kinds: [Kind; 2]) -> Result<Option<PathBuf>> {
-        Ok(self.get(kinds[0])?.map_or_else(|| self.get(kinds[1]), |found| Ok(Some(found)))?)
+        self.get(kinds[0])?.map_or_else(|| self.get(kinds[1]), |found| Ok(Some(found)))
     }
 
     /// What is not clear about them in a directory of one's own images, in words: names alone leave in doubt whether
