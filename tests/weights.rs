@@ -211,7 +211,10 @@ print(json.dumps('done'))
         &file,
         &save_dir,
     ]);
-    assert!(said.contains("names no normalisation: that of torchvision's and timm's own weights (ImageNet) is taken"), "{said}");
+    assert!(
+        said.contains("names no normalisation: that of torchvision's and timm's own weights (ImageNet) is taken"),
+        "{said}"
+    );
     assert!(said.contains("test top-1, last epoch"), "{said}");
 }
 

@@ -17,6 +17,7 @@ use anyhow::{Result, anyhow};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -33,6 +34,7 @@ struct Inner {
     err: Mutex<Box<dyn Write + Send>>,
     /// Why a result was not printed.
     lost: OnceLock<std::io::Error>,
+    known: Mutex<BTreeSet<String>>,
 }
 
 impl Console {
@@ -80,8 +82,8 @@ impl Console {
         err: Box<dyn Write + Send>,
     ) -> Self {
         let bars = MultiProgress::with_draw_target(draw);
-        let (out, err, lost) = (Mutex::new(out), Mutex::new(err), OnceLock::new());
-        Console(Arc::new(Inner { verbosity, format, bars, colour, out, err, lost }))
+        let (out, err, lost, known) = (Mutex::new(out), Mutex::new(err), OnceLock::new(), Mutex::default());
+        Console(Arc::new(Inner { verbosity, format, bars, colour, out, err, lost, known }))
     }
 
     pub fn verbosity(&self) -> Verbosity {
@@ -93,6 +95,11 @@ impl Console {
         if self.0.verbosity >= Verbosity::Normal {
             let _ = self.say("info", &message(text));
         }
+    }
+
+    /// True the first time that it is asked about a text: for what is said once, however often it comes up.
+    pub fn is_new(&self, text: &str) -> bool {
+        self.0.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(text.to_owned())
     }
 
     /// A line for those who asked for more.

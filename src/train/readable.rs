@@ -14,7 +14,7 @@ use crate::report::{Console, Progress};
 use anyhow::{Result, bail};
 use headers::Found;
 use rayon::prelude::*;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Mutex;
@@ -40,7 +40,8 @@ pub fn load(config: &DataConfig, part: Part, console: &Console) -> Result<Readab
     let waiting = console.waiting(&format!("reading {}", config.dataset));
     let split = data::load(config, part)?;
     drop(waiting);
-    split.notes.iter().for_each(|note| console.note(note));
+    // A run loads the same images for several purposes.
+    split.notes.iter().filter(|note| console.is_new(note)).for_each(|note| console.note(note));
     if split.packed().is_some() {
         return Ok(Readable { split, left_out: Vec::new() });
     }
@@ -53,11 +54,9 @@ pub fn load(config: &DataConfig, part: Part, console: &Console) -> Result<Readab
     }
 }
 
-/// Refuses broken images. A run loads the same ones for several purposes: once is enough.
+/// Refuses broken images; the same ones are looked at once.
 fn look_once(split: &Split, console: &Console) -> Result<()> {
-    static SEEN: Mutex<BTreeSet<(String, usize)>> = Mutex::new(BTreeSet::new());
-    let name = (split.images.describe(), split.len());
-    if SEEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).contains(&name) {
+    if !console.is_new(&format!("headers of {} {}", split.len(), split.images.describe())) {
         return Ok(());
     }
     let found = headers::look_at_all(split, console);
@@ -74,7 +73,6 @@ fn look_once(split: &Split, console: &Console) -> Result<()> {
         );
     }
     found.warn(split, console);
-    SEEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(name);
     Ok(())
 }
 
