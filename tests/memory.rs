@@ -70,8 +70,16 @@ fn the_estimate_is_near_the_peak() {
     ];
     let mut wrong = Vec::new();
     for (depth, batch, precision) in cases {
-        let (peak, estimated) = (peak(depth, batch, precision, 1), estimated(depth, batch, precision));
-        let share = estimated / peak - 1.0;
+        let estimated = estimated(depth, batch, precision);
+        // How many batches wait in memory depends on the timing of threads: 405 to 430 MiB have been seen of one case. A
+        // peak that seems too low is measured again, and the largest counts.
+        let mut peak_mib = peak(depth, batch, precision, 1);
+        for _ in 0..2 {
+            if estimated / peak_mib - 1.0 > TOLERANCE {
+                peak_mib = peak_mib.max(peak(depth, batch, precision, 1));
+            }
+        }
+        let (peak, share) = (peak_mib, estimated / peak_mib - 1.0);
         println!(
             "{depth} batch {batch} {precision}: peak {peak:.0} MiB, estimate {estimated:.0} ({:+.0}%)",
             100.0 * share
