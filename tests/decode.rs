@@ -1,55 +1,19 @@
 //! Decoding of image files: agreement with Pillow, and every kind of broken file.
 
+#[path = "support/held.rs"]
+mod held;
 mod support;
 
 use flatnce::config::{DataConfig, DatasetName, Orientation};
 use flatnce::data::{Look, MAX_PIXELS, Part, Unseen, decode_bytes, load, look};
 use flatnce::pixels::RgbImage;
 use flatnce::rng::{Purpose, Stream};
+use held::measured;
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, Rgba};
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// Counts what this thread holds.
-struct Counting;
-
-thread_local! {
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static PEAK: Cell<isize> = const { Cell::new(0) };
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: every call goes unchanged to the system's allocator; the counters are plain cells of this thread.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-fn count(bytes: isize) {
-    // A thread that is ending has no cells any more.
-    let _ = HELD.try_with(|held| {
-        held.set(held.get() + bytes);
-        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(held.get())));
-    });
-}
 
 fn fixture(name: &str) -> PathBuf {
     Path::new("tests/golden/data/images").join(name)
@@ -283,12 +247,13 @@ fn damaged_files_of_every_format_are_images_or_errors() {
         for round in 0..500 {
             let mut bytes = whole.clone();
             damage(&mut bytes, &mut Stream::new(1, Purpose::Subset, round, 0, 0));
-            let before = HELD.get();
-            PEAK.set(before);
-            let _ = look(&bytes[..bytes.len().min(200)]);
-            refused += usize::from(decode_bytes(&bytes, Orientation::Exif, &mut out).is_err());
+            let (decoded, held) = measured(|| {
+                let _ = look(&bytes[..bytes.len().min(200)]);
+                decode_bytes(&bytes, Orientation::Exif, &mut out)
+            });
+            refused += usize::from(decoded.is_err());
             // Three bytes a pixel, three more where it is turned, and what a decoder unpacks in between.
-            let (held, allowed) = (PEAK.get() - before, 8 * 3 * MAX_PIXELS as isize);
+            let allowed = 8 * 3 * MAX_PIXELS as isize;
             assert!(held < allowed, "{}, round {round}: {held} bytes", path.display());
             out = RgbImage::default();
         }
