@@ -3,7 +3,7 @@
 //!
 //! Floors; a module uses only floors below its own (`tests/layers.rs`):
 //! `tools`, F3 `train`, F2 `loader`, F1 `data` `augment` `model` `optim` `monitor`
-//! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `clock` `config` `device` `distributed`
+//! `report` `run_dir` `checkpoint`, F0 `torch_file` `state` `clock` `config` `device` `digest` `distributed`
 //! `durable` `files` `loss` `memory` `native` `own` `pixels` `rng` `threads` `values`
 //! `vectorise`. `cli` sits on top of all.
 //!
@@ -29,6 +29,7 @@ mod clock;
 pub mod config;
 pub mod data;
 pub mod device;
+mod digest;
 pub mod distributed;
 pub mod durable;
 pub mod files;

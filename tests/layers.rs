@@ -17,6 +17,7 @@ const FLOORS: &[&[&str]] = &[
         "torch_file",
         "state",
         "clock",
+        "digest",
         "config",
         "device",
         "distributed",
@@ -40,6 +41,8 @@ type Neighbours = [(&'static str, &'static str, &'static str)];
 /// The imports of that kind that are meant.
 const NEIGHBOURS: &Neighbours = &[
     ("config", "loss", "which objectives can be asked for is said beside them"),
+    ("torch_file", "digest", "archives are known by a hash of their names and checksums"),
+    ("native", "digest", "compiled kernels are known by a digest of their source"),
     ("loss", "state", "an objective may keep tensors between steps, which checkpoints save by name"),
     ("device", "config", "which devices and precisions can be asked for is configuration"),
     ("device", "native", "what a device is told goes through libtorch's C++ interface"),

@@ -10,18 +10,17 @@
 
 use super::image_tree::Sorted;
 use super::parts::{Kind, Parts};
-use super::protocol::{LIKE_IMAGENET, Protocol};
+use super::protocol::OWN_IMAGES;
 use super::split::counted;
 use super::walk::Tree;
 use super::{FileList, NoPart, Part, Source, Split, indexed};
-use crate::config::{ClassifierAugment, DataConfig, DatasetName, Labels};
+use crate::config::{DataConfig, DatasetName, Labels};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
 pub static FOLDER: Source = Source {
     name: DatasetName::Folder,
-    // One's own images have no published numbers to be repeated.
-    protocol: Protocol { frozen: ClassifierAugment::None, ..LIKE_IMAGENET },
+    protocol: OWN_IMAGES,
     homes: &[""],
     several_roots: true,
     how_to_get: "give the directory of your images with `--data DIR`",

@@ -14,6 +14,7 @@
 
 use super::file_list::FileList;
 use super::walk::{self, Stamp, Tree};
+use crate::digest::fnv1a;
 use crate::durable;
 use crate::files;
 use anyhow::Result;
@@ -89,12 +90,9 @@ pub(super) fn keep(file: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>
     durable::replace(file, |out| write(out))
 }
 
-/// FNV-1a of a path: the same on every machine and in every version.
+/// Of what lies at a path, or at several.
 pub(super) fn file_name(whole: &[u8]) -> String {
-    let hash = whole
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{hash:016x}")
+    format!("{:016x}", fnv1a(whole.iter().copied()))
 }
 
 /// Writes the magic bytes, a line of JSON, what stands behind it, and a checksum.

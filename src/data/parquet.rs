@@ -12,17 +12,17 @@ mod images;
 mod table;
 
 use super::parts::Kind;
-use super::protocol::{LIKE_IMAGENET, Protocol};
+use super::protocol::OWN_IMAGES;
 use super::shards::matching;
 use super::{NoPart, Part, Source, Split};
-use crate::config::{ClassifierAugment, DataConfig, DatasetName};
+use crate::config::{DataConfig, DatasetName};
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub static PARQUET: Source = Source {
     name: DatasetName::Parquet,
-    protocol: Protocol { frozen: ClassifierAugment::None, ..LIKE_IMAGENET },
+    protocol: OWN_IMAGES,
     homes: &[""],
     several_roots: true,
     how_to_get: "give a directory of Hugging Face's parquet files, or the files, with `--data`",

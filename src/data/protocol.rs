@@ -76,6 +76,9 @@ pub const LIKE_IMAGENET: Protocol = Protocol {
     ..PHOTOGRAPHS
 };
 
+/// One's own images: like ImageNet's, but without published numbers that would ask for random crops on a frozen trunk.
+pub const OWN_IMAGES: Protocol = Protocol { frozen: ClassifierAugment::None, ..LIKE_IMAGENET };
+
 fn centre(resize_px: usize, crop_px: usize) -> EvalTransform {
     EvalTransform::ResizeCenterCrop { resize_px, crop_px, filter: Filter::Bicubic }
 }

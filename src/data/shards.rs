@@ -17,13 +17,13 @@ pub use places::matching;
 use super::decode::BadImage;
 use super::file_list::FileList;
 use super::images::{Images, Stored};
-use super::protocol::{LIKE_IMAGENET, Protocol};
-use super::walk::Stamp;
+use super::protocol::OWN_IMAGES;
+use super::walk::{Stamp, file_fingerprint};
 use super::{Part, Source, Split, grouped, index_cache};
-use crate::config::{ClassifierAugment, DataConfig, DatasetName, Labels};
+use crate::config::{DataConfig, DatasetName, Labels};
 use crate::files;
 use crate::state::DataMarks;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use index::Index;
 use labels::{ClassFile, Classes};
 use std::borrow::Cow;
@@ -37,7 +37,7 @@ use std::sync::{Arc, OnceLock};
 
 pub static SHARDS: Source = Source {
     name: DatasetName::Shards,
-    protocol: Protocol { frozen: ClassifierAugment::None, ..LIKE_IMAGENET },
+    protocol: OWN_IMAGES,
     homes: &[""],
     several_roots: true,
     how_to_get: "give tar archives of images with --data 'DIR/train-*.tar'; `flatnce pack` makes them",
@@ -276,13 +276,7 @@ impl Images for Shards {
 
     /// The shards' names, sizes and times, and what of them is where: the pixels are not read.
     fn fingerprint(&self, hash: &mut dyn FnMut(&[u8])) -> Result<()> {
-        for shard in self.shards.iter() {
-            let about =
-                std::fs::metadata(&shard.path).with_context(|| format!("cannot read {}", shard.path.display()))?;
-            let name = shard.path.file_name().unwrap_or_default().as_encoded_bytes();
-            hash(name);
-            hash(format!("\0{} {:?}\n", about.len(), Stamp::of_metadata(&about)).as_bytes());
-        }
+        self.shards.iter().try_for_each(|shard| file_fingerprint(&shard.path, hash))?;
         for index in 0..self.count() {
             hash(self.names.relative(index).as_os_str().as_encoded_bytes());
             hash(format!("\0{} {} {}\n", self.shard[index], self.offsets[index], self.lengths[index]).as_bytes());

@@ -15,6 +15,7 @@
 use super::decode;
 use super::file_list::FileList;
 use super::split::grouped;
+use crate::digest::fnv1a;
 use crate::{files, own};
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
@@ -207,16 +208,13 @@ fn leave_out_own_pictures(listing: &mut Listing, directory: &Path, below: &Path)
 /// The names, those that are least like the others first: of another length, or, with every number alike, of other
 /// letters.
 fn odd_ones<'a>(names: impl Iterator<Item = &'a OsString>) -> Vec<&'a OsString> {
-    // FNV-1a of the name with a zero for every number.
+    // The name with a zero for every number.
     let shape = |name: &OsString| {
-        let (mut hash, mut digit) = (0xcbf2_9ce4_8422_2325_u64, false);
-        for &byte in name.as_encoded_bytes() {
+        let mut digit = false;
+        fnv1a(name.as_encoded_bytes().iter().filter_map(|&byte| {
             let again = std::mem::replace(&mut digit, byte.is_ascii_digit()) && digit;
-            if !again {
-                hash = (hash ^ u64::from(if digit { b'0' } else { byte })).wrapping_mul(0x0100_0000_01b3);
-            }
-        }
-        hash
+            (!again).then_some(if digit { b'0' } else { byte })
+        }))
     };
     let mut names: Vec<&OsString> = names.collect();
     if names.len() > LOOKED_INTO[0] {
@@ -250,6 +248,14 @@ impl Stamp {
     pub fn seconds(self) -> i64 {
         self.0[0].max(self.0[2])
     }
+}
+
+/// Hands what tells a file of many images from others to `hash`: its name, size and times. Its content is not read.
+pub fn file_fingerprint(path: &Path, hash: &mut dyn FnMut(&[u8])) -> Result<()> {
+    let about = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    hash(path.file_name().unwrap_or_default().as_encoded_bytes());
+    hash(format!("\0{} {:?}\n", about.len(), Stamp::of_metadata(&about)).as_bytes());
+    Ok(())
 }
 
 /// Images found below a root, and the directories that were looked through: paths relative to the root.

@@ -7,6 +7,7 @@ use super::error::Error;
 use super::pickle::encode;
 use super::value::Value;
 use super::zip::{Record, write_records};
+use crate::digest::fnv1a;
 use std::io::Write;
 
 /// Records are named `ARCHIVE/...`; PyTorch takes the name of the file without its last extension.
@@ -46,9 +47,4 @@ fn records<'a>(archive: &str, pickle: &'a [u8], storages: &[&'a [u8]]) -> Result
     records.extend(storages.iter().enumerate().map(|(key, bytes)| record(&format!("data/{key}"), *bytes)));
     records.push(record("version", b"3\n"));
     Ok(records)
-}
-
-/// Fowler, Noll and Vo's hash 1a, 64 bits: tells files apart, protects nothing.
-fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }

@@ -4,13 +4,13 @@
 use super::table::{Blobs, Holds, Table};
 use crate::config::{DataConfig, Labels};
 use crate::data::source::inside;
+use crate::data::walk::file_fingerprint;
 use crate::data::{BadImage, FileList, Images, Split, Stored, grouped};
 use crate::memory;
 use crate::state::DataMarks;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::VecDeque;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -298,13 +298,7 @@ impl Images for ParquetImages {
 
     /// Names, sizes and times of the files, and which rows.
     fn fingerprint(&self, hash: &mut dyn FnMut(&[u8])) -> Result<()> {
-        for table in &self.shared.tables {
-            let about =
-                std::fs::metadata(&table.path).with_context(|| format!("cannot read {}", table.path.display()))?;
-            let times = [about.mtime(), about.mtime_nsec(), about.ctime(), about.ctime_nsec()];
-            hash(table.path.file_name().unwrap_or_default().as_encoded_bytes());
-            hash(format!("\0{} {times:?}", about.len()).as_bytes());
-        }
+        self.shared.tables.iter().try_for_each(|table| file_fingerprint(&table.path, hash))?;
         self.rows.iter().for_each(|row| hash(&row.to_le_bytes()));
         Ok(())
     }

@@ -5,6 +5,7 @@ use super::Pack;
 use super::plan::PartPlan;
 use crate::config::{DatasetName, Orientation};
 use crate::data::grouped;
+use crate::digest::hex;
 use crate::durable;
 use crate::files;
 use crate::state::DataMarks;
@@ -132,7 +133,7 @@ impl Manifest {
             max_side: pack.packing.max_side,
             quality: pack.packing.max_side.map(|_| pack.packing.quality),
             orientation: pack.data.orientation,
-            source_sha256: Some(hex(sum)),
+            source_sha256: Some(hex(&sum.finalize())),
             classes,
             parts: parts.iter().map(record).collect(),
         })
@@ -224,9 +225,4 @@ impl Manifest {
 /// `1 shard`, `2 shards`.
 pub fn shards(count: usize) -> String {
     format!("{} {}", grouped(count), if count == 1 { "shard" } else { "shards" })
-}
-
-/// A finished checksum in hexadecimal digits.
-pub fn hex(sum: Sha256) -> String {
-    sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,8 +1,9 @@
 //! A shard: written in one go, and read back.
 
-use super::manifest::{ShardRecord, hex};
+use super::manifest::ShardRecord;
 use super::picture::{self, Made, Maker, Rule};
 use super::plan::PartPlan;
+use crate::digest::hex;
 use crate::durable;
 use crate::files;
 use crate::report::Progress;
@@ -57,7 +58,7 @@ pub fn write(out: &Path, part: &PartPlan, number: usize, rule: &Rule, bar: &mut 
             (at, ready) = (next, following?);
         }
         let Summed { sum, bytes, .. } = archive.into_inner()?;
-        written = Some((bytes, hex(sum)));
+        written = Some((bytes, hex(&sum.finalize())));
         Ok(())
     })?;
     let (bytes, sha256) = written.context("the shard has not been written")?;
@@ -107,7 +108,7 @@ pub fn verify(path: &Path, record: &ShardRecord) -> Result<()> {
             }
         }
     }
-    if bytes != record.bytes || hex(sum) != record.sha256 {
+    if bytes != record.bytes || hex(&sum.finalize()) != record.sha256 {
         bail!(
             "{} reads back other bytes than were written ({bytes} of them instead of {}): it has been changed, or the \
              disk or the memory is at fault; run the command again, which writes it anew",

@@ -12,6 +12,7 @@
 use crate::augment::EvalTransform;
 use crate::checkpoint::{from_tensor, to_tensor};
 use crate::data::Split;
+use crate::digest::hex;
 use crate::durable;
 use crate::model::HEAD_PREFIX;
 use crate::report::Log;
@@ -74,7 +75,7 @@ impl FeatureCache {
         }
         hash.update(split.orientation.name());
         split.images.fingerprint(&mut |bytes| hash.update(bytes))?;
-        let name: String = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let name = hex(&hash.finalize()[..16]);
         Ok(self.directory.join(format!("{name}.features")))
     }
 

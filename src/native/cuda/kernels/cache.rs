@@ -1,5 +1,6 @@
 //! Compiled kernels in the user's cache directory: the second start does not compile.
 
+use crate::digest::hex;
 use crate::files;
 use sha2::{Digest, Sha256};
 use std::io;
@@ -22,8 +23,7 @@ pub fn name(source: &str, options: &str, compiler: (i32, i32)) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    let digest = hash.finalize();
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>() + ".cubin"
+    hex(&hash.finalize()[..16]) + ".cubin"
 }
 
 /// What is kept under a name, if it is whole.
