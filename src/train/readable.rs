@@ -36,16 +36,30 @@ pub struct Readable {
 ///
 /// Errors: those of [`data::load`]; broken images, or more of them than the rule allows.
 pub fn load(config: &DataConfig, part: Part, console: &Console) -> Result<Readable> {
+    checked(found(config, part, console)?, config.bad_images, console)
+}
+
+/// Loads a part of a data set, and says how it was found.
+///
+/// Errors: those of [`data::load`].
+pub fn found(config: &DataConfig, part: Part, console: &Console) -> Result<Split> {
     // Trees of a million files take a while to list, compressed archives to unpack.
     let waiting = console.waiting(&format!("reading {}", config.dataset));
     let split = data::load(config, part)?;
     drop(waiting);
     // A run loads the same images for several purposes.
     split.notes.iter().filter(|note| console.is_new(note)).for_each(|note| console.note(note));
+    Ok(split)
+}
+
+/// What of a part can be read.
+///
+/// Errors: broken images, or more of them than the rule allows.
+pub fn checked(split: Split, rule: BadImages, console: &Console) -> Result<Readable> {
     if split.packed().is_some() {
         return Ok(Readable { split, left_out: Vec::new() });
     }
-    match config.bad_images {
+    match rule {
         BadImages::Skip { most_percent } => leave_out(split, most_percent, console),
         BadImages::Fail => {
             look_once(&split, console)?;

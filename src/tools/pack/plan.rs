@@ -4,9 +4,10 @@ use super::picture::{self, Maker};
 use super::{Pack, rule};
 use crate::config::Part;
 use crate::data::{BadImage, NoPart, Split};
+use crate::digest::fnv1a;
 use crate::report::Console;
 use crate::train::readable;
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use std::collections::HashSet;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
@@ -33,24 +34,27 @@ pub struct PartPlan {
 ///
 /// Errors: a part that is asked for and not there; what `data::load` says of broken ones.
 pub fn parts(pack: &Pack, console: &Console) -> Result<(Vec<PartPlan>, Vec<BadImage>)> {
-    let (mut parts, mut left_out): (Vec<PartPlan>, _) = (Vec::new(), Vec::new());
+    let (mut parts, mut seen, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
     let all = [Part::Train, Part::Test, Part::Unlabelled];
     for part in all.into_iter().filter(|part| pack.packing.part.is_empty() || pack.packing.part.contains(part)) {
-        let readable = match readable::load(&pack.data, part, console) {
+        let advised = |error: Error| match pack.packing.part[..] {
+            [] => error.context(format!("the part {part} cannot be packed; --part packs others alone")),
+            _ => error,
+        };
+        let found = match readable::found(&pack.data, part, console) {
             Err(error) if pack.packing.part.is_empty() && error.downcast_ref::<NoPart>().is_some() => {
                 console.note(&format!("{error:#}; packed without"));
                 continue;
             }
-            Err(error) if pack.packing.part.is_empty() => {
-                return Err(error.context(format!("the part {part} cannot be packed; --part packs others alone")));
-            }
-            readable => readable?,
+            found => found.map_err(advised)?,
         };
-        let same = |other: &PartPlan| other.split.images_marks() == readable.split.images_marks();
-        if part == Part::Unlabelled && parts.iter().any(same) {
+        let marks = found.images_marks();
+        if part == Part::Unlabelled && seen.contains(&marks) {
             // It is the training part, as of most data sets.
             continue;
         }
+        seen.push(marks);
+        let readable = readable::checked(found, pack.data.bad_images, console).map_err(advised)?;
         console.note(&readable.split.describe());
         parts.push(PartPlan::new(part, readable.split, pack)?);
         left_out.extend(readable.left_out);
@@ -115,23 +119,18 @@ impl Keys {
     }
 
     fn repeated(&self, split: &Split) -> HashSet<u64> {
-        let mut hashes: Vec<u64> = (0..split.len()).map(|index| hash(&self.get(split, index))).collect();
+        let mut hashes: Vec<u64> = (0..split.len()).map(|index| fnv1a(self.get(split, index))).collect();
         hashes.sort_unstable();
         hashes.windows(2).filter(|two| two[0] == two[1]).map(|two| two[0]).collect()
     }
 
     fn get(&self, split: &Split, index: usize) -> Vec<u8> {
         let key = key(split.file_name(index), index);
-        if self.numbered || self.shared.contains(&hash(&key)) {
+        if self.numbered || self.shared.contains(&fnv1a(key.iter().copied())) {
             return [key.as_slice(), format!("-{index:09}").as_bytes()].concat();
         }
         key
     }
-}
-
-/// FNV-1a: the same on every machine.
-fn hash(key: &[u8]) -> u64 {
-    key.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The path of an image without its extension, kept inside the archive and without dots, which end a key; the image's
