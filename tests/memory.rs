@@ -48,6 +48,7 @@ fn estimated(depth: Depth, batch: u32, precision: Precision) -> f64 {
     };
     let parameters = Encoder::new(&config, HeadKind::Projection, tch::Device::Cpu, 0).parameters();
     let size = StepSize {
+        device: tch::Device::Cpu,
         stem: Stem::Small,
         image_size_px: 32,
         views: 2 * u64::from(batch),

@@ -82,8 +82,9 @@ pub struct TrainingMachineArgs {
     pub cuda_graph: CudaGraph,
     /// On a GPU: BatchNorm with ReLU, and augmentation, in kernels of our own
     ///
-    /// Off until they have been confirmed on a GPU.
-    #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true, action = Set, value_parser = switch)]
+    /// NVRTC compiles them at the first start; where it is not to be had, the log
+    /// says so and libtorch's operations are used, as with no.
+    #[arg(long, value_name = "BOOL", default_value = "true", hide_short_help = true, action = Set, value_parser = switch)]
     pub fused_kernels: bool,
     /// Refuse a batch that cannot fit into memory, before anything is written
     ///

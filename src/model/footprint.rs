@@ -1,26 +1,42 @@
 //! How much memory a training step will take: an estimate from the shapes of the
 //! convolutions.
 //!
-//! What the backward pass needs is counted; two factors, fitted to the peak of
-//! whole processes on a CPU (res10, res18 and res50, 32 px, fp32 and bf16, batches
-//! of 4 to 64), cover what is made on the way and what lies in gaps between. How
-//! near it is, tests/memory.rs prints; on a GPU it is unmeasured.
+//! What the backward pass needs is counted; two factors for each kind of device,
+//! fitted to peaks, cover what is made on the way and what lies in gaps between:
+//! on a CPU of whole processes (res10, res18 and res50, 32 px, fp32 and bf16,
+//! batches of 4 to 64; tests/memory.rs prints how near it is), on a GPU of what
+//! libtorch's allocator held (scripts/prove_gpu.sh, its stage memory).
 
 use crate::config::{OptimizerName, Precision, Stem};
 use crate::state::Parameter;
+use tch::Device;
 
-/// The program, libtorch and their working space: 190 MiB of libraries' pages that training touches, and 40 of their own.
-const PROGRAM_BYTES: u64 = 230 << 20;
+/// What is fitted.
+struct Fitted {
+    /// Whatever the step: working space of libraries, on a CPU also the pages of them that training touches.
+    program: u64,
+    /// Peak over what is kept for the backward pass: fragments of freed blocks, mostly.
+    over_kept: f64,
+    /// Tensors of the largest layer's size that live beside what is kept.
+    largest_at_once: f64,
+}
 
-/// Peak over what is kept for the backward pass: fragments of freed blocks, mostly.
-const OVER_KEPT: f64 = 1.45;
+const CPU: Fitted = Fitted { program: 230 << 20, over_kept: 1.45, largest_at_once: 6.0 };
 
-/// Tensors of the largest layer's size that live beside what is kept.
-const LARGEST_AT_ONCE: f64 = 6.0;
+/// Working space of cuBLAS and of cuDNN. The driver's own is taken before what is free is asked.
+const GPU: Fitted = Fitted { program: 64 << 20, over_kept: 1.0, largest_at_once: 5.5 };
+
+impl Fitted {
+    fn of(device: Device) -> &'static Fitted {
+        if device == Device::Cpu { &CPU } else { &GPU }
+    }
+}
 
 /// Bytes by cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {
+    /// What a process has taken before its first step.
+    program: u64,
     /// Weights, gradients and the optimiser's state.
     pub model: u64,
     /// What the backward pass needs of the forward pass, what is made on the way, and the batch itself.
@@ -30,7 +46,7 @@ pub struct Estimate {
 impl Estimate {
     /// All of the process.
     pub fn total(self) -> u64 {
-        PROGRAM_BYTES + self.needed()
+        self.program + self.needed()
     }
 
     /// What a process that has been loaded will ask for.
@@ -42,6 +58,7 @@ impl Estimate {
 /// What the shapes do not tell.
 #[derive(Clone, Copy, Debug)]
 pub struct StepSize {
+    pub device: Device,
     pub stem: Stem,
     pub image_size_px: u32,
     /// Images that pass through the encoder at once: two views of each in pre-training.
@@ -66,15 +83,21 @@ pub fn estimate(parameters: &[Parameter], step: StepSize) -> Estimate {
     let kept: u64 = layers.iter().map(|layer| layer.copies * layer.output).sum();
     let largest = layers.iter().map(|layer| layer.output).max().unwrap_or(0);
     let image = 3 * u64::from(step.image_size_px).pow(2) * 8;
-    let per_view = (OVER_KEPT * (kept as f64 * element + pooled_bytes(step, element)))
-        + LARGEST_AT_ONCE * largest as f64 * element
+    let fitted = Fitted::of(step.device);
+    let per_view = (fitted.over_kept * (kept as f64 * element + pooled_bytes(step, element)))
+        + fitted.largest_at_once * largest as f64 * element
         + image as f64;
-    Estimate { model: weights * (4 * copies + cast), activations: (per_view * step.views as f64) as u64 }
+    Estimate {
+        program: fitted.program,
+        model: weights * (4 * copies + cast),
+        activations: (per_view * step.views as f64) as u64,
+    }
 }
 
 /// Multiplications of one image's way through the convolutions.
 pub fn multiplications(parameters: &[Parameter], stem: Stem, image_size_px: u32) -> f64 {
-    let step = StepSize { stem, image_size_px, views: 1, precision: Precision::Fp32, optimizer: OptimizerName::Sgd };
+    let (precision, optimizer) = (Precision::Fp32, OptimizerName::Sgd);
+    let step = StepSize { device: Device::Cpu, stem, image_size_px, views: 1, precision, optimizer };
     let of = |p: &Parameter| {
         let weights: i64 = p.tensor.size()[1..].iter().product();
         Layer::of(p, step).map_or(0.0, |layer| layer.output as f64 * weights as f64)
@@ -85,7 +108,7 @@ pub fn multiplications(parameters: &[Parameter], stem: Stem, image_size_px: u32)
 /// The largest batch, in images of two views, whose step takes `free` bytes at most; `None` if not even 2 images do.
 /// `short`: a batch of `step.views` is known not to fit, whatever the estimate says.
 pub fn largest_batch(parameters: &[Parameter], step: StepSize, free: u64, short: bool) -> Option<u64> {
-    let Estimate { model, activations } = estimate(parameters, step);
+    let Estimate { model, activations, .. } = estimate(parameters, step);
     let room = free.checked_sub(model)? as f64 * 0.95;
     let per_image = 2.0 * activations as f64 / step.views.max(1) as f64;
     let asked = step.views as f64 / 2.0;
@@ -144,6 +167,7 @@ mod tests {
 
     fn of(views: u64) -> StepSize {
         StepSize {
+            device: Device::Cpu,
             stem: Stem::Small,
             image_size_px: 32,
             views,

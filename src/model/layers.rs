@@ -312,11 +312,30 @@ pub struct Conv2d {
     padding: i64,
 }
 
+/// Matrix units of GPUs read so many channels of 16 bits at once: 16 bytes.
+const CHANNELS_AT_ONCE: i64 = 8;
+
+/// `[N, C, H, W]` with channels of zeros behind its own, to a multiple of `multiple`.
+fn widened(tensor: &Tensor, multiple: i64) -> Tensor {
+    let missing = (-tensor.size()[1]).rem_euclid(multiple);
+    tensor.constant_pad_nd([0, 0, 0, 0, 0, missing])
+}
+
 impl Conv2d {
     /// `[M, C_in, H, W]` to `[M, C_out, H/stride, W/stride]`, in the pass's precision.
     pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
         let weight = self.weight.to_kind(pass.compute);
-        x.conv2d(&weight, None::<&Tensor>, [self.stride; 2], [self.padding; 2], [1, 1], 1)
+        let units = x.device().is_cuda() && pass.compute != Kind::Float;
+        if units && x.size()[1] % CHANNELS_AT_ONCE != 0 {
+            // An image's 3 channels leave cuDNN only kernels without the matrix units: a stem then costs as much as four
+            // convolutions of 64 channels. Zeros change no sum.
+            return self.convolve(&widened(x, CHANNELS_AT_ONCE), &widened(&weight, CHANNELS_AT_ONCE));
+        }
+        self.convolve(x, &weight)
+    }
+
+    fn convolve(&self, x: &Tensor, weight: &Tensor) -> Tensor {
+        x.conv2d(weight, None::<&Tensor>, [self.stride; 2], [self.padding; 2], [1, 1], 1)
     }
 }
 
@@ -379,5 +398,30 @@ impl Linear {
     /// `[M, in]` to `[M, out]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         x.linear(&self.weight, Some(&self.bias))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_of_zeros_change_neither_output_nor_gradient() {
+        let input = || Tensor::randn([2, 3, 9, 7], (Kind::Double, Device::Cpu));
+        let weight = channels_last(&input().narrow(2, 0, 3).narrow(3, 0, 3)).set_requires_grad(true);
+        let (conv, x) = (Conv2d { weight: weight.shallow_clone(), stride: 2, padding: 1 }, channels_last(&input()));
+        let wide = widened(&x, CHANNELS_AT_ONCE);
+        assert_eq!((wide.size(), widened(&wide, CHANNELS_AT_ONCE).size()), (vec![2, 8, 9, 7], vec![2, 8, 9, 7]));
+        assert!(wide.permute([0, 2, 3, 1]).is_contiguous(), "channels stay last");
+        let mut found = [conv.convolve(&x, &weight), conv.convolve(&wide, &widened(&weight, CHANNELS_AT_ONCE))].map(|y| {
+            let mut weight = weight.shallow_clone();
+            weight.zero_grad();
+            (&y * &y).sum(Kind::Double).backward();
+            (y.detach(), weight.grad().copy())
+        });
+        let [(_, plain), (_, of_wide)] = &mut found;
+        assert_eq!(plain.stride(), of_wide.stride(), "what steps the optimiser sees the gradient as it lies");
+        let apart = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+        assert!(apart(&found[0].0, &found[1].0) < 1e-12 && apart(&found[0].1, &found[1].1) < 1e-12);
     }
 }

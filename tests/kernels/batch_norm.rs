@@ -114,6 +114,92 @@ fn without_running_statistics_and_without_a_graph_the_output_is_the_same() {
     assert_eq!(y.to_kind(Kind::Double), tch::with_grad(|| case.fused()).y);
 }
 
+/// A convolution's output, its BatchNorm with a shortcut and ReLU, and leaves: the convolution's input, of the shape of the
+/// output, and the shortcut.
+struct Block {
+    input: Tensor,
+    shortcut: Tensor,
+    x: Tensor,
+}
+
+impl Block {
+    fn new() -> Block {
+        let leaf = |salt| channels_last(&numbers(&[3, 64, 9, 7], salt).to_kind(Kind::Float)).set_requires_grad(true);
+        let [input, shortcut] = [1, 2].map(leaf);
+        // The backward pass of an addition hands its gradient on as it is.
+        Block { x: &input + 0.0, input, shortcut }
+    }
+
+    fn y(&self) -> Tensor {
+        let ones = Tensor::ones([64], (Kind::Float, Device::Cpu));
+        let norm = BatchNorm {
+            x: &self.x,
+            weight: &ones,
+            bias: &ones,
+            running: None,
+            shortcut: Some(&self.shortcut),
+            relu: true,
+            momentum: MOMENTUM,
+            epsilon: EPSILON,
+        };
+        batch_norm(norm).unwrap().unwrap()
+    }
+
+    fn gradients(&self) -> [Tensor; 2] {
+        [&self.input, &self.shortcut].map(|leaf| leaf.grad().copy())
+    }
+}
+
+#[test]
+fn gradients_take_the_place_of_what_nothing_reads_any_more() {
+    let _emulation = Emulation::start();
+    let mut block = Block::new();
+    let (place, y) = (block.x.data_ptr(), block.y());
+    block.x = Tensor::new();
+    (y * 2.0).sum(Kind::Double).backward();
+    assert_eq!(block.input.grad().data_ptr(), place, "the gradient of x lies where x lay");
+}
+
+#[test]
+fn what_somebody_else_reads_is_never_written_over() {
+    let _emulation = Emulation::start();
+    let plain = Block::new();
+    (plain.y() * 2.0).sum(Kind::Double).backward();
+    let wanted = plain.gradients();
+
+    // x, kept by whoever made it: itself, or another tensor in the same memory.
+    for apart in [false, true] {
+        let mut block = Block::new();
+        let (before, y) = (block.x.copy(), block.y());
+        let kept = if apart { block.x.detach() } else { block.x.shallow_clone() };
+        block.x = Tensor::new();
+        (y * 2.0).sum(Kind::Double).backward();
+        assert_eq!(kept, before, "x stays as it was");
+        assert_eq!(block.gradients(), wanted);
+    }
+
+    // The gradient of y, which an addition gives to both of its inputs, whichever of them comes first.
+    for swapped in [false, true] {
+        let block = Block::new();
+        let other = block.shortcut.zeros_like().set_requires_grad(true);
+        let sum = if swapped { &other + block.y() } else { block.y() + &other };
+        (sum * 2.0).sum(Kind::Double).backward();
+        assert_eq!(other.grad(), other.full_like(2.0), "the other's gradient stays as it was");
+        assert_eq!(block.gradients(), wanted);
+    }
+}
+
+#[test]
+fn a_second_pass_over_what_was_written_over_is_an_error() {
+    let _emulation = Emulation::start();
+    let mut block = Block::new();
+    let sum = (block.y() * 2.0).sum(Kind::Double);
+    block.x = Tensor::new();
+    Tensor::run_backward(&[&sum], &[&block.input], true, false);
+    let again = Tensor::f_run_backward(&[&sum], &[&block.input], false, false);
+    assert!(again.unwrap_err().to_string().contains("modified by an inplace operation"));
+}
+
 #[test]
 fn what_the_kernels_are_not_made_for_is_left_to_libtorch() {
     let emulation = Emulation::start();

@@ -102,8 +102,10 @@ impl Case {
             let there = self.leaf(tensor, kind).detach().to_device(device);
             there.set_requires_grad(true)
         };
-        let [x, shortcut] = [&self.x, &self.shortcut].map(|tensor| leaf(tensor, self.kind));
+        let [input, shortcut] = [&self.x, &self.shortcut].map(|tensor| leaf(tensor, self.kind));
         let [weight, bias] = [&self.weight, &self.bias].map(|tensor| leaf(tensor, Kind::Float));
+        // As a convolution's output: nothing but BatchNorm keeps it, and its gradient may be written over it.
+        let x = &input * 1.0;
         let channels = self.x.size()[1];
         let running_mean = Tensor::zeros([channels], (Kind::Float, device));
         let running_var = Tensor::ones([channels], (Kind::Float, device));
@@ -120,11 +122,12 @@ impl Case {
         let y = batch_norm(norm).expect("it runs").expect("the kernels are made for it");
         assert_eq!((y.kind(), y.size()), (self.kind, self.x.size()));
         assert!(y.permute([0, 2, 3, 1]).is_contiguous(), "channels stay last");
+        drop(x);
         (&y * self.gradient.to_kind(self.kind).to_device(device)).sum(Kind::Double).backward();
         let wide = |tensor: &Tensor| tensor.detach().to_device(Device::Cpu).to_kind(Kind::Double);
         Outcome {
             y: wide(&y),
-            of_x: wide(&x.grad()),
+            of_x: wide(&input.grad()),
             of_shortcut: (self.after == After::AddRelu).then(|| wide(&shortcut.grad())),
             of_weight: wide(&weight.grad()),
             of_bias: wide(&bias.grad()),

@@ -26,6 +26,7 @@ class Sizes:
         self.large_images, self.files = (8, 8) if smoke else (6_144, 1_024)
         self.large_side = 32 if smoke else 224
         self.name = f"{self.small}, 32 px, batch {self.batch}, bf16"
+        self.small_name = f"{self.small}, 32 px, batch {self.small_batch}, bf16"
         self.large_name = f"{self.large}, {self.large_side} px, batch {self.large_batch}, bf16, uint8 on the device"
 
 

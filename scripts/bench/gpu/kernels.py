@@ -21,8 +21,9 @@ MICROSECONDS = {"ns": 1e-3, "nsecond": 1e-3, "us": 1.0, "usecond": 1.0, "ms": 1e
 # What a kernel is for, by words of its name; the first that fits.
 KINDS = {
     "convolution, matrix product": ["conv", "gemm", "xmma", "cutlass", "sm80_", "sm90_", "nvjet", "implicit", "wgrad", "dgrad"],
-    "BatchNorm": ["batch_norm", "batchnorm", "bn_"],
     "optimiser": ["multi_tensor", "foreach", "lpnorm"],
+    "BatchNorm": ["batch_norm", "batchnorm", "bn_", "statistics", "weigh_", "give_back", "apply_", "finish_gradients"],
+    "views": ["render_views"],
     "reduction": ["reduce", "softmax", "norm"],
     "copy, index": ["copy", "memcpy", "memset", "index", "gather", "cat"],
     "elementwise": ["elementwise", "triton_poi", "vectorized"],

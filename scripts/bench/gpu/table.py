@@ -5,11 +5,8 @@ import statistics
 
 import common
 import data
-import report
 import timing
 from data import Sizes
-from itself import FUSED
-from program import Failed
 
 WHOLE = "steps alone, as the peers are timed; the whole epoch, its end included, is a row of its own"
 SHARE = "augmentation: views rendered alone, waited for, as a share of a training step's time"
@@ -48,34 +45,38 @@ def large_batch(options, found, size):
     peer = (size.small, "cifar.npy", size.batch, 32)
     plan, targets = {"compiled": (20, 60, 3), "overhead": (20, 60, 3)}, {"compiled": (">=", 1.0), "overhead": (">=", 1.0)}
     peak(found, size.name, mine, timing.against(options, found, size.name, mine, plan, targets, *peer))
-    # Their images go through PIL, or are rendered before the first step: as many as they need.
-    plan, targets = {"upstream": (2, 10, 2), "faster": (3, 20, 2)}, {"upstream": (">=", 10), "faster": (">=", 4)}
-    timing.against(options, found, size.name, mine, plan, targets, *peer, "--limit=12800")
 
 
 def small_batch(options, found, size):
     mine = timing.small(options, size.small_batch)
-    work = f"{size.small}, 32 px, batch {size.small_batch}, bf16"
-    alone(options, found, work, mine, (">=", 12_000))
+    alone(options, found, size.small_name, mine, (">=", 12_000))
     plan, targets = {"eager": (20, 100, 3), "overhead": (20, 200, 3)}, {"eager": (">=", 1.5), "overhead": (">=", 1.0)}
-    timing.against(options, found, work, mine, plan, targets, size.small, "cifar.npy", size.small_batch, 32)
+    timing.against(options, found, size.small_name, mine, plan, targets, size.small, "cifar.npy", size.small_batch, 32)
+
+
+def recipes(options, found):
+    """Their images go through PIL, or are rendered before the first step: as many as they need."""
+    size = Sizes(options)
+    targets = {"upstream": (">=", 10), "faster": (">=", 4)}
+    large, small = {"upstream": (2, 10, 2), "faster": (3, 20, 2)}, {"upstream": (3, 60, 2), "faster": (3, 100, 2)}
+    for work, batch, plan in ((size.name, size.batch, large), (size.small_name, size.small_batch, small)):
+        peer = (size.small, "cifar.npy", batch, 32, "--limit=12800")
+        mine = timing.Known.of(options, work) or timing.small(options, batch, epochs=3)
+        found.attempt(f"{work}, main.py's", lambda: timing.against(options, found, work, mine, plan, targets, *peer))
 
 
 def variants(options, found):
-    """The step launched kernel by kernel, and the fused kernels: what each is worth."""
+    """The step with libtorch's kernels, and launched kernel by kernel: what the program's own and CUDA graphs are worth."""
     size = Sizes(options)
-    fused, plain = ("with the fused kernels", {"fused_kernels": "yes"}), ("without CUDA graphs", {"cuda_graph": "no"})
-    # What the default may become first; a large batch keeps a GPU busy without graphs.
-    for (name, flags), batch in ((fused, size.batch), (fused, size.small_batch), (plain, size.small_batch)):
+    plain, launched = ("libtorch's kernels", {"fused_kernels": "no"}), ("without CUDA graphs", {"cuda_graph": "no"})
+    # A large batch keeps a GPU busy without graphs.
+    for (name, flags), batch in ((plain, size.batch), (plain, size.small_batch), (launched, size.small_batch)):
         work = f"{size.small}, 32 px, batch {batch}, bf16, {name}"
         found.attempt(work, lambda: variant(options, found, work, batch, flags))
 
 
 def variant(options, found, work, batch, flags):
     mine = timing.small(options, batch, epochs=3, **flags)
-    if "fused_kernels" in flags and options.device != "cpu" and not any(FUSED in line for line in mine.words):
-        said = next((line.strip() for line in mine.words if "kernels: " in line), "nothing")
-        raise Failed(f"the fused kernels were not used; the program said {said}")
     found.row(work, None, "images/s", mine.rates, None)
     found.row(f"peak memory of {work}", None, "MiB", [mine.peak_mib], None)
 
@@ -121,8 +122,8 @@ def share(options, found):
 
 def rate(options, work, images, **flags):
     """Images a second in training: as a stage before has measured it, else measured now."""
-    known = [one for one in report.read(options.out / "results.jsonl") if one["kind"] == "row" and one["work"] == work]
-    return known[0]["ours_median"] if known else statistics.median(timing.Ours(options, 3, images, **flags).rates)
+    known = timing.Known.of(options, work) or timing.Ours(options, 3, images, **flags)
+    return statistics.median(known.rates)
 
 
 def share_row(options, found, name, shape, batch, training):

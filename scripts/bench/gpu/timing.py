@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import program
+import report
 from data import Sizes, cifar, home
 from program import Failed
 
@@ -70,6 +71,19 @@ class Ours(program.Timed):
         # How the step was taken, which on a CPU is not said.
         self.step = next((line.strip() for line in reversed(self.words) if "step: " in line), None)
         self.waited = 100 * statistics.median(row["data_wait_share"] for row in self.rows[1:])
+
+
+class Known:
+    """A row of ours that a stage before has measured."""
+
+    def __init__(self, rates):
+        self.rates = rates
+
+    @staticmethod
+    def of(options, work):
+        """None where there is no such row."""
+        rows = [one for one in report.read(options.out / "results.jsonl") if one["kind"] == "row" and one["work"] == work]
+        return Known(rows[0]["ours"]) if rows else None
 
 
 def small(options, batch, epochs=4, busy=None, **flags):

@@ -178,6 +178,9 @@ char* flatnce_group_open(
 
 void flatnce_group_close(flatnce_group* group, int abandon) {
   if (abandon == 0) {
+    // All have left: NCCL's group ends its communicators here, or warns when it goes.
+    const auto& cuda = group->engine->cuda;
+    std::free(guarded([&] { if (cuda) cuda->shutdown(); }));
     delete group;
   }
 }

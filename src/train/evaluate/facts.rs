@@ -120,6 +120,7 @@ impl Plan {
         let (run, encoder) = (&self.run, &self.newest.encoder);
         if run.mode == TransferMode::Finetune {
             let step = footprint::StepSize {
+                device: self.device,
                 stem: self.newest.source.model.stem,
                 image_size_px: run.data.image_size_px,
                 views: self.batch() as u64,

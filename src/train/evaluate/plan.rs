@@ -331,6 +331,7 @@ fn foresee(
     check: bool,
 ) -> Result<Option<String>> {
     let step = StepSize {
+        device,
         stem: opened.source.model.stem,
         image_size_px: run.data.image_size_px,
         views: batch_size(run, images) as u64,

@@ -35,6 +35,7 @@ impl MemoryCheck {
         // A GPU is one process's own.
         let sharing = if device == Device::Cpu { ranks.on_this_machine(processes) } else { 1 };
         let size = StepSize {
+            device,
             stem: run.model.stem,
             image_size_px: run.data.image_size_px,
             views: 2 * batch.div_ceil(processes).div_ceil(parts),

@@ -73,6 +73,11 @@ Tensor statistics_of(
   return statistics;
 }
 
+// Whether nothing but `handles` handles here refers to a tensor and its memory, which then may be written over.
+bool is_last(const Tensor& tensor, size_t handles) {
+  return tensor.use_count() == handles && tensor.storage().use_count() == 1;
+}
+
 struct Normalise : torch::autograd::Function<Normalise> {
   static Tensor forward(
       AutogradContext* context, const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -90,15 +95,19 @@ struct Normalise : torch::autograd::Function<Normalise> {
     return y;
   }
 
-  static variable_list backward(AutogradContext* context, variable_list gradients) {
+  // Nothing of the layer's size is allocated in a training: where nothing else reads x or the gradient of y any more, what
+  // is computed is written over them, number by number.
+  static variable_list backward(AutogradContext* context, variable_list& gradients) {
     const auto saved = context->get_saved_variables();
     const auto &x = saved[0], &bias = saved[1], &statistics = saved[2], &y = saved[3];
     const int64_t after = context->saved_data["after"].toInt();
     const Division part(x);
     // The layout of x decides which number stands where.
     Tensor gradient = gradients[0].contiguous(at::MemoryFormat::ChannelsLast);
+    gradients[0].reset();
     Tensor partial = part.partial(statistics);
-    Tensor masked = after == ADD_RELU ? at::empty_like(x) : Tensor();
+    Tensor masked;
+    if (after == ADD_RELU) masked = is_last(gradient, 1) ? gradient : at::empty_like(x);
     run(formatted(static_cast<Kernel>(WEIGH + after), x.scalar_type()), x, part.grid, THREADS, 0, data(x), data(y),
         data(gradient), masked.defined() ? masked.data_ptr() : nullptr, numbers(statistics), numbers(bias),
         partial.data_ptr<float>(), static_cast<long long>(part.rows), part.channels, part.chunk);
@@ -110,7 +119,11 @@ struct Normalise : torch::autograd::Function<Normalise> {
     const Tensor none;
     Tensor of_x;
     if (context->needs_input_grad(0)) {
-      of_x = at::empty_like(x);
+      // The graph keeps one handle, `saved` the other.
+      const bool over = is_last(x, 2);
+      of_x = over ? x.variable_data() : at::empty_like(x);
+      // A second pass over the same graph is an error then, not a wrong gradient.
+      if (over) x.unsafeGetTensorImpl()->bump_version();
       const Tensor& passed = masked.defined() ? masked : gradient;
       const auto kernel = after == RELU ? GIVE_BACK_RELU : GIVE_BACK;
       run(formatted(kernel, x.scalar_type()), x, part.grid, THREADS, 0, data(x), data(passed), of_x.data_ptr(),
