@@ -1,7 +1,7 @@
 //! ResNet trunks as torchvision builds them (He et al., arXiv 1512.03385), plus
 //! the paper's 10-layer variant; parameter names and order are torchvision's.
 
-use super::batch_norm::After;
+use super::batch_norm::Forked;
 use super::layers::{BatchNorm, Builder, Conv2d, Pass};
 use crate::config::{Depth, Stem};
 use tch::{Kind, Tensor};
@@ -52,18 +52,18 @@ impl Block {
         Block { layers, downsample }
     }
 
-    fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
+    fn forward(&self, x: Forked, pass: Pass) -> Forked {
+        let Forked { way: mut out, shortcut } = x;
         let (last, inner) = self.layers.split_last().expect("a block has layers");
-        let mut out = x.shallow_clone();
         for (conv, bn) in inner {
-            out = bn.then(&conv.forward(&out, pass), After::Relu, pass);
+            out = bn.then(&conv.forward(&out, pass), true, pass);
         }
         let out = last.0.forward(&out, pass);
         let shortcut = match &self.downsample {
-            Some((conv, bn)) => bn.then(&conv.forward(x, pass), After::Nothing, pass),
-            None => x.shallow_clone(),
+            Some((conv, bn)) => bn.then(&conv.forward(&shortcut, pass), false, pass),
+            None => shortcut,
         };
-        last.1.then(&out, After::AddRelu(&shortcut), pass)
+        last.1.join(&out, &shortcut, pass)
     }
 }
 
@@ -107,13 +107,11 @@ impl Trunk {
 
     /// Normalised images `[M, 3, H, W]` in the pass's precision to features `[M, D]` in float32.
     pub fn forward(&self, x: &Tensor, pass: Pass) -> Tensor {
-        let mut x = self.bn1.then(&self.conv1.forward(x, pass), After::Relu, pass);
+        let mut x = self.bn1.then(&self.conv1.forward(x, pass), true, pass);
         if self.max_pool {
             x = x.max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false);
         }
-        for block in self.stages.iter().flatten() {
-            x = block.forward(&x, pass);
-        }
-        x.mean_dim([2i64, 3].as_slice(), false, Kind::Float)
+        let ends = self.stages.iter().flatten().fold(Forked::of(x), |x, block| block.forward(x, pass));
+        ends.way.mean_dim([2i64, 3].as_slice(), false, Kind::Float)
     }
 }

@@ -109,7 +109,7 @@ fn without_running_statistics_and_without_a_graph_the_output_is_the_same() {
         epsilon: EPSILON,
     };
     let _guard = tch::no_grad_guard();
-    let y = batch_norm(norm).unwrap().unwrap();
+    let (y, _) = batch_norm(norm).unwrap().unwrap();
     assert!(!y.requires_grad());
     assert_eq!(y.to_kind(Kind::Double), tch::with_grad(|| case.fused()).y);
 }
@@ -131,6 +131,11 @@ impl Block {
     }
 
     fn y(&self) -> Tensor {
+        self.forked().0
+    }
+
+    /// The output, twice.
+    fn forked(&self) -> (Tensor, Tensor) {
         let ones = Tensor::ones([64], (Kind::Float, Device::Cpu));
         let norm = BatchNorm {
             x: &self.x,
@@ -142,7 +147,8 @@ impl Block {
             momentum: MOMENTUM,
             epsilon: EPSILON,
         };
-        batch_norm(norm).unwrap().unwrap()
+        let (y, twin) = batch_norm(norm).unwrap().unwrap();
+        (y, twin.expect("there is a shortcut"))
     }
 
     fn gradients(&self) -> [Tensor; 2] {
@@ -187,6 +193,33 @@ fn what_somebody_else_reads_is_never_written_over() {
         assert_eq!(other.grad(), other.full_like(2.0), "the other's gradient stays as it was");
         assert_eq!(block.gradients(), wanted);
     }
+}
+
+#[test]
+fn the_gradients_of_two_ways_are_added() {
+    let _emulation = Emulation::start();
+    let plain = Block::new();
+    (plain.y() * 2.0).sum(Kind::Double).backward();
+    let wanted = plain.gradients();
+    let factors: [(Option<f64>, Option<f64>); 4] =
+        [(Some(3.0), Some(-1.0)), (Some(-0.5), Some(2.5)), (None, Some(2.0)), (Some(2.0), None)];
+    for (first, second) in factors {
+        let block = Block::new();
+        let (y, twin) = block.forked();
+        assert_eq!(y.data_ptr(), twin.data_ptr(), "one memory");
+        let sums = [(y, first), (twin, second)].map(|(way, factor)| factor.map(|factor| (way * factor).sum(Kind::Double)));
+        sums.into_iter().flatten().reduce(|a, b| a + b).expect("one way at least").backward();
+        assert_eq!(block.gradients(), wanted, "{first:?} {second:?}");
+    }
+
+    // Neither way's gradient is written over where somebody else has it too.
+    let block = Block::new();
+    let (y, twin) = block.forked();
+    let others = [0, 1].map(|_| block.shortcut.zeros_like().set_requires_grad(true));
+    let sum = ((y + &others[0]) * 3.0).sum(Kind::Double) + ((twin + &others[1]) * -1.0).sum(Kind::Double);
+    sum.backward();
+    assert_eq!(others.map(|other| other.grad().mean(Kind::Double).double_value(&[])), [3.0, -1.0]);
+    assert_eq!(block.gradients(), wanted);
 }
 
 #[test]

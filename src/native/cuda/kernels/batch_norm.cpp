@@ -78,8 +78,17 @@ bool is_last(const Tensor& tensor, size_t handles) {
   return tensor.use_count() == handles && tensor.storage().use_count() == 1;
 }
 
+// A gradient that the graph hands over, or none; the layout of x decides which number stands where.
+Tensor taken(Tensor& gradient) {
+  Tensor own = gradient.defined() ? gradient.contiguous(at::MemoryFormat::ChannelsLast) : Tensor();
+  gradient.reset();
+  return own;
+}
+
 struct Normalise : torch::autograd::Function<Normalise> {
-  static Tensor forward(
+  // y; behind a shortcut it comes twice, as two tensors in one memory, so that the gradients of the two ways that it goes
+  // come apart and are added where they are read.
+  static variable_list forward(
       AutogradContext* context, const Tensor& x, const Tensor& weight, const Tensor& bias,
       const std::optional<Tensor>& added, const Tensor* running_mean, const Tensor* running_var, double momentum,
       double epsilon, int64_t after) {
@@ -92,7 +101,9 @@ struct Normalise : torch::autograd::Function<Normalise> {
         part.channels, part.chunk);
     context->save_for_backward({x, bias, statistics, after == ADD_RELU ? y : Tensor()});
     context->saved_data["after"] = after;
-    return y;
+    context->set_materialize_grads(false);
+    if (after == ADD_RELU) return {y, y.variable_data()};
+    return {y};
   }
 
   // Nothing of the layer's size is allocated in a training: where nothing else reads x or the gradient of y any more, what
@@ -102,14 +113,17 @@ struct Normalise : torch::autograd::Function<Normalise> {
     const auto &x = saved[0], &bias = saved[1], &statistics = saved[2], &y = saved[3];
     const int64_t after = context->saved_data["after"].toInt();
     const Division part(x);
-    // The layout of x decides which number stands where.
-    Tensor gradient = gradients[0].contiguous(at::MemoryFormat::ChannelsLast);
-    gradients[0].reset();
+    Tensor gradient = taken(gradients[0]), other;
+    if (after == ADD_RELU) other = taken(gradients[1]);
+    if (!gradient.defined()) std::swap(gradient, other);
     Tensor partial = part.partial(statistics);
     Tensor masked;
-    if (after == ADD_RELU) masked = is_last(gradient, 1) ? gradient : at::empty_like(x);
+    if (after == ADD_RELU) {
+      const bool second = other.defined() && is_last(other, 1);
+      masked = is_last(gradient, 1) ? gradient : second ? other : at::empty_like(x);
+    }
     run(formatted(static_cast<Kernel>(WEIGH + after), x.scalar_type()), x, part.grid, THREADS, 0, data(x), data(y),
-        data(gradient), masked.defined() ? masked.data_ptr() : nullptr, numbers(statistics), numbers(bias),
+        data(gradient), data(other), masked.defined() ? masked.data_ptr() : nullptr, numbers(statistics), numbers(bias),
         partial.data_ptr<float>(), static_cast<long long>(part.rows), part.channels, part.chunk);
     Tensor of_weight = at::empty({part.channels}, statistics.options());
     Tensor of_bias = at::empty_like(of_weight), terms = at::empty({2, part.channels}, statistics.options());
@@ -124,6 +138,7 @@ struct Normalise : torch::autograd::Function<Normalise> {
       of_x = over ? x.variable_data() : at::empty_like(x);
       // A second pass over the same graph is an error then, not a wrong gradient.
       if (over) x.unsafeGetTensorImpl()->bump_version();
+      other.reset();
       const Tensor& passed = masked.defined() ? masked : gradient;
       const auto kernel = after == RELU ? GIVE_BACK_RELU : GIVE_BACK;
       run(formatted(kernel, x.scalar_type()), x, part.grid, THREADS, 0, data(x), data(passed), of_x.data_ptr(),
@@ -155,12 +170,14 @@ void check(const Tensor& x, const Tensor& of_channels) {
 extern "C" {
 
 // y = relu(norm(x) + shortcut), without the addition where the shortcut is null and without ReLU where `rectifies` is 0.
-// Running statistics may both be null. `out` is null where the kernels are not made for the tensors.
+// Running statistics may both be null. `out` is null where the kernels are not made for the tensors; `twin` is y once more
+// where there is a shortcut, else null.
 char* flatnce_fused_batch_norm(
     const Tensor* x, const Tensor* weight, const Tensor* bias, const Tensor* running_mean, const Tensor* running_var,
-    const Tensor* shortcut, uint8_t rectifies, double momentum, double epsilon, Tensor** out) noexcept {
+    const Tensor* shortcut, uint8_t rectifies, double momentum, double epsilon, Tensor** out,
+    Tensor** twin) noexcept {
   return guarded([&] {
-    *out = nullptr;
+    *out = *twin = nullptr;
     const bool alike = !shortcut || (shortcut->sizes() == x->sizes() && shortcut->scalar_type() == x->scalar_type() &&
                                      shortcut->device() == x->device() && fits(*shortcut));
     if (!fits(*x) || !alike) return;
@@ -171,8 +188,10 @@ char* flatnce_fused_batch_norm(
     TORCH_CHECK(rectifies || !shortcut, "a shortcut is added before ReLU only");
     const std::optional<Tensor> added = shortcut ? std::make_optional(*shortcut) : std::nullopt;
     const int64_t after = shortcut ? ADD_RELU : rectifies ? RELU : NOTHING;
-    *out = new Tensor(
-        Normalise::apply(*x, *weight, *bias, added, running_mean, running_var, momentum, epsilon, after));
+    const auto made =
+        Normalise::apply(*x, *weight, *bias, added, running_mean, running_var, momentum, epsilon, after);
+    *out = new Tensor(made[0]);
+    if (made.size() > 1) *twin = new Tensor(made[1]);
   });
 }
 

@@ -36,21 +36,23 @@ unsafe extern "C" {
         momentum: f64,
         epsilon: f64,
         out: *mut *mut C_tensor,
+        twin: *mut *mut C_tensor,
     ) -> *mut c_char;
 }
 
-/// The output, like `x`, recorded for autograd. `None` where the kernels are not enabled for the device of `x`, or not made
-/// for it: they take float32, bfloat16 and float16 with channels last in memory, 64 of them or a multiple.
+/// The output, like `x`, recorded for autograd; behind a shortcut as two tensors in the same memory, for the two ways that
+/// it goes from there: their gradients are added in passing. `None` where the kernels are not enabled for the device of `x`,
+/// or not made for it: they take float32, bfloat16 and float16 with channels last in memory, 64 of them or a multiple.
 ///
 /// Errors: what libtorch or the driver says.
-pub fn batch_norm(norm: BatchNorm) -> Result<Option<Tensor>, TchError> {
+pub fn batch_norm(norm: BatchNorm) -> Result<Option<(Tensor, Option<Tensor>)>, TchError> {
     let BatchNorm { x, weight, bias, running, shortcut, relu, momentum, epsilon } = norm;
     if !enabled(x.device()) {
         return Ok(None);
     }
     let pointer = |tensor: Option<&Tensor>| tensor.map_or(std::ptr::null(), Tensor::as_ptr);
-    let mut out = std::ptr::null_mut();
-    // SAFETY: live tensors or null where that may be; `out` outlives the call.
+    let (mut out, mut twin) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: live tensors or null where that may be; `out` and `twin` outlive the call.
     let message = unsafe {
         flatnce_fused_batch_norm(
             x.as_ptr(),
@@ -63,9 +65,11 @@ pub fn batch_norm(norm: BatchNorm) -> Result<Option<Tensor>, TchError> {
             momentum,
             epsilon,
             &mut out,
+            &mut twin,
         )
     };
     outcome(message)?;
-    // SAFETY: a tensor of C++'s `new`, which is now this one's.
-    Ok((!out.is_null()).then(|| unsafe { Tensor::from_ptr(out) }))
+    // SAFETY: null, or a tensor of C++'s `new`, which is now this one's.
+    let [out, twin] = [out, twin].map(|raw| (!raw.is_null()).then(|| unsafe { Tensor::from_ptr(raw) }));
+    Ok(out.map(|out| (out, twin)))
 }

@@ -4,33 +4,45 @@
 //     dx = scale (g - sum(g) / R - h sum(g h) / R)
 //
 // Where ReLU follows at once, whether it passed is computed again from x. With a shortcut it is seen from y, which the
-// next layer keeps; the first pass then writes g, the shortcut's gradient, and the second one reads it.
+// next layer keeps; the first pass then writes g, the shortcut's gradient, and the second one reads it. There y goes two
+// ways, and the first pass adds the gradients of both (`other` is null where there is one).
 
 template <class F, After after>
 struct Weighed {
   const void* x;
   const void* y;
   const void* gradient;
+  const void* other;
   void* masked;
   long long stride;
   float mean[F::lanes], scale[F::lanes], bias[F::lanes], sum[F::lanes], product[F::lanes];
 
   template <int N>
   DEVICE void step(long long at) {
-    uint4 words[N], results[N], gradients[N];
+    uint4 words[N], results[N], gradients[N], others[N];
     UNROLL for (int n = 0; n < N; ++n) {
       words[n] = load<F>(x, at + n * stride);
       gradients[n] = load<F>(gradient, at + n * stride);
       if (after == After::AddRelu) results[n] = load<F>(y, at + n * stride);
+      if (after == After::AddRelu && other) others[n] = load<F>(other, at + n * stride);
     }
     UNROLL for (int n = 0; n < N; ++n) {
-      float values[F::lanes], g[F::lanes], passed[F::lanes];
-      F::unpack(words[n], values);
+      float values[F::lanes], g[F::lanes];
+      unsigned int stopped = 0;  // a bit a lane
+      if (after == After::AddRelu) {
+        F::unpack(results[n], values);
+        UNROLL for (int i = 0; i < F::lanes; ++i) stopped |= (values[i] <= 0.0f ? 1u : 0u) << i;
+      }
       F::unpack(gradients[n], g);
-      if (after == After::AddRelu) F::unpack(results[n], passed);
+      if (after == After::AddRelu && other) {
+        float more[F::lanes];
+        F::unpack(others[n], more);
+        UNROLL for (int i = 0; i < F::lanes; ++i) g[i] += more[i];
+      }
+      F::unpack(words[n], values);
       UNROLL for (int i = 0; i < F::lanes; ++i) {
         const float distance = values[i] - mean[i];
-        if (after == After::AddRelu && passed[i] <= 0.0f) g[i] = 0.0f;
+        if (after == After::AddRelu && (stopped >> i & 1u)) g[i] = 0.0f;
         if (after == After::Relu && fmaf(distance, scale[i], bias[i]) <= F::vanishes) g[i] = 0.0f;
         sum[i] += g[i];
         product[i] = fmaf(g[i], distance, product[i]);
@@ -42,12 +54,12 @@ struct Weighed {
 
 // Partial sums [blocks, 2, C] of g and g (x - mean).
 template <class F, After after>
-DEVICE void weigh(const void* x, const void* y, const void* gradient, void* masked, const float* statistics,
-                  const float* bias, float* partial, long long rows, int channels, int chunk) {
+DEVICE void weigh(const void* x, const void* y, const void* gradient, const void* other, void* masked,
+                  const float* statistics, const float* bias, float* partial, long long rows, int channels, int chunk) {
   SHARED(Pairs<F>, shared);
   const Place<F> place(blockIdx.y, rows, chunk);
   const long long stride = static_cast<long long>(Place<F>::down) * channels;
-  Weighed<F, after> own = {x, y, gradient, masked, stride, {}, {}, {}, {}, {}};
+  Weighed<F, after> own = {x, y, gradient, other, masked, stride, {}, {}, {}, {}, {}};
   fetch<F>(statistics, place.channel, own.mean);
   if (after == After::Relu) {
     fetch<F>(statistics + channels, place.channel, own.scale);
@@ -142,9 +154,9 @@ DEVICE void give_back(const void* x, const void* gradient, void* of_x, const flo
 
 #define WEIGH(name, F, after)                                                                                         \
   KERNEL(name, THREADS, RESIDENT,                                                                                     \
-         (const void* x, const void* y, const void* gradient, void* masked, const float* statistics,                  \
-          const float* bias, float* partial, long long rows, int channels, int chunk)) {                              \
-    weigh<F, after>(x, y, gradient, masked, statistics, bias, partial, rows, channels, chunk);                        \
+         (const void* x, const void* y, const void* gradient, const void* other, void* masked,                        \
+          const float* statistics, const float* bias, float* partial, long long rows, int channels, int chunk)) {     \
+    weigh<F, after>(x, y, gradient, other, masked, statistics, bias, partial, rows, channels, chunk);                 \
   }
 
 #define GIVE_BACK(name, F, after)                                                                                     \
