@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use tch::Device;
 
 /// How far an estimate of memory may lie above the peak. tests/memory.rs has it between 14% below and 3% above on a CPU;
-/// on a GPU, whose allocator leaves smaller gaps, nothing is measured.
+/// on a GPU, whose allocator leaves smaller gaps, only a few peaks of one network are measured.
 fn too_high_at_most(device: Device) -> f64 {
     if device == Device::Cpu { 1.05 } else { 1.5 }
 }

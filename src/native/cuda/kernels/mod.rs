@@ -11,8 +11,9 @@
 //! | BatchNorm alone | 8 | 8, of 16 bytes a thread |
 //!
 //! Launches: 3 forward and 3 backward a layer, as many as libtorch's with the first kind and 2 fewer with the second; one
-//! for the views of a batch instead of about 240. Predicted, not measured (no GPU has run them yet): 7 ms of the 21 to
-//! 25 ms of a step of res18 at batch 512 on an H100, and 1.5 ms of host time a step at any batch.
+//! for the views of a batch instead of about 240. A step of res18 at batch 512 on an H200 took 11.3 ms with them instead of
+//! 16.4, one at batch 32 2.2 instead of 3.7. Behind a shortcut the gradients of the two ways that a block's output goes are
+//! added in passing, which libtorch does by an operation of its own; nothing of a layer's size is allocated backward.
 //!
 //! The sources (`*.cu`, `*.cuh`) are in the program as text. NVRTC, which comes with libtorch's CUDA libraries, compiles
 //! them in some seconds ([`nvrtc`]); the result is kept in the user's cache directory ([`cache`]); the driver loads it
