@@ -43,6 +43,7 @@ fn help_names_every_option_and_stage() {
         "--skip",
         "--keep",
         "--minutes",
+        "--at-once",
         "--json",
         "--smoke",
     ];
@@ -143,6 +144,35 @@ esac"#;
 }
 
 #[test]
+fn what_times_nothing_runs_beside_each_other() {
+    let Some(python) = python("torch") else { return };
+    let place = Place::new();
+    // Each stage waits until the other has begun too, and then fails, for want of a run.
+    let text = r#"case $1 in
+doctor) echo '{"healthy": true, "findings": []}' ;;
+--version) echo flatnce 0 ;;
+*) case "$*" in *"/trainings/"*) own=trainings other=study ;; *) own=study other=trainings ;; esac
+touch "$MARKS-$own"
+for _ in {1..400}; do [[ -e $MARKS-$other ]] && exit 0; sleep 0.1; done
+exit 1 ;;
+esac"#;
+    let marks = place.path("begun");
+    let binary = place.program("flatnce", &format!("MARKS={}
+{text}", marks.display()));
+    let output = place.prove(&python, &binary, &["--only", "doctor,trainings,study", "--at-once", "2"]);
+    let [said, errors] = texts(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}{errors}");
+    let log = std::fs::read_to_string(place.path("out/stages.log")).expect("a log");
+    assert!(!log.contains("[status 1]"), "one waited in vain: {log}");
+    for part in ["== trainings", "== study"] {
+        assert!(log.contains(part), "{log}");
+    }
+    assert!(said.contains("although the program ended well"), "{said}");
+    let left: Vec<_> = std::fs::read_dir(place.path("out")).expect("results").filter_map(Result::ok).collect();
+    assert!(!left.iter().any(|entry| entry.file_name() == "study.log"), "a stage's log is part of stages.log");
+}
+
+#[test]
 fn a_failed_doctor_stops_everything() {
     let Some(python) = python("torch") else { return };
     let place = Place::new();
@@ -183,6 +213,8 @@ const CHECKS: &[&str] = &[
     "running out of memory is one error",
     "the batch that it names fits",
     "two processes train as one does",
+    "two processes have the gradients of one, head",
+    "two processes have the gradients of one, trunk",
 ];
 
 /// The newest benches/measure that was built, if any was.
@@ -231,7 +263,7 @@ END"#,
     assert_eq!(checks.len(), CHECKS.len(), "{checks:?}");
     // A row for each peer, none of which failed.
     let against = of("rows", "against");
-    for (peer, rows) in [("torch.compile, mode reduce-overhead", 2), ("main.py's recipe", 1), ("PyTorch eager", 1)] {
+    for (peer, rows) in [("torch.compile, mode reduce-overhead", 2), ("main.py's recipe", 2), ("PyTorch eager", 1)] {
         assert_eq!(against.iter().filter(|name| name.starts_with(peer)).count(), rows, "{peer}: {against:?}");
     }
     assert!(!against.iter().any(|name| name.contains("failed")), "{said}");

@@ -38,13 +38,7 @@ impl BatchNorm {
     }
 
     /// In training over this process's own images, with kernels that are made for `x`.
-    fn fused(
-        &self,
-        x: &Tensor,
-        shortcut: Option<&Tensor>,
-        relu: bool,
-        pass: Pass,
-    ) -> Option<(Tensor, Option<Tensor>)> {
+    fn fused(&self, x: &Tensor, shortcut: Option<&Tensor>, relu: bool, pass: Pass) -> Option<(Tensor, Option<Tensor>)> {
         if !pass.train || pass.group.is_some() {
             return None;
         }

@@ -207,7 +207,8 @@ fn the_gradients_of_two_ways_are_added() {
         let block = Block::new();
         let (y, twin) = block.forked();
         assert_eq!(y.data_ptr(), twin.data_ptr(), "one memory");
-        let sums = [(y, first), (twin, second)].map(|(way, factor)| factor.map(|factor| (way * factor).sum(Kind::Double)));
+        let sums =
+            [(y, first), (twin, second)].map(|(way, factor)| factor.map(|factor| (way * factor).sum(Kind::Double)));
         sums.into_iter().flatten().reduce(|a, b| a + b).expect("one way at least").backward();
         assert_eq!(block.gradients(), wanted, "{first:?} {second:?}");
     }

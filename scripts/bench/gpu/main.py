@@ -13,7 +13,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +26,8 @@ import program
 import report
 
 GRACE_SECONDS = 5
+# Stages that time nothing run beside each other, each with about so many cores.
+CORES_EACH = 3
 # In --smoke a stage may take so many times its limit: processors of continuous integration are slow.
 SMOKE_PATIENCE = 5
 
@@ -79,9 +84,9 @@ seconds that they took, about, on one H200 and 16 cores:
 
 {stages}
 
-Beside the first five the data are made and torch.compile's cache is filled (110 s); both
-are waited for before anything is timed. Nine minutes are thought to be enough up to ranks.
-What was not run is named at the end, and --only runs it; with --keep in both calls the
+What times nothing (trainings, checks, devices, replay, ranks, study) runs first, a stage
+for every three cores at once, and beside it the data are made and torch.compile's cache is
+filled (160 s). All that is waited for before anything is timed. What was not run is named at the end, and --only runs it; with --keep in both calls the
 second makes and compiles nothing anew. Every stage has a time limit, and one that fails
 does not stop the next.
 
@@ -157,6 +162,8 @@ def arguments():
     add("--skip", metavar="S,...", type=some, default=[], help="not these")
     add("--minutes", metavar="N", type=float, default=9.0, help="for all of it (default: 9)")
     add("--json", metavar="FILE", type=path, help="instead of DIR/gpu.json")
+    add("--at-once", metavar="N", type=int, help="stages that time nothing beside each other (default: one for three cores; "
+        "with --smoke one)")
     add("--keep", metavar="DIR", type=path, help="the made data and torch.compile's cache go there and stay, for another call")
     add("--smoke", action="store_true", help="tiny sizes: whether the script works")
     # What a process of one stage is told beside these.
@@ -263,8 +270,8 @@ class Driver:
         self.options, self.failed, self.not_run = options, [], []
         self.begun = time.monotonic()
         self.results, self.log = options.out / "results.jsonl", open(options.out / "stages.log", "a")
-        # Children under way, by the names of their stages.
-        self.children, self.where = {}, common.surroundings()
+        # Children under way, by the names of their stages; and who writes.
+        self.children, self.where, self.lock = {}, common.surroundings(), threading.RLock()
 
     def run(self):
         stages = [stage for stage in PLAN if stage.name in self.options.only and stage.name not in self.options.skip]
@@ -274,44 +281,71 @@ class Driver:
                 healthy = self.stage(stages.pop(0))
             for stage in BACKGROUND:
                 if healthy and any(stage.name in other.needs for other in stages):
-                    self.children[stage.name] = Child(stage, self.options, open(self.options.out / f"{stage.name}.log", "w"))
+                    self.start(stage)
+            attempt = lambda stage: self.attempt(stage, healthy)
+            with self.beside() as pool:
+                list(pool.map(attempt, [stage for stage in stages if not stage.needs]))
             for stage in stages:
-                if not healthy:
-                    self.leave_out(stage, "not run: the doctor failed")
-                elif self.left() <= (0 if self.options.smoke else stage.seconds / 2):
-                    self.leave_out(stage, "not run: no time")
-                else:
-                    if stage.needs:
-                        self.wait_beside()
-                    self.stage(stage)
+                if stage.needs:
+                    attempt(stage)
         finally:
-            for child in self.children.values():
-                child.end()
+            self.end()
             self.write()
+
+    @contextmanager
+    def beside(self):
+        """Threads that each wait for a stage. Whatever ends this ends the stages, or it would wait for them."""
+        width = self.options.at_once or (1 if self.options.smoke else max(1, program.CORES // CORES_EACH))
+        with ThreadPoolExecutor(width) as pool:
+            try:
+                yield pool
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.end()
+                raise
+
+    def attempt(self, stage, healthy):
+        if not healthy:
+            self.leave_out(stage, "not run: the doctor failed")
+        elif self.left() <= (0 if self.options.smoke else stage.seconds / 2):
+            self.leave_out(stage, "not run: no time")
+        else:
+            if stage.needs:
+                self.wait_beside()
+            self.stage(stage)
+
+    def end(self):
+        for child in list(self.children.values()):
+            child.end()
 
     def left(self):
         return self.begun + 60 * self.options.minutes - time.monotonic()
 
     def stage(self, stage):
         """Whether the stage came to its end with all its checks holding."""
-        self.children[stage.name] = Child(stage, self.options, self.log)
+        self.start(stage)
         return self.finish(stage)
+
+    def start(self, stage):
+        """With a log of its own, so that several may be under way."""
+        self.children[stage.name] = Child(stage, self.options, open(self.options.out / f"{stage.name}.log", "w"))
 
     def wait_beside(self):
         """Nothing that compiles or writes may go on while something is timed."""
         for stage in BACKGROUND:
             if stage.name in self.children:
                 self.finish(stage)
-                log = self.options.out / f"{stage.name}.log"
-                self.log.write(log.read_text(errors="replace"))
-                self.log.flush()
-                log.unlink()
 
     def finish(self, stage):
         child = self.children[stage.name]
         own = child.begun + stage.limit * (SMOKE_PATIENCE if self.options.smoke else 1) - time.monotonic()
         state, seconds = child.wait(min(own, self.left()))
         del self.children[stage.name]
+        with self.lock:
+            log = self.options.out / f"{stage.name}.log"
+            self.log.write(log.read_text(errors="replace"))
+            self.log.flush()
+            log.unlink()
         if state != "done" and not stage.optional:
             self.failed.append(stage.name)
         self.ended(stage, state, seconds, f"{state}, {seconds:.0f} s; {self.left():.0f} s are left")
@@ -324,7 +358,8 @@ class Driver:
     def ended(self, stage, state, seconds, text):
         report.Report(self.results, stage.name).ended(state, seconds)
         common.say(f"{stage.name}: {text}")
-        self.write()
+        with self.lock:
+            self.write()
 
     def write(self):
         """The summary and the file of all numbers, replaced at once."""
