@@ -2,6 +2,7 @@
 
 import functools
 import glob
+import importlib.util
 import json
 import os
 import shlex
@@ -52,6 +53,21 @@ def binary():
     if not path.exists():
         raise Failed(f"{path} is not there; run scripts/bench.sh, or cargo build --release")
     return str(path)
+
+
+def use(path):
+    """This program from now on, which may have been built on another machine: the libtorch of this interpreter's PyTorch is
+    here with its CUDA part, and in the wheels beside it what that part needs."""
+    if not os.access(path, os.X_OK):
+        raise Failed(f"{path}: no such program")
+    found = {name: importlib.util.find_spec(name) for name in ("torch", "nvidia")}
+    if found["torch"] is None:
+        raise Failed(f"{sys.executable} lacks torch, whose libtorch {path} is to use")
+    roots = map(Path, found["nvidia"].submodule_search_locations) if found["nvidia"] else []
+    libraries = [Path(found["torch"].origin).parent / "lib", *sorted(place for root in roots for place in root.glob("*/lib"))]
+    earlier = [os.environ["LD_LIBRARY_PATH"]] if os.environ.get("LD_LIBRARY_PATH") else []
+    os.environ["LD_LIBRARY_PATH"] = ":".join([*map(str, libraries), *earlier])
+    os.environ["FLATNCE_BINARY"] = os.path.abspath(path)
 
 
 @functools.cache

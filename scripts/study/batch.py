@@ -60,11 +60,11 @@ def search(study, objective, batch):
     return max(tried, key=tried.get), tried
 
 
-def held_out(study, made, place):
+def held_out(study, made, place, images=None):
     """Percent of a fifth of (at most 10,000) training images that the others' neighbours classify."""
     kept = place / "held_out.json"
     if not kept.exists():
-        features, labels = study.features(made, place / "features", min(study.options.images, 10_000))
+        features, labels = study.features(made, place / "features", min(images or study.options.images, 10_000))
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         order = np.random.default_rng(0).permutation(len(labels))
         asked, bank = order[: len(order) // 5], order[len(order) // 5 :]

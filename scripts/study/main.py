@@ -15,6 +15,7 @@ PARTS = {
     "numerics": "the objectives' gradients in float32, bfloat16 and float16",
     "upstream": "the same training in PyTorch, step by step from the same weights on the same views",
     "agreement": "linear classifier and nearest neighbours against scikit-learn's, on the features that embed writes",
+    "cifar": "the same on CIFAR-10, to the end of a training, by two recipes; only where it is named, alone",
 }
 QUICK = {
     "batches": [8, 32, 128], "seeds": 1, "images": 2_048, "labelled": 4_000, "epochs": 6, "search_epochs": 1, "knn_every": 2,
@@ -22,6 +23,16 @@ QUICK = {
 FULL = {
     "batches": [8, 16, 32, 64, 128, 256, 512], "seeds": 3, "images": 60_000, "labelled": 60_000, "epochs": 60,
     "search_epochs": 10, "knn_every": 1,
+}  # fmt: skip
+
+# Of part cifar.
+CIFAR_QUICK = {
+    "model": "res10", "batches": [16, 128], "recipes": ["sgd"], "factors": [0.25, 0.5, 1.0, 2.0, 4.0], "seeds": 2,
+    "images": 10_000, "labelled": 10_000, "epochs": 3, "search_epochs": 1, "search_images": 4_000,
+}  # fmt: skip
+CIFAR_FULL = {
+    "model": "res18", "batches": [32, 64, 128, 256, 512], "recipes": ["sgd", "lars"], "factors": [0.25, 0.5, 1.0, 2.0, 4.0],
+    "seeds": 3, "images": 50_000, "labelled": 50_000, "epochs": 100, "search_epochs": 5, "search_images": 50_000,
 }  # fmt: skip
 
 
@@ -33,7 +44,7 @@ def arguments():
     parts = "\n".join(f"  {name:<10} {about}" for name, about in PARTS.items())
     parser = argparse.ArgumentParser(
         prog="./scripts/reproduce.sh", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Sets up and builds (scripts/setup.sh --python), then runs the parts, all of them unless\n"
+        description="Sets up and builds (scripts/setup.sh --python), then runs the parts, all but cifar unless\n"
         f"some are named:\n\n{parts}",
         epilog="A study that was stopped goes on where it was: finished trainings are kept, one that was cut\n"
         "off is resumed from its checkpoint.",
@@ -52,17 +63,33 @@ def arguments():
         ("data", "datasets", "as flatnce's --data"),
     ):
         parser.add_argument(f"--{name}", metavar="DIR", type=Path, default=Path(default), help=f"{about} (default: {default})")
-    parser.add_argument("--model", default="res10")
+    parser.add_argument("--model", help="default: res10; of cifar --full res18")
     parser.add_argument("--batches", type=numbers(int), help="these and the next instead of what --quick or --full says")
-    parser.add_argument("--factors", type=numbers(float), default=[0.5, 1.0, 2.0], help="multiply the learning rate in its search")
-    for name in ("seeds", "images", "labelled", "epochs", "search-epochs", "knn-every"):
-        parser.add_argument(f"--{name}", type=int, help="training images of part agreement" if name == "labelled" else None)
+    parser.add_argument("--factors", type=numbers(float), help="multiply the learning rate in its search (default: 0.5,1,2; of cifar "
+                        "0.25 to 4)")  # fmt: skip
+    labelled = "training images of part agreement, and of the linear classifier of part cifar"
+    for name in ("seeds", "images", "labelled", "epochs", "search-epochs", "search-images", "knn-every"):
+        parser.add_argument(f"--{name}", type=int, help=labelled if name == "labelled" else None)
+    parser.add_argument("--recipes", type=lambda text: text.split(","), help="of part cifar: sgd, lars or both (default: --quick sgd, "
+                        "--full both)")  # fmt: skip
+    parser.add_argument("--at-once", type=int, default=1, help="part cifar: trainings beside each other (default: 1)")
+    parser.add_argument("--minutes", type=float, help="part cifar: none begins that would not end within so many (default: no limit)")
+    parser.add_argument("--draw", action="store_true", help="part cifar: only the table and the picture of what is finished")
+    parser.add_argument("--data-name", default="CIFAR-10", help="part cifar: what the table calls the images (default: CIFAR-10)")
+    parser.add_argument("--binary", type=Path, help="this flatnce instead of setting up and building one, with the libtorch of the PyTorch "
+                        "that runs this script")  # fmt: skip
     options = parser.parse_args()
-    for name, value in (FULL if options.full else QUICK).items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
     if unknown := [part for part in options.parts if part not in PARTS]:
         raise Failed(f"'{unknown[0]}' is none of: {' '.join(PARTS)}")
+    cifar = "cifar" in options.parts
+    if cifar and len(options.parts) > 1:
+        raise Failed("part cifar has sizes of its own: name it alone")
+    if unknown := [name for name in options.recipes or [] if name not in ("sgd", "lars")]:
+        raise Failed(f"--recipes: '{unknown[0]}' is none of: sgd lars")
+    sizes = (CIFAR_FULL if options.full else CIFAR_QUICK) if cifar else FULL if options.full else QUICK
+    for name, value in {**sizes, "model": sizes.get("model", "res10"), "factors": sizes.get("factors", [0.5, 1.0, 2.0])}.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     return options
 
 
@@ -72,7 +99,11 @@ class Study:
     def __init__(self, options):
         import pytorch
 
-        self.options, self.out = options, options.out
+        self.options, self.out, self.words = options, options.out, sys.argv[1:]
+        if "cifar" in options.parts:
+            self.data_name, self.dataset = options.data_name, {"dataset_name": "cifar10", "data": options.data}
+            self.flags = {**self.dataset, "device": options.device}
+            return
         _, self.dataset = pytorch.fashion(options.data)
         if "data" not in self.dataset:
             if options.images > 4_000:
@@ -96,7 +127,7 @@ class Study:
         """PART.json, with what a number is worth nothing without, and PART.md."""
         where = common.surroundings()
         place = {
-            "command": "./scripts/reproduce.sh " + " ".join(sys.argv[1:]), "commit": where["commit"],
+            "command": "./scripts/reproduce.sh " + " ".join(self.words), "commit": where["commit"],
             "program": where["versions"]["flatnce"], "cpu": where["machine"]["cpu"], "cores": where["machine"]["cores"],
             "torch": where["versions"]["torch"], "date": where["date"],
         }  # fmt: skip
@@ -107,10 +138,13 @@ class Study:
 
 def main():
     options = arguments()
-    common.set_up(["build", "--release"])
+    if options.binary:
+        program.use(options.binary)
+    else:
+        common.set_up(["build", "--release"])
     options.out.mkdir(parents=True, exist_ok=True)
     study = Study(options)
-    for part in options.parts or PARTS:
+    for part in options.parts or [part for part in PARTS if part != "cifar"]:
         importlib.import_module(part).run(study)
 
 

@@ -66,6 +66,37 @@ def batch(results, before, out):
     save(made, out / "cost.png")
 
 
+def cifar(finals, before, recipes, out):
+    """Accuracy over the batch size: a column a recipe; the most trained model of those there are."""
+    named = [name for name in recipes if any(r["recipe"] == name for r in finals)]
+    made, axes = figure(len(named))
+    for axis, recipe in zip(axes, named):
+        own = [r for r in finals if r["recipe"] == recipe]
+        longest = max(own, key=lambda r: r["epochs"] * r["images"])
+        own = [r for r in own if all(r[key] == longest[key] for key in ("model", "epochs", "images", "data"))]
+        batches = sorted({r["batch"] for r in own})
+        for objective, colour in COLOURS.items():
+            for key, style in (("linear", "-"), ("knn", "--")):
+                of = lambda b: [r[key] for r in own if (r["objective"], r["batch"]) == (objective, b)]
+                there = [b for b in batches if of(b)]
+                errors = [statistics.stdev(of(b)) if len(of(b)) > 1 else 0.0 for b in there]
+                label = f"{NAMES[objective]}, {'linear' if key == 'linear' else '20 neighbours'}"
+                means = [statistics.mean(of(b)) for b in there]
+                axis.errorbar(there, means, errors, color=colour, linestyle=style, marker="o", capsize=3, label=label)
+        like = [r for r in before if r["model"] == longest["model"]]
+        for key, style in (("linear", "-"), ("knn", "--")):
+            if like:
+                label = f"untrained, {'linear' if key == 'linear' else '20 neighbours'}"
+                axis.axhline(statistics.mean(r[key] for r in like), color="#999999", linestyle=style, label=label)
+        title = f"{longest['data']}, {longest['model']}, {longest['images']:,} images, {longest['epochs']} epochs\n{recipes[recipe].about}"
+        axis.set(xscale="log", xlabel="batch size (images)", ylabel="test top-1 (%)")
+        axis.set_title(title, fontsize=9)
+        axis.set_xticks(batches, [str(b) for b in batches])
+        axis.minorticks_off()
+        axis.legend(fontsize=8)
+    save(made, out / "cifar.png")
+
+
 def numerics(results, out):
     made, (axis,) = figure(1)
     made.set_size_inches(8.2, 4.0)

@@ -187,14 +187,7 @@ def prepare(options):
         why = f"lacks {', '.join(missing)}" if missing else f"is Python {sys.version.split()[0]}, not 3.11 or newer"
         wrong(f"{sys.executable} cannot run this: it {why}.", "--python FILE, or ./scripts/setup.sh --python")
     if options.binary:
-        # What it was built beside may be on another machine: PyTorch's libtorch is here with its CUDA part, and in the wheels
-        # beside it what that part needs.
-        nvidia = importlib.util.find_spec("nvidia")
-        roots = map(Path, nvidia.submodule_search_locations) if nvidia else []
-        libraries = [Path(found["torch"].origin).parent / "lib", *sorted(place for root in roots for place in root.glob("*/lib"))]
-        earlier = [os.environ["LD_LIBRARY_PATH"]] if os.environ.get("LD_LIBRARY_PATH") else []
-        os.environ["LD_LIBRARY_PATH"] = ":".join([*map(str, libraries), *earlier])
-        os.environ["FLATNCE_BINARY"] = options.binary
+        program.use(options.binary)
     else:
         for words in (["build", "--release"], ["bench", "--no-run", "--bench", "measure"]):
             subprocess.run(["cargo", *words, "--quiet"], cwd=program.ROOT, stdout=sys.stderr, check=True)

@@ -1,0 +1,99 @@
+//! scripts/reproduce.sh's part cifar without its trainings: what it would train, in which order, and what it makes of results.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Output};
+use support::python;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A study whose trainings are a function: `held(case)` is what a search finds.
+const FAKE: &str = "
+import sys, types; sys.path[:0] = ['scripts/study', 'scripts/bench']
+import json, pathlib, cifar
+out = pathlib.Path(sys.argv[1])
+options = types.SimpleNamespace(batches=[32, 256, 64], recipes=['sgd'], seeds=2, factors=[0.5, 1.0, 2.0], search_epochs=1,
+    search_images=100, epochs=4, images=100, model='res10', device='cpu', at_once=2, minutes=None, draw=False)
+study = types.SimpleNamespace(options=options, out=out, words=['cifar'], data_name='CIFAR-10')
+made = []
+def judged(study, case):
+    made.append(case.name)
+    return held(case)
+def accuracies(study, book, case):
+    def work():
+        made.append(case.name)
+        row = dict.fromkeys(cifar.KEPT, 0.5)
+        return {'linear': 80.0 + case.seed, 'knn': 70.0, 'seconds': 1.0, 'memory_mib': 100, 'curve': [row]}
+    return book.result(case, work)
+cifar.judged, cifar.final = judged, accuracies
+cifar.evaluated, cifar.trained = lambda *words: {'linear': 50.0, 'knn': 40.0}, lambda *words, **named: None
+held = lambda case: -abs(case.factor - 1.0)
+";
+
+fn run(python: &Path, out: &Path, text: &str) -> Output {
+    let output = Command::new(python).args(["-c", &format!("{FAKE}{text}")]).arg(out).current_dir(ROOT).output();
+    let output = output.expect("it starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn both_objectives_try_the_same_rates_and_the_best_lies_on_no_edge() {
+    let Some(python) = python("matplotlib") else { return };
+    let place = tempfile::tempdir().expect("a directory");
+    // FlatCLR's best is four times the rule, beyond what is tried at first; SimCLR's is the rule.
+    let text = "
+held = lambda case: -abs(case.factor - (4.0 if case.objective == 'flatclr' else 1.0))
+book = cifar.Book(study)
+print(cifar.search(study, book, 'sgd', 32))
+tried = {objective: sorted(run['factor'] for run in book.runs.values() if run['objective'] == objective) for objective in cifar.OBJECTIVES}
+print(tried['simclr'] == tried['flatclr'], tried['simclr'])
+held = lambda case: -case.factor
+print(cifar.search(study, book, 'sgd', 64))
+print(min(run['factor'] for run in book.runs.values()))
+";
+    let said = said(&run(&python, place.path(), text));
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "{'simclr': 1.0, 'flatclr': 4.0}");
+    assert_eq!(lines[1], "True [0.5, 1.0, 2.0, 4.0, 8.0]");
+    // One that only falls is given up after some more.
+    assert_eq!(lines[2..], ["{'simclr': 0.03125, 'flatclr': 0.03125}", "0.03125"]);
+}
+
+#[test]
+fn the_corners_come_first_and_what_is_finished_is_not_made_again() {
+    let Some(python) = python("matplotlib") else { return };
+    let place = tempfile::tempdir().expect("a directory");
+    let order = "
+cifar.run(study)
+print([name.removeprefix('cifar_sgd_').removesuffix('_e4_n100_res10') for name in made if '_e4_' in name])
+";
+    let first = said(&run(&python, place.path(), order));
+    let finals = first.lines().last().expect("a list");
+    // Two at once: the two objectives of a pair may come in either order.
+    let place_of = |name: &str| finals.find(name).unwrap_or_else(|| panic!("{name}: {finals}"));
+    for pair in [["b32_f1_s1", "b256_f1_s1"], ["b256_f1_s1", "b32_f1_s2"], ["b256_f1_s2", "b64_f1_s1"]] {
+        assert!(place_of(pair[0]) < place_of(pair[1]), "{pair:?}: {finals}");
+    }
+    assert_eq!(finals.matches("clr_").count(), 12, "{finals}");
+    let table = std::fs::read_to_string(place.path().join("cifar.md")).expect("a table");
+    assert!(table.contains("| sgd | 64 | FlatCLR | 0.0075 | 2 | 81.5 ± 0.7 | 70.0 ± 0.0 |"), "{table}");
+    assert!(table.contains("| sgd | 256 | +0.0 ± 0.0 | +0.0 ± 0.0 |"), "{table}");
+    assert!(std::fs::read(place.path().join("cifar.png")).expect("a picture").starts_with(b"\x89PNG"));
+    let again = said(&run(&python, place.path(), "cifar.run(study)\nprint(made)"));
+    assert_eq!(again.lines().last(), Some("[]"));
+    // By the rates that are known a longer training does not fit: nothing is begun, and what there is stays.
+    let text = "
+options.epochs, options.minutes = 4_000_000_000, 1
+cifar.run(study)
+print(made)
+";
+    let output = run(&python, place.path(), text);
+    assert_eq!(said(&output).lines().last(), Some("[]"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no time for more"), "{output:?}");
+}
