@@ -34,6 +34,7 @@ pub use results::ResultsArgs;
 pub use tool::{ToolArgs, resolve_tool};
 
 use crate::config::{DatasetName, TrainMode};
+use crate::native;
 use crate::values::OnePath;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches};
@@ -69,10 +70,21 @@ pub fn table() -> impl Iterator<Item = &'static flags::Flag> {
     groups.into_iter().flatten()
 }
 
+/// The version, and what the program was made of: scripts/release.sh names the commit.
+fn version(commit: Option<&str>) -> String {
+    let commit = commit.map(|commit| format!("commit {commit}"));
+    let libtorch = format!("libtorch {}", native::LIBTORCH);
+    let cuda = native::cuda::built().is_ok().then(|| "CUDA part".to_owned());
+    let parquet = cfg!(feature = "parquet").then(|| "parquet".to_owned());
+    let parts: Vec<String> = commit.into_iter().chain([libtorch]).chain(cuda).chain(parquet).collect();
+    format!("{} ({})", env!("CARGO_PKG_VERSION"), parts.join(", "))
+}
+
 /// Contrastive pre-training of image encoders with FlatNCE or InfoNCE (SimCLR),
 /// and the evaluation of what they learned.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "flatnce", version, max_term_width = 100, after_long_help = EXAMPLES)]
+#[command(name = "flatnce", version, long_version = version(option_env!("FLATNCE_COMMIT")))]
+#[command(max_term_width = 100, after_long_help = EXAMPLES)]
 #[command(args_conflicts_with_subcommands = true, subcommand_help_heading = "Tools", subcommand_value_name = "TOOL")]
 #[command(after_help = "Every flag, with units and examples: --help")]
 pub struct Args {
@@ -181,4 +193,17 @@ pub fn parse(words: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Typ
     let args = Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))?;
     let words = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     Ok(Typed { args, words, matches })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn the_version_says_what_the_program_is_made_of() {
+        let (plain, released) = (version(None), version(Some("0123abc")));
+        assert!(plain.starts_with(concat!(env!("CARGO_PKG_VERSION"), " (libtorch 2.11.0")), "{plain}");
+        assert_eq!(released, plain.replace("(libtorch", "(commit 0123abc, libtorch"));
+        assert_eq!(plain.contains(", parquet"), cfg!(feature = "parquet"));
+    }
 }

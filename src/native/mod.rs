@@ -99,6 +99,9 @@ pub fn build() -> Result<String, NativeError> {
     Ok(take(text))
 }
 
+/// The libtorch that the program is written for.
+pub const LIBTORCH: &str = "2.11.0";
+
 /// The version that the loaded libtorch says it has, such as `2.11.0`; `None` if it does not say. From [`build()`], so
 /// the same holds about CUDA.
 pub fn version() -> Option<String> {

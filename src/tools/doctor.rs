@@ -7,15 +7,13 @@ mod cuda_part;
 mod gpu;
 
 use crate::config::DeviceChoice;
+use crate::native::LIBTORCH;
 use crate::report::Console;
 use crate::{device, memory, native, values};
 use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::json;
-use std::path::Path;
-
-/// The libtorch that the program is written for.
-const LIBTORCH: &str = "2.11.0";
+use std::path::{Path, PathBuf};
 
 /// Less free memory than this ends no training.
 const LEAST_FREE_BYTES: u64 = 1 << 30;
@@ -133,17 +131,22 @@ fn libtorch() -> Vec<Finding> {
         Some(other) => Finding::wrong("libtorch", format!("{other}, and this program needs {LIBTORCH}"), mend),
         None => Finding::wrong("libtorch", format!("does not say its version; {LIBTORCH} does"), mend),
     };
-    let built = Path::new(device::LIBTORCH_DIRECTORY);
-    let place = match device::loaded_from("libtorch_cpu.so") {
-        Some(loaded) if loaded != built => Finding::note(
+    let place = libtorch_place(device::loaded_from("libtorch_cpu.so"), Path::new(device::LIBTORCH_DIRECTORY));
+    vec![version, place]
+}
+
+/// Where libtorch was loaded from, and whether that is a surprise: on the machine on which the program was built, where
+/// the libtorch that it was linked to still is.
+fn libtorch_place(loaded: Option<PathBuf>, built: &Path) -> Finding {
+    match loaded {
+        Some(loaded) if loaded != built && built.is_dir() => Finding::note(
             "libtorch's place",
             format!("{}, not {} that the program was built with", loaded.display(), built.display()),
             "unset LD_LIBRARY_PATH (or LD_PRELOAD), unless you mean it",
         ),
         Some(loaded) => Finding::good("libtorch's place", loaded.display().to_string()),
         None => Finding::note("libtorch's place", "unknown", "look at /proc/self/maps by hand"),
-    };
-    vec![version, place]
+    }
 }
 
 fn main_memory(bounds: memory::Bounds) -> Vec<Finding> {
@@ -180,6 +183,17 @@ fn wants_cuda(choice: DeviceChoice) -> bool {
 mod tests {
     use super::*;
     use crate::memory::Bounds;
+
+    #[test]
+    fn another_libtorch_is_a_surprise_only_where_the_program_was_built() {
+        let place = tempfile::tempdir().unwrap();
+        let loaded = || Some(PathBuf::from("/elsewhere/lib"));
+        let surprise = libtorch_place(loaded(), place.path());
+        assert_eq!(surprise.health, Health::Note);
+        assert!(surprise.remedy.unwrap().contains("LD_LIBRARY_PATH"));
+        assert_eq!(libtorch_place(loaded(), &place.path().join("gone")).health, Health::Good);
+        assert_eq!(libtorch_place(Some(place.path().to_owned()), place.path()).health, Health::Good);
+    }
 
     #[test]
     fn little_memory_is_wrong_and_says_which_bound_it_is() {
