@@ -97,6 +97,9 @@ pub struct Config {
     pub memory_check: bool,
     /// Results go below this directory.
     pub save_dir: PathBuf,
+    /// Of a new run's directory; `None` = the time when it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// What stands before the names of the network in another program's weights, or words of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_key: Option<String>,

@@ -11,6 +11,10 @@ use std::path::Path;
 /// How the `config.yml` of a run or an evaluation begins.
 pub const CONFIG_LINE: &str = "# Every setting of this run, resolved.";
 
+/// What a complete pre-training run leaves beside its checkpoints: the encoder alone, and what it is.
+pub const ENCODER_WEIGHTS: &str = "encoder.safetensors";
+pub const ENCODER_DESCRIPTION: &str = "encoder.json";
+
 /// Type and content of the text chunk (PNG specification, section 11.3.4.3).
 const CHUNK: &[u8] = b"tEXtSoftware\0flatnce";
 /// Bytes of a PNG's signature and header.

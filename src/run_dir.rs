@@ -1,16 +1,18 @@
-//! Where results lie: `results/{dataset}/{batch}_FlatCLR|SimCLR/{dd-mm-YYYY-HH-MM-SS}/`
+//! Where results lie: `results/{dataset}/{batch}_FlatCLR|SimCLR/{dd-mm-YYYY-HH-MM-SS}/`, or a name in the place of the time,
 //! for pre-training, `results/{dataset}/{clr}/{batch}_{epoch}_fc|_ft/{date}/` for
 //! evaluation, as upstream's README has it, and the names of checkpoints in there.
 
 mod config_file;
 mod continuation;
 mod lineage;
+mod name;
 mod retention;
 mod room;
 
-pub use config_file::{read_config, to_yaml, write_config};
+pub use config_file::{read_config, shell_words, to_yaml, write_config};
 pub use continuation::{Continuation, amend_config, read_lineage, write_run_config};
 pub use lineage::{Branch, Lineage};
+pub use name::{check_name, create_with_name, run_name};
 pub use retention::superseded;
 pub use room::{free_files, free_room};
 

@@ -79,6 +79,7 @@ fn config(run: &Evaluate, save_dir: &Path) -> Config {
         workers: 2,
         data_on_device: DataOnDevice::Auto,
         cuda: CudaSettings::default(),
+        name: None,
         save_dir: save_dir.to_owned(),
         nproc: None,
         distributed_timeout_seconds: 600,

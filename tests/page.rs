@@ -5,8 +5,10 @@ mod support;
 
 use serde_json::Value;
 use std::fs;
+use std::io::Read;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
 fn flatnce(arguments: &[&str]) -> Output {
@@ -79,6 +81,79 @@ fn tables_hold_the_numbers_of_the_files() {
     }
     let markdown = succeed(&["report", &results]);
     assert!(markdown.contains("flatclr") && markdown.contains("simclr") && markdown.contains("top-1 last (%)"));
+}
+
+/// What the program prints on a terminal of so many columns.
+fn on_a_terminal(columns: u16, arguments: &[&str]) -> String {
+    let size = libc::winsize { ws_row: 50, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let (mut ours, mut theirs) = (0, 0);
+    // SAFETY: it fills the two numbers, and reads the size.
+    assert_eq!(unsafe { libc::openpty(&mut ours, &mut theirs, std::ptr::null_mut(), std::ptr::null(), &size) }, 0);
+    // SAFETY: both were opened just now, and nobody else has them.
+    let (mut ours, theirs) = unsafe { (fs::File::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flatnce"));
+    command.args(arguments).stdout(theirs).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    // With the command goes this process's handle on the other side.
+    drop(command);
+    let (mut said, mut some) = (Vec::new(), [0; 4096]);
+    // Where nobody can write any more, reading is an error.
+    while let Ok(count @ 1..) = ours.read(&mut some) {
+        said.extend_from_slice(&some[..count]);
+    }
+    assert!(child.wait().unwrap().success());
+    String::from_utf8(said).unwrap().replace("\r\n", "\n")
+}
+
+#[test]
+fn a_table_fits_the_terminal_that_it_is_printed_on() {
+    let results = RESULTS.display().to_string();
+    let cells = |text: &str| -> Vec<Vec<String>> {
+        let rows = text.lines().filter(|line| line.starts_with('|') && !line.starts_with("|-"));
+        rows.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+    };
+    let whole = cells(&succeed(&["report", &results]));
+    assert_eq!(whole.len(), 3, "piped, it is one table with a heading and two rows: {whole:?}");
+    for columns in [60, 80, 132, 400] {
+        let shown = on_a_terminal(columns, &["report", &results]);
+        let too_long = shown.lines().find(|line| line.chars().count() > usize::from(columns));
+        assert_eq!(too_long, None, "{columns}");
+        // Every cell is there: once for all rows, or in the rows.
+        let (same, rest) = shown.split_once("\n\n").expect("a sentence, then tables");
+        let same = same.replace('\n', " ");
+        assert!(same.starts_with("The same in all rows: data set fashion_mnist_mini, model res10"), "{same}");
+        let tables = cells(rest);
+        assert!(columns < 400 || tables.len() == 3, "one table where there is room: {shown}");
+        for (place, heading) in whole[0].iter().enumerate() {
+            let (one, other) = (&whole[1][place], &whole[2][place]);
+            if one == other {
+                assert!(same.contains(&format!("{heading} {one}")), "{heading}: {same}");
+                continue;
+            }
+            let head = tables.iter().position(|row| row.contains(heading)).expect(heading);
+            let at = tables[head].iter().position(|cell| cell == heading).unwrap();
+            for (row, cell) in [(1, one), (2, other)] {
+                let told = &tables[head + row][at];
+                let (start, end) = told.split_once("...").unwrap_or((told, ""));
+                assert!(
+                    cell.starts_with(start) && cell.ends_with(end) && !told.is_empty(),
+                    "{columns}: {told} of {cell}"
+                );
+                assert!(told == cell || columns < 400, "{columns}: {told}");
+            }
+        }
+    }
+    // A single row stands upright; a file and a pipe get the whole table whatever the terminal.
+    let run = run_directory(&RESULTS, "flatclr").display().to_string();
+    let one = on_a_terminal(60, &["report", &run]);
+    assert!(one.lines().all(|line| line.chars().count() <= 60), "{one}");
+    let upright = cells(&one);
+    assert!(upright.iter().all(|row| row.len() == 2) && upright.len() > 10, "{one}");
+    let out = PLACE.path().join("table.md").display().to_string();
+    on_a_terminal(60, &["report", &results, "--out", &out]);
+    assert_eq!(cells(&fs::read_to_string(&out).unwrap()), whole);
+    let json: Value = serde_json::from_str(&on_a_terminal(60, &["report", &results, "--format=json"])).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 2);
 }
 
 #[test]

@@ -94,6 +94,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         distributed_timeout_seconds: args.machine.distributed_timeout,
         memory_check: gpu.memory_check,
         save_dir: args.results.save_dir.clone(),
+        name: args.results.name.clone(),
         checkpoint_key: args.evaluation.checkpoint_key.clone(),
         feature_cache: feature_cache(args.evaluation.feature_cache.as_deref()),
         talk: args.output.talk()?,

@@ -3,6 +3,7 @@
 use super::flags::{EVERY, Flag, Only, PRETRAINING, flag};
 use crate::config::KeyPrefix;
 use crate::config::TrainMode::{Eval, Ssl};
+use crate::run_dir::run_name;
 use crate::values::{count, one_of};
 use std::path::PathBuf;
 
@@ -11,9 +12,12 @@ use std::path::PathBuf;
 pub struct ResultsArgs {
     /// Directory of all results
     ///
-    /// A run makes {dataset}/{batch}_FlatCLR/{date}/ or {batch}_SimCLR/ in it.
+    /// A run makes {dataset}/{batch}_FlatCLR/{date}/ or {batch}_SimCLR/ in it; with --name NAME the name stands for the date.
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub save_dir: PathBuf,
+    /// Name of the run: its directory has it in the place of the date
+    #[arg(long, value_name = "NAME", value_parser = run_name, conflicts_with_all = ["resume", "log_dir"])]
+    pub name: Option<String>,
     /// Epochs between two checkpoints
     #[arg(long, value_name = "N", default_value = "2", hide_short_help = true, value_parser = count::<1>)]
     pub save_every_n_epochs: u32,
@@ -63,6 +67,7 @@ const ADVICE: &str = ": an evaluation is continued with --fc-log-dir and --fc-tr
 
 pub const FLAGS: &[Flag] = &[
     flag("save_dir", EVERY),
+    flag("name", PRETRAINING),
     flag("save_every_n_epochs", &[Ssl, Eval]).only(Only::Sweep).adopted("save_every_n_epochs"),
     flag("save_every_n_steps", PRETRAINING).adopted("checkpoints.every_n_steps"),
     flag("keep_last", PRETRAINING).adopted("checkpoints.keep_last"),

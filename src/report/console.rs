@@ -30,6 +30,7 @@ struct Inner {
     format: LogFormat,
     bars: MultiProgress,
     colour: bool,
+    result_columns: Option<usize>,
     out: Mutex<Box<dyn Write + Send>>,
     err: Mutex<Box<dyn Write + Send>>,
     /// Why a result was not printed.
@@ -47,7 +48,13 @@ impl Console {
             ProgressDrawTarget::stderr()
         };
         let colour = std::io::stderr().is_terminal() && colour_is_welcome();
-        Self::build(verbosity, format, draw, colour, Box::new(std::io::stdout()), Box::new(std::io::stderr()))
+        let mut console =
+            Self::build(verbosity, format, draw, colour, Box::new(std::io::stdout()), Box::new(std::io::stderr()));
+        let width = Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
+        let inner = Arc::get_mut(&mut console.0).expect("nobody else has it yet");
+        // A terminal that does not know its width has none.
+        inner.result_columns = width.filter(|&columns| columns > 0 && std::io::stdout().is_terminal());
+        console
     }
 
     /// Plain lines into two writers: for tests and for callers that own their output.
@@ -83,7 +90,7 @@ impl Console {
     ) -> Self {
         let bars = MultiProgress::with_draw_target(draw);
         let (out, err, lost, known) = (Mutex::new(out), Mutex::new(err), OnceLock::new(), Mutex::default());
-        Console(Arc::new(Inner { verbosity, format, bars, colour, out, err, lost, known }))
+        Console(Arc::new(Inner { verbosity, format, bars, colour, result_columns: None, out, err, lost, known }))
     }
 
     pub fn verbosity(&self) -> Verbosity {
@@ -163,6 +170,12 @@ impl Console {
             }
             LogFormat::Json => {}
         }
+    }
+
+    /// The width in characters of the terminal that results are printed on; `None` where they go elsewhere, and are to be
+    /// complete.
+    pub fn result_columns(&self) -> Option<usize> {
+        self.0.result_columns
     }
 
     /// The terminal's width in characters.

@@ -70,9 +70,33 @@ pub fn cut(text: &str, columns: usize) -> String {
     format!("{kept}...")
 }
 
+/// At most `columns` characters; a longer text loses some in the middle, where `...` stands. Of a path, the end says more
+/// than the beginning, and has two thirds.
+pub fn middle_out(text: &str, columns: usize) -> String {
+    let all: Vec<char> = text.chars().collect();
+    if all.len() <= columns {
+        return text.to_string();
+    }
+    let kept = columns.saturating_sub(3);
+    let (first, last) = (kept / 3, kept - kept / 3);
+    all[..first]
+        .iter()
+        .chain("...".chars().collect::<Vec<_>>().iter())
+        .chain(&all[all.len() - last..])
+        .take(columns)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_text_keeps_its_beginning_and_its_end() {
+        assert_eq!(middle_out("results/a/b", 11), "results/a/b");
+        assert_eq!(middle_out("results/a/b", 9), "re.../a/b");
+        assert_eq!((middle_out("äöüßé", 4), middle_out("abcdef", 2)), ("...é".to_owned(), "..".to_owned()));
+    }
 
     #[test]
     fn numbers_are_short_and_right() {

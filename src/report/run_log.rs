@@ -14,6 +14,9 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// A step is recorded within so long, whatever the number of steps: each reading waits for the device once.
+const STEPS_RECORDED_WITHIN: Duration = Duration::from_secs(5);
+
 /// The extent of a run: what progress is measured against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -34,6 +37,8 @@ pub struct RunLog {
     plan: Plan,
     numbers: &'static [Number],
     steps: JsonLines,
+    /// When steps were last recorded.
+    steps_recorded: Instant,
     events: Events,
     clock: Clock,
     bar: Option<Progress>,
@@ -50,7 +55,8 @@ impl RunLog {
         let mut log = RunLog {
             log: Log::create(directory, plan.first_epoch, console)?,
             steps,
-            // What the epoch's earlier steps have to say comes again, with its end.
+            steps_recorded: Instant::now(),
+            // What the epoch's earlier steps have to say comes again.
             events: Events::create(directory, plan.resumed.then_some(plan.first_epoch * plan.steps_per_epoch))?,
             clock: Clock { plan, steps: 0, first_step_done: None },
             bar: None,
@@ -70,7 +76,7 @@ impl RunLog {
         Ok(log)
     }
 
-    /// TensorBoard's events: histograms, images and text; they reach the file with the next epoch.
+    /// TensorBoard's events: histograms, images and text; they reach the file with the next steps or the next epoch.
     pub fn events(&mut self) -> &mut Events {
         &mut self.events
     }
@@ -97,14 +103,23 @@ impl RunLog {
         bar.advance_with(1, |bar, room| step_text(&record(), self.numbers, speed(bar), clock.eta(), room));
     }
 
-    /// Numbers of single steps, fetched together (once an epoch, say): `steps.jsonl` and TensorBoard.
+    /// Whether steps are to be recorded now: after the next step, at the mean pace so far, it would be late. The first step of
+    /// a process is recorded at once.
+    pub fn steps_due(&self) -> bool {
+        let step = self.pace().map(|(steps, took)| took.div_f64(steps as f64));
+        step.is_none_or(|step| self.steps_recorded.elapsed() + step >= STEPS_RECORDED_WITHIN)
+    }
+
+    /// Numbers of single steps, fetched together: `steps.jsonl` and TensorBoard have them from now on.
     pub fn record_steps(&mut self, records: &[Record]) {
+        self.steps_recorded = Instant::now();
         for record in records {
             self.events.step(record, self.numbers);
         }
         if let Some(warning) = self.steps.write(records, self.log.console()) {
             self.warn(&warning);
         }
+        self.events.flush(self.log.console());
     }
 
     /// An epoch is done: its line on the terminal and in every file.
@@ -133,6 +148,12 @@ impl RunLog {
     pub fn finish(mut self, result: &str) {
         self.bar = None;
         self.result(result);
+        self.close();
+    }
+
+    /// Finishes the files.
+    pub fn close(mut self) {
+        self.bar = None;
         self.events.flush(self.log.console());
     }
 }

@@ -20,8 +20,7 @@ pub fn write_config(directory: &Path, config: &Value, command: &[String]) -> Res
 
 /// The same, with `what` to say of the command line.
 pub(super) fn write(directory: &Path, config: &Value, what: &str, command: &[String]) -> Result<()> {
-    let words: Vec<String> = command.iter().map(|word| shell_word(word)).collect();
-    let (command, settings) = (words.join(" "), to_yaml(config));
+    let (command, settings) = (shell_words(command), to_yaml(config));
     durable::replace(&directory.join("config.yml"), |file| {
         write!(file, "{CONFIG_LINE} {what}\n# {command}\n{settings}")?;
         Ok(())
@@ -165,6 +164,11 @@ fn text(string: &str) -> String {
     }
     quoted.push('"');
     quoted
+}
+
+/// A command line as a shell reads it back.
+pub fn shell_words<T: AsRef<str>>(words: &[T]) -> String {
+    words.iter().map(|word| shell_word(word.as_ref())).collect::<Vec<_>>().join(" ")
 }
 
 /// A word as a POSIX shell (bash for control characters) reads it back.

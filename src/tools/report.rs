@@ -29,7 +29,8 @@ pub struct Report {
 
     /// How the table is written
     ///
-    /// csv and json have full numbers; markdown is aligned and rounded, for the terminal and for a README.
+    /// csv and json have full numbers; markdown is aligned and rounded, for the terminal and for a README. On a terminal
+    /// it is no wider than that: what all rows share is said once, and columns that find no room follow in further tables.
     #[arg(long, value_name = "FORMAT", default_value = "markdown", value_parser = one_of!(ReportFormat))]
     pub format: ReportFormat,
 
@@ -63,7 +64,11 @@ pub fn run(report: &Report, console: &Console) -> Result<()> {
     let table = match report.format {
         ReportFormat::Markdown => {
             let changes = found.changes().map(|change| format!("\n{change}\n"));
-            changes.fold(rows::markdown(&rows), |table, change| table + &change)
+            let table = match console.result_columns().filter(|_| report.out.is_none()) {
+                Some(characters) => rows::for_terminal(&rows, characters),
+                None => rows::markdown(&rows),
+            };
+            changes.fold(table, |table, change| table + &change)
         }
         ReportFormat::Json => serde_json::to_string_pretty(&rows)?,
         ReportFormat::Csv => rows::csv(&rows),

@@ -9,8 +9,8 @@ mod layout;
 
 use crate::checkpoint::{self, Checkpoint, Notes, Weights, WeightsFile};
 use crate::config::{
-    CheckpointChoice, DataConfig, DatasetName, EncoderSource, HeadMode, ModelConfig, Normalisation, Objective, Range,
-    StatedEncoder, Stem,
+    CheckpointChoice, DataConfig, DatasetName, EncoderSource, HeadMode, ModelConfig, Normalisation, Objective,
+    Pretrain, Range, StatedEncoder, Stem,
 };
 use crate::data::{counted, protocol};
 use crate::model::{Encoder, HEAD_PREFIX, HeadKind, NORMALISATION_PREFIX};
@@ -156,30 +156,38 @@ impl Source {
             let (taken, run, notes) = network(path, weights, reading.key)?;
             let said = taken.says(true);
             let source = match run {
-                Some(run) if run.config.is_some() => Source::from_run(*run, taken.state)?,
+                Some(mut run) if run.config.is_some() => {
+                    let config = run.config.take().context("it has no settings")?;
+                    Source::of_run(config, taken.state, run.epochs_done)?
+                }
                 run => Source::from_others(path, run.map(|run| *run), taken.state, &notes, reading.images)?,
             };
-            let named = path.file_name().and_then(|name| CheckpointName::parse(name.to_str()?));
-            let epoch = named.map_or(source.epoch, |name| name.epoch);
-            Ok(Source { path: Some(path.to_owned()), epoch, taken: said, ..source })
+            Ok(Source { taken: said, ..source.saved_as(path) })
         };
         read().with_context(|| format!("the encoder in {} cannot be understood", path.display()))
     }
 
-    /// The network of a run that says what it is.
-    fn from_run(run: Checkpoint, state: StateDict) -> Result<Source> {
-        let Checkpoint { config, epochs_done, batch_size, image_size_px, .. } = run;
-        let config = config.context("it has no settings")?;
+    /// The network of a run with these settings, `state`, after so many epochs.
+    ///
+    /// Errors: constants of normalisation that are none.
+    pub fn of_run(config: Pretrain, state: StateDict, epochs_done: u32) -> Result<Source> {
         let state = architecture::with_flat_normalisation(&state)?;
         Ok(Source {
             epoch: epochs_done.saturating_sub(1),
             epochs_done,
-            batch_size,
+            batch_size: Some(config.batch_size),
             objective: Some(config.objective),
+            image_size_px: Some(config.data.image_size_px),
             data: Some(config.data),
-            image_size_px,
             ..Source::of(config.model, Some(state))
         })
+    }
+
+    /// The same, as it lies in a file, whose name may say which epoch it is.
+    pub fn saved_as(self, path: &Path) -> Source {
+        let named = path.file_name().and_then(|name| CheckpointName::parse(name.to_str()?));
+        let epoch = named.map_or(self.epoch, |name| name.epoch);
+        Source { path: Some(path.to_owned()), epoch, ..self }
     }
 
     /// Weights that do not say of which network they are: of `flatnce export`, of fine-tuning, of other programs. `notes`

@@ -2,6 +2,7 @@
 //! (`evaluate`), each a visible `for epoch { for batch }`.
 
 mod diverged;
+pub mod encoder_file;
 pub mod encoder_source;
 pub mod evaluate;
 pub mod facts;

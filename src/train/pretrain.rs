@@ -3,7 +3,7 @@
 //! A step: two views of every image, one forward pass over both, features
 //! scaled to unit length in float32, the objective's gradient, one backward
 //! pass, one optimiser step with the schedule's learning rate. Statistics stay
-//! on the device until an epoch ends (or the progress bar asks).
+//! on the device for some seconds, then `steps.jsonl` has them.
 //!
 //! The loop is here; `session` carries what it works on, `step` has the forward
 //! and backward pass of a batch, `recorded` the CUDA graph, `tally` the numbers.
@@ -103,6 +103,7 @@ fn train_epoch(run: &mut Session, stop: &AtomicBool) -> Result<Ended> {
         if run.check_due() {
             run.check_loss(&mut tally)?; // Waits: once in 50 steps of a GPU.
         }
+        run.write_steps_when_due(&mut tally); // Waits: once in some seconds.
         if stops || (!ends_epoch && run.save_due()) {
             run.save_within_epoch(&mut tally)?; // Waits: the loss is checked and the state copied.
         }

@@ -158,12 +158,9 @@ fn key(out: &mut String, series: &Series) {
 
 /// A table of what differs, under a line of what does not.
 fn results(out: &mut String, all: &[Row]) {
-    let columns = rows::for_people(all);
-    let (same, told): (Vec<_>, Vec<_>) =
-        columns.into_iter().partition(|(_, cells)| cells.len() > 1 && cells.iter().all(|cell| *cell == cells[0]));
-    if !same.is_empty() {
-        let facts: Vec<String> = same.iter().map(|(heading, cells)| format!("{heading} {}", cells[0])).collect();
-        let _ = writeln!(out, "<p class=\"soft\">The same in all rows: {}.</p>", escape(&facts.join(", ")));
+    let (same, told) = rows::told_apart(all);
+    if let Some(text) = same {
+        let _ = writeln!(out, "<p class=\"soft\">{}</p>", escape(&text));
     }
     // A heading is broken at its spaces, not at the hyphen of `top-1`.
     let head: Vec<String> = told.iter().map(|(heading, _)| heading.replace('-', "\u{2011}")).collect();

@@ -110,6 +110,14 @@ pub fn for_people(rows: &[Row]) -> Vec<(&'static str, Vec<String>)> {
     COLUMNS.iter().filter(wanted).map(|column| (column.1, cells(column))).collect()
 }
 
+/// The columns that say the same in all of several rows, in a sentence; and the others.
+pub fn told_apart(rows: &[Row]) -> (Option<String>, Vec<(&'static str, Vec<String>)>) {
+    let alike = |(_, cells): &(&str, Vec<String>)| cells.len() > 1 && cells.iter().all(|cell| *cell == cells[0]);
+    let (same, others): (Vec<_>, Vec<_>) = for_people(rows).into_iter().partition(alike);
+    let facts: Vec<String> = same.iter().map(|(heading, cells)| format!("{heading} {}", cells[0])).collect();
+    ((!facts.is_empty()).then(|| format!("The same in all rows: {}.", facts.join(", "))), others)
+}
+
 fn text(value: &Value, show: Show) -> String {
     match (value, value.as_f64(), show) {
         (Value::Null, ..) => "-".to_owned(),
@@ -122,12 +130,53 @@ fn text(value: &Value, show: Show) -> String {
 
 /// An aligned table, which is markdown too.
 pub fn markdown(rows: &[Row]) -> String {
-    let columns = for_people(rows);
+    table(&for_people(rows), rows.len()).to_string()
+}
+
+/// The same for a terminal of so many characters a line: what all rows share is said once, a single row stands upright,
+/// and columns that find no room follow in further tables ([`Table::within`]).
+pub fn for_terminal(rows: &[Row], characters: usize) -> String {
+    let (same, columns) = told_apart(rows);
+    let mut parts: Vec<String> = same.map(|text| lines(&text, characters)).into_iter().collect();
+    let whole = match (rows, columns.as_slice()) {
+        // Evaluations of one encoder may agree in everything.
+        (_, []) => return parts.concat(),
+        ([_], [(heading, cells), others @ ..]) => {
+            let mut upright = Table::new([*heading, &cells[0]]);
+            for (heading, cells) in others {
+                upright.row([*heading, &cells[0]]);
+            }
+            upright
+        }
+        _ => table(&columns, rows.len()),
+    };
+    parts.extend(whole.within(characters).iter().map(ToString::to_string));
+    parts.join("\n")
+}
+
+fn table(columns: &[(&'static str, Vec<String>)], rows: usize) -> Table {
     let mut table = Table::new(columns.iter().map(|(heading, _)| *heading));
-    for index in 0..rows.len() {
+    for index in 0..rows {
         table.row(columns.iter().map(|(_, cells)| cells[index].clone()));
     }
-    table.to_string()
+    table
+}
+
+/// Text in lines of at most so many characters, broken at its spaces; a longer word has a line of its own.
+fn lines(text: &str, characters: usize) -> String {
+    let mut out = String::new();
+    let mut used = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if used > 0 {
+            let fits = used + 1 + length <= characters;
+            out.push(if fits { ' ' } else { '\n' });
+            used = if fits { used + 1 } else { 0 };
+        }
+        out.push_str(word);
+        used += length;
+    }
+    out + "\n"
 }
 
 /// A line a row under a line of keys, as RFC 4180 has it; an empty cell is a number that is not known.

@@ -109,7 +109,10 @@ fn settings(facts: &mut Facts, config: &Config, run: &Pretrain, plan: Option<&Pl
         "results",
         match &config.start {
             Start::Resume(path) => format!("{}, where the run goes on", path.parent().unwrap_or(path).display()),
-            _ => new_runs(config, run).join("{dd-mm-YYYY-HH-MM-SS}").display().to_string(),
+            _ => {
+                let name = config.name.as_deref().unwrap_or("{dd-mm-YYYY-HH-MM-SS}");
+                new_runs(config, run).join(name).display().to_string()
+            }
         },
     );
     if let Some(later) =

@@ -1,12 +1,12 @@
 //! What a pre-training run carries from step to step: opened fresh or from a
 //! checkpoint (`plan`), saved into checkpoints (`saves`), finished into a results
-//! directory.
+//! directory (`ending`).
 
 mod earlier;
+mod ending;
 mod plan;
 mod saves;
 
-use super::curves;
 use super::memory_check::MemoryCheck;
 use super::online_knn::KnnEvaluator;
 use super::recorded::Recorder;
@@ -20,7 +20,6 @@ use super::temperature::Temperature;
 use super::warnings::{Setting, Watch};
 use crate::checkpoint::EpochRows;
 use crate::config::Pretrain;
-use crate::data::counted;
 use crate::device;
 use crate::loader::{Epoch, Loader};
 use crate::loss::Loss;
@@ -28,7 +27,7 @@ use crate::model::Encoder;
 use crate::native;
 use crate::optim::{Optimizer, Rate, Scaler, Schedule};
 use crate::pixels::RgbImage;
-use crate::report::{Record, RunLog, contact_sheet, duration, enlarged, plots, read_json_lines};
+use crate::report::{Record, RunLog, contact_sheet, enlarged};
 use crate::run_dir::{CheckpointName, Lineage};
 use crate::state::{DataMarks, Parameter};
 use crate::train::diverged::STEPS_BETWEEN_LOOKS;
@@ -158,9 +157,18 @@ impl Session {
         every > 0 && self.at.step.is_multiple_of(every)
     }
 
+    /// Writes the numbers of the steps so far, if those before are some seconds old. Waits for the device then.
+    pub fn write_steps_when_due(&mut self, tally: &mut Tally) {
+        if self.writes && self.log.steps_due() {
+            self.log.record_steps(&tally.new_records());
+        }
+    }
+
     /// Stops a run that has diverged, before anything of it is saved. Waits for the device.
     pub fn check_loss(&mut self, tally: &mut Tally) -> Result<()> {
         let Some(fault) = tally.fault() else { return Ok(()) };
+        // The steps that led there.
+        self.log.record_steps(&tally.new_records());
         self.wait_for_save()?;
         let lr = self.schedule.lr(self.at.step.saturating_sub(1));
         let last = match &self.last_saved {
@@ -187,7 +195,7 @@ impl Session {
         let last = last.map(|last| &last.features).filter(|last| last.unit.isfinite().all().int64_value(&[]) != 0);
         self.at.epoch += 1;
         self.at.batch = 0;
-        self.log.record_steps(&tally.records());
+        self.log.record_steps(&tally.new_records());
         let hidden = last.map(|features| self.ranks.gather_views(&features.hidden)).transpose()?;
         let mut record = tally.report(waited, self.temperature.value(), hidden.as_ref());
         self.sync_batch_norm_statistics()?;
@@ -247,46 +255,6 @@ impl Session {
         record.set("knn_plain_top1", found.plain_top1);
         record.set("knn_seconds", found.took.as_secs_f64());
         Ok(())
-    }
-
-    /// Saves the final checkpoint, draws the curves and closes the log.
-    pub fn finish(mut self) -> Result<()> {
-        let name = CheckpointName::finished(self.pretrain.epochs);
-        self.begin_save(name, None)?;
-        self.wait_for_save()?;
-        if self.writes {
-            self.draw_curves();
-        }
-        let (took, path) = (self.started.elapsed(), self.directory.join(name.to_string()));
-        let (saves, paused) = (self.saver.saves, self.saver.paused.as_secs_f64());
-        let share = 100.0 * paused / took.as_secs_f64().max(1e-9);
-        let saves = counted(saves as usize, "checkpoint");
-        self.log.detail(&format!("{saves}: training stood still for {paused:.2} s ({share:.2}%)"));
-        if let Some(group) = self.ranks.group() {
-            let traffic = group.traffic();
-            let trained = (self.at.step - self.first_step).max(1) as f64;
-            self.log.detail(&format!(
-                "collectives: {:.1} a step with {:.2} MiB of this rank's, waited for {:.1}% of the time",
-                traffic.calls as f64 / trained,
-                traffic.bytes as f64 / trained / 1048576.0,
-                100.0 * traffic.seconds / took.as_secs_f64().max(1e-9)
-            ));
-        }
-        self.log.finish(&format!("pre-training finished in {}: {}", duration(took), path.display()));
-        Ok(())
-    }
-
-    /// `curves.png` from the run's own files; a run without a picture is still a run.
-    fn draw_curves(&mut self) {
-        let draw = || -> Result<()> {
-            let epochs = read_json_lines(&self.directory.join("metrics.jsonl"))?;
-            let steps = read_json_lines(&self.directory.join("steps.jsonl"))?;
-            let title = format!("{} on {}", self.pretrain.objective.directory_suffix(), self.pretrain.data.dataset);
-            plots::curves(&self.directory.join("curves.png"), &curves::training_figure(&title, &epochs, &steps))
-        };
-        if let Err(error) = draw() {
-            self.log.warn(&format!("curves.png was not drawn: {error:#}"));
-        }
     }
 
     /// Whether a stop was asked for, of any rank. Asking the others waits for the device, so on a GPU it is done now and

@@ -60,6 +60,8 @@ pub struct Tally {
     numbers: OnceCell<Vec<f64>>,
     /// Rows that have been looked at for faults.
     checked: usize,
+    /// Rows that [`Tally::new_records`] has given.
+    recorded: usize,
     /// Steps taken over from before a stop: they count for the means, not for the speed.
     earlier: usize,
     device: Device,
@@ -81,6 +83,7 @@ impl Tally {
             shown: RefCell::new(None),
             numbers: OnceCell::new(),
             checked: 0,
+            recorded: 0,
             earlier: 0,
             device,
             started: Instant::now(),
@@ -170,17 +173,7 @@ impl Tally {
 
     /// Every row's numbers, one row after the other; NaN is what a step has not said.
     fn numbers(&self) -> &[f64] {
-        self.numbers.get_or_init(|| {
-            let (mut numbers, overflow) = (read_scalars(&self.rows), place("overflow_steps"));
-            let overflowed = numbers.chunks_exact_mut(columns().count()).filter(|row| row[overflow] > 0.0);
-            for (column, number) in overflowed.flat_map(|row| columns().zip(row)) {
-                // Its gradients are not those of a step, and what is not finite says nothing.
-                if matches!(column.how, How::CloserLook(_)) || !number.is_finite() {
-                    *number = f64::NAN;
-                }
-            }
-            numbers
-        })
+        self.numbers.get_or_init(|| numbers_of(&self.rows))
     }
 
     /// One number of every step so far.
@@ -188,9 +181,11 @@ impl Tally {
         self.numbers().iter().skip(place(key)).step_by(columns().count()).copied()
     }
 
-    /// Every step's numbers, for `steps.jsonl`.
-    pub fn records(&self) -> Vec<Record> {
-        let record = |(step, row): (usize, &[f64])| {
+    /// The numbers of the steps since the last call, for `steps.jsonl`. Waits for the device.
+    pub fn new_records(&mut self) -> Vec<Record> {
+        let first = std::mem::replace(&mut self.recorded, self.rows.len());
+        let record = |(place, row): (usize, &[f64])| {
+            let step = first + place;
             let mut record = Record::new(self.epoch, self.first_step + step as u64 + 1);
             for (column, &number) in columns().zip(row).filter(|(column, _)| column.number.step_tag.is_some()) {
                 if matches!(column.how, How::CloserLook(_)) {
@@ -204,7 +199,7 @@ impl Tally {
             }
             record
         };
-        self.numbers().chunks_exact(columns().count()).enumerate().map(record).collect()
+        numbers_of(&self.rows[first..]).chunks_exact(columns().count()).enumerate().map(record).collect()
     }
 
     /// The epoch's numbers, but for those that others have ([`How::Given`]). `hidden` is the trunk's features of all ranks
@@ -254,6 +249,19 @@ impl Tally {
     }
 }
 
+/// The numbers of these rows, one row after the other; NaN is what a step has not said.
+fn numbers_of(rows: &[Tensor]) -> Vec<f64> {
+    let (mut numbers, overflow) = (read_scalars(rows), place("overflow_steps"));
+    let overflowed = numbers.chunks_exact_mut(columns().count()).filter(|row| row[overflow] > 0.0);
+    for (column, number) in overflowed.flat_map(|row| columns().zip(row)) {
+        // Its gradients are not those of a step, and what is not finite says nothing.
+        if matches!(column.how, How::CloserLook(_)) || !number.is_finite() {
+            *number = f64::NAN;
+        }
+    }
+    numbers
+}
+
 /// The largest memory so far, of the device or, on the CPU, of the process; where somebody tells.
 pub fn peak_memory_mib(device: Device) -> Option<f64> {
     if let Device::Cuda(index) = device {
@@ -300,13 +308,14 @@ mod tests {
         turned.reverse();
         let cases = [(&UNNAMED[..], rows.shallow_clone()), (&turned[..], rows.flip([1])), (&[], rows.shallow_clone())];
         for (columns, rows) in cases {
-            let tally = taken_over(columns, &rows).unwrap();
+            let mut tally = taken_over(columns, &rows).unwrap();
             let found = report(&tally);
             for (place, key) in UNNAMED.iter().enumerate().take(11) {
                 assert_eq!(found.get(key), Some(50.0 + place as f64), "{key} of {columns:?}");
             }
             assert_eq!((found.get("loss_scale"), found.get("overflow_steps")), (Some(64.0), Some(0.0)));
-            assert_eq!((found.step, found.number("lr"), tally.records().len()), (2, 1.0, 2));
+            assert_eq!((found.step, found.number("lr"), tally.new_records().len()), (2, 1.0, 2));
+            assert!(tally.new_records().is_empty(), "they are given once");
             // What is saved again is the same.
             let EpochRows { columns, rows } = tally.saved();
             let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
@@ -326,7 +335,8 @@ mod tests {
         columns[9] = "of another version";
         let mut tally = taken_over(&columns, &rows()).unwrap();
         assert_eq!(report(&tally).get("uniformity"), None);
-        assert!(tally.records().iter().all(|step| step.get("uniformity").is_none() && step.get("alignment").is_some()));
+        let taken = tally.new_records();
+        assert!(taken.iter().all(|step| step.get("uniformity").is_none() && step.get("alignment").is_some()));
         tally.add(
             &Tensor::from_slice(&[1.0f32, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, f32::NAN]),
             &Tensor::from_slice(&[0.5f32]),
@@ -335,7 +345,9 @@ mod tests {
         tally.add_look(&Tensor::from_slice(&[1.0f32, 2.0, -3.0, 4.0]));
         assert_eq!(report(&tally).get("uniformity"), Some(-3.0));
         assert_eq!(report(&tally).get("loss_infonce"), Some((0.0 + 100.0 + 1.0) / 3.0));
-        let keys: Vec<String> = tally.records()[2].numbers.keys().cloned().collect();
+        let new = tally.new_records();
+        assert_eq!((new.len(), new[0].step, new[0].number("lr")), (1, 3, 0.3));
+        let keys: Vec<String> = new[0].numbers.keys().cloned().collect();
         let each = ["loss_infonce", "contrastive_top1", "ness_mean", "lr"];
         assert_eq!(keys, [&each[..], &["gradient_norm", "alignment", "uniformity", "feature_std"]].concat());
     }

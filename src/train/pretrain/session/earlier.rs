@@ -1,9 +1,12 @@
 //! What a run that is continued finds in its directory, and what of it stays its own.
 
+use super::ending::without_encoder;
 use super::{Plan, Session};
 use crate::config::Config;
+use crate::own::{ENCODER_DESCRIPTION, ENCODER_WEIGHTS};
 use crate::report::{Console, keep_later_lines};
 use crate::run_dir::{self, CheckpointName, Continuation, Lineage};
+use crate::train::encoder_file;
 use crate::train::pretrain::saver::remove_superseded;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -77,7 +80,11 @@ impl Earlier {
         }
         let Some(aside) = aside else { return Ok(said) };
         keep_later_lines(&directory, session.at.epoch, &aside)?;
-        for path in &self.later {
+        let mut later = self.later.clone();
+        if encoder_file::epochs_of(&directory).is_some_and(|epochs| epochs > session.at.epoch) {
+            later.extend([ENCODER_DESCRIPTION, ENCODER_WEIGHTS].map(|name| directory.join(name)));
+        }
+        for path in &later {
             let to = aside.join(path.file_name().unwrap_or_default());
             std::fs::rename(path, &to)
                 .with_context(|| format!("cannot move {} into {}", path.display(), aside.display()))?;
@@ -114,6 +121,11 @@ impl Plan {
             session.directory = PathBuf::from(&place);
             run_dir::remove_half_written(&session.directory)?;
             remove_superseded(&session.directory, name, session.pretrain.checkpoints)?;
+            if encoder_file::epochs_of(&session.directory) != Some(u64::from(epochs))
+                && let Err(error) = session.write_encoder(&path)
+            {
+                console.warn(&without_encoder(&session.directory, &path, &error));
+            }
             if !session.directory.join("curves.png").exists() {
                 session.draw_curves();
             }

@@ -110,6 +110,9 @@ impl Plan {
         if ranks.writes() {
             session.claim = session.last_saved.is_some().then(|| run_dir::claim(&place)).transpose()?;
             run_dir::check_place(&place, session.last_saved.is_some())?;
+            if let Some(name) = config.name.as_deref().filter(|_| session.last_saved.is_none()) {
+                run_dir::check_name(&place, name)?;
+            }
         }
         let mut plan = Plan { session, config, left_out, place, taken, warnings, checkpoints: String::new(), earlier };
         if ranks.writes() {
@@ -128,7 +131,10 @@ impl Plan {
         session.directory = match &resumed {
             Some(_) => place,
             None => ranks.directory(|| {
-                let directory = run_dir::create(&place, clock::now().naive_local())?;
+                let directory = match &config.name {
+                    Some(name) => run_dir::create_with_name(&place, name)?,
+                    None => run_dir::create(&place, clock::now().naive_local())?,
+                };
                 let settings = serde_json::to_value(&config)?;
                 session.lineage = Lineage::default().branch(0);
                 run_dir::write_run_config(&directory, &settings, &config.command, &session.lineage)?;

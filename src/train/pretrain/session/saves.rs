@@ -18,6 +18,7 @@ impl Session {
     /// Begins a checkpoint in the middle of an epoch, after a look at its losses.
     pub fn save_within_epoch(&mut self, tally: &mut Tally) -> Result<()> {
         self.check_loss(tally)?;
+        self.log.record_steps(&tally.new_records());
         let kind = CheckpointKind::Within { step: self.at.step };
         self.begin_save(CheckpointName { epoch: self.at.epoch as u32, kind }, Some(tally))
     }
