@@ -148,6 +148,7 @@ fn recipe(export: &Export, model: &ModelConfig) -> String {
         format!("torch.load({path}, weights_only=True)")
     };
     lines.push(format!("model.load_state_dict({state}, strict=True)"));
+    lines.push("model.eval()  # or BatchNorm normalises by the images of each batch".to_owned());
     let Normalisation { mean, std } = model.normalisation;
     lines.push(format!("normalize = dict(mean={mean:?}, std={std:?})  # of images in [0, 1], before the model"));
     lines.join("\n")
