@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Err(asked) => return tell(&asked),
     };
     if let Some(tool) = &typed.args.tool {
-        return match cli::resolve_tool(tool) {
+        return match cli::resolve_tool(&typed, tool) {
             Ok(tool) => {
                 flatnce::use_tool(&tool).map_or_else(|error| fail(LogFormat::Text, &error, 1), |()| ExitCode::SUCCESS)
             }
@@ -45,7 +45,12 @@ fn main() -> ExitCode {
 
 /// Help and the version, which were asked for.
 fn tell(asked: &clap::Error) -> ExitCode {
-    match asked.print().and_then(|()| std::io::stdout().flush()) {
+    let mut out = std::io::stdout();
+    let told = match asked.kind() {
+        clap::error::ErrorKind::DisplayVersion => out.write_all(cli::version().as_bytes()),
+        _ => asked.print(),
+    };
+    match told.and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             let error = anyhow::Error::new(error).context("cannot write to standard output");
             fail(LogFormat::Text, &error, 1)

@@ -8,7 +8,7 @@ mod lineage;
 mod retention;
 mod room;
 
-pub use config_file::{read_config, to_yaml, write_config};
+pub use config_file::{read_config, shell_word, to_yaml, write_config};
 pub use continuation::{Continuation, amend_config, read_lineage, write_run_config};
 pub use lineage::{Branch, Lineage};
 pub use retention::superseded;
