@@ -122,14 +122,14 @@ fn what_lies_in_a_place_is_what_is_asked_for() {
         (&["--data", "packed"], Some("shards")),
         (&["--data", "arrays/a.npz"], Some("npz")),
         (&["--data", "rows"], Some("parquet")),
-        (&[&["--data", "my photos"], &eval[..]].concat(), Some("folder")),
+        (&[&["--data", "my photos"][..], &eval].concat(), Some("folder")),
         (&["embed", "--data=my photos", "--checkpoint=x", "--part=train", "--out=y"], Some("folder")),
         // Nothing that is known, ImageNet, a data set that is named, another flag that names it.
         (&["--data", "texts"], None),
         (&["--data", "absent"], None),
         (&["--data", "net"], None),
         (&["--data", "my photos", "--dataset-name", "cifar10"], None),
-        (&[&["--data", "my photos"], &transfer[..]].concat(), None),
+        (&[&["--data", "my photos"][..], &transfer].concat(), None),
         (&["--resume", "absent", "--data", "my photos"], None),
     ] {
         let dry = if words[0] == "embed" { &[][..] } else { &["--dry-run", "--model=res10"] };
@@ -182,8 +182,8 @@ fn the_version_names_commit_libtorch_and_features() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     if root.join(".git").exists() && Command::new("git").arg("--version").output().is_ok() {
         let (hash, _) = commit.split_once(" of 20").unwrap_or_else(|| panic!("{commit}"));
-        let known = Command::new("git").args(["cat-file", "-e", &format!("{hash}^{{commit}}")]).current_dir(root);
-        let known = { known }.status().expect("it starts");
+        let object = format!("{hash}^{{commit}}");
+        let known = Command::new("git").args(["cat-file", "-e", &object]).current_dir(root).status().expect("git");
         assert!(known.success(), "{hash} is no commit");
     } else {
         assert!(commit.starts_with("unknown: "), "{commit}");
@@ -288,7 +288,7 @@ fn flags_are_listed_with_values_defaults_and_readers() {
     for what in ["models", "datasets", "flags"] {
         let table = printed(place.path(), &["list", what]);
         assert_eq!(table.lines().count(), 1 + listed(what).len(), "{table}");
-        assert!(table.lines().all(|line| line.chars().count() < 160), "{table}");
+        assert!(table.lines().all(|line| line.chars().count() < 240), "{table}");
     }
 }
 
@@ -327,13 +327,15 @@ fn shells_complete_flags_and_values() {
 #[test]
 fn the_manual_has_a_page_of_the_program_and_of_every_tool() {
     let place = tempfile::tempdir().expect("a directory");
+    // Roff spells a hyphen that is no place to break a line so.
+    let plain = |page: &str| page.replace("\\-", "-");
     let page = printed(place.path(), &["man"]);
-    assert!(page.contains(".TH flatnce 1") && page.contains("warmup\\-epochs"), "{page}");
+    assert!(page.contains(".TH flatnce 1") && plain(&page).contains("--warmup-epochs"), "{page}");
     printed(place.path(), &["man", "--out", "share/man1"]);
     let written = |name: &str| std::fs::read_to_string(place.path().join("share/man1").join(name)).expect(name);
     assert_eq!(written("flatnce.1").trim_end(), page.trim_end());
     for tool in cli::command().get_subcommands() {
         let page = written(&format!("flatnce-{}.1", tool.get_name()));
-        assert!(page.contains(&format!(".TH flatnce-{} 1", tool.get_name())), "{page}");
+        assert!(plain(&page).contains(&format!(".TH flatnce-{} 1", tool.get_name())), "{page}");
     }
 }
