@@ -15,8 +15,8 @@ mod ranges;
 pub use crate::loss::Objective;
 pub use choices::{
     BadImages, ClassifierAugment, CudaGraph, DataOnDevice, DatasetName, Depth, DeviceChoice, EarlyStopOn, EmbedFormat,
-    Engine, ExportFormat, HeadMode, KeyPrefix, Labels, LearningRateScaling, LogFormat, OptimizerName, Orientation,
-    Part, Precision, PrecisionAsked, ReportFormat, ScheduleName, Stem, TrainMode, TransferMode,
+    Engine, ExportFormat, HeadMode, KeyPrefix, Labels, LearningRateScaling, Listing, LogFormat, OptimizerName,
+    Orientation, Part, Precision, PrecisionAsked, ReportFormat, ScheduleName, Shell, Stem, TrainMode, TransferMode,
 };
 pub use compare::{Setting, differences, side_by_side};
 pub use jobs::{CheckpointChoice, EncoderSource, Evaluate, KnnConfig, OnlineKnn, Pretrain, StatedEncoder};

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Err(asked) => return tell(&asked),
     };
     if let Some(tool) = &typed.args.tool {
-        return match cli::resolve_tool(tool) {
+        return match cli::resolve_tool(&typed, tool) {
             Ok(tool) => {
                 flatnce::use_tool(&tool).map_or_else(|error| fail(LogFormat::Text, &error, 1), |()| ExitCode::SUCCESS)
             }

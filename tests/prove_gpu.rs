@@ -157,8 +157,14 @@ for _ in {1..400}; do [[ -e $MARKS-$other ]] && exit 0; sleep 0.1; done
 exit 1 ;;
 esac"#;
     let marks = place.path("begun");
-    let binary = place.program("flatnce", &format!("MARKS={}
-{text}", marks.display()));
+    let binary = place.program(
+        "flatnce",
+        &format!(
+            "MARKS={}
+{text}",
+            marks.display()
+        ),
+    );
     let output = place.prove(&python, &binary, &["--only", "doctor,trainings,study", "--at-once", "2"]);
     let [said, errors] = texts(&output);
     assert_eq!(output.status.code(), Some(1), "{said}{errors}");

@@ -97,7 +97,7 @@ i = torch.arange(2 * 3 * 32 * 32, dtype=torch.float64)
 x = (0.5 + 0.5 * torch.sin(0.37 * i)).float().reshape(2, 3, 32, 32)
 mean, std = (torch.tensor(normalize[k]).view(1, 3, 1, 1) for k in ('mean', 'std'))
 with torch.no_grad():
-    found.append(model.eval()((x - mean) / std).flatten().tolist())
+    found.append(model((x - mean) / std).flatten().tolist())
 ",
             );
             expected.push((format!("{model} {stem} {format}"), features(&file)));
@@ -366,6 +366,18 @@ fn inspect_tells_what_a_file_holds_and_what_is_wrong_with_it() {
     assert_eq!(named("model_state_dict.fc.linear_layers.net.2.weight")["shape"], serde_json::json!([128, 512]));
     assert_eq!(named("optimizer.state.0.momentum_buffer")["not_finite"], 0);
     assert_eq!(json["other_entries"]["scheduler.last_epoch"], 2);
+
+    // Of a run's directory the newest checkpoint that is whole.
+    let directory = file.parent().expect("a directory");
+    assert_eq!(flatnce(&["inspect", text(directory)]), table);
+    std::fs::write(directory.join("checkpoint_0007.pth.tar"), "cut off").expect("writes");
+    let newest = flatnce(&["inspect", text(directory)]);
+    assert!(newest.starts_with(&table), "{newest}");
+    assert!(newest.contains("warning: ") && newest.contains("checkpoint_0007.pth.tar is passed over"), "{newest}");
+    let json = succeeds(program::flatnce(&["inspect", text(directory), "--json"])).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+    assert_eq!(json["file"], text(&file));
+    assert!(refused(&["inspect", text(place.path())]).contains("holds no checkpoint"));
 
     let mut bytes = std::fs::read(&file).expect("reads");
     let middle = bytes.len() / 2;

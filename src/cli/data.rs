@@ -1,10 +1,13 @@
 //! Which images.
 
+use super::Typed;
 use super::flags::{EVERY, Flag, Only, flag};
 use crate::config::{BadImages, DataConfig, DatasetName, Labels, Orientation};
-use crate::data::{source_of, usual_size_px};
+use crate::data::{meant, source_of, usual_size_px};
+use crate::run_dir::shell_word;
 use crate::values::{between, one_of};
-use std::path::PathBuf;
+use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Data")]
@@ -64,6 +67,27 @@ pub const FLAGS: &[Flag] = &[
 ];
 
 impl DataArgs {
+    /// Asks what was meant where `--data` names images, no flag says which data set they are, and they are not ImageNet, the
+    /// default of the paper's commands.
+    ///
+    /// Errors: that question, with the command that it is about.
+    pub(super) fn check_named(&self, typed: &Typed) -> Result<()> {
+        if !typed.has_too("data") || typed.has_too("dataset_name") {
+            return Ok(());
+        }
+        for place in &self.data {
+            let Some((dataset, source)) = meant(place)? else { continue };
+            let words = typed.words.iter().map(|word| with_place(word, place, &source)).map(|word| shell_word(&word));
+            bail!(
+                "{} holds no ImageNet, the data set of a command that names none: was --dataset-name {dataset} meant?\n  \
+                 {} --dataset-name {dataset}",
+                place.display(),
+                words.collect::<Vec<_>>().join(" ")
+            );
+        }
+        Ok(())
+    }
+
     /// The images of a data set; `dataset_name` where an evaluation does not name others.
     pub fn config(&self, dataset: DatasetName) -> DataConfig {
         let mut roots = self.data.clone();
@@ -79,5 +103,14 @@ impl DataArgs {
             labels: self.labels,
             ..DataConfig::new(dataset, root, size_px)
         }
+    }
+}
+
+/// A word of the command line with another place of the images.
+fn with_place(word: &str, old: &Path, new: &Path) -> String {
+    match word.strip_prefix("--data=") {
+        _ if Path::new(word) == old => new.display().to_string(),
+        Some(place) if Path::new(place) == old => format!("--data={}", new.display()),
+        _ => word.to_owned(),
     }
 }

@@ -11,10 +11,12 @@
 //! A subcommand is a tool ([`ToolArgs`], [`resolve_tool`]); without one, the flags
 //! describe a run.
 
+mod about;
 mod augmentation;
 mod data;
 mod evaluate;
 pub mod flags;
+mod list;
 mod machine;
 mod output;
 mod pretrain;
@@ -56,6 +58,17 @@ Examples:
 Switches read --flag, --flag true and --flag=False alike; underscores in the
 names of flags work as well as dashes.";
 
+/// Behind the short help, which is also what a command without a word gets.
+const FIRST_COMMANDS: &str = "\
+First commands:
+  Your own images, as training sees them; photos is their directory:
+    flatnce preview --dataset-name folder --data photos --out views.png
+  A training of a minute or two, on the images inside the program:
+    flatnce --dataset-name fashion_mnist_mini --model res10 --batch-size 64 \\
+            --epochs 3 --warmup-epochs 1
+  Every flag, with units and examples:
+    flatnce --help";
+
 /// Every flag's row, in the order of the help.
 pub fn table() -> impl Iterator<Item = &'static flags::Flag> {
     let groups = [
@@ -86,7 +99,7 @@ fn version(commit: Option<&str>) -> String {
 #[command(name = "flatnce", version, long_version = version(option_env!("FLATNCE_COMMIT")))]
 #[command(max_term_width = 100, after_long_help = EXAMPLES)]
 #[command(args_conflicts_with_subcommands = true, subcommand_help_heading = "Tools", subcommand_value_name = "TOOL")]
-#[command(after_help = "Every flag, with units and examples: --help")]
+#[command(after_help = FIRST_COMMANDS, arg_required_else_help = true)]
 pub struct Args {
     #[command(subcommand)]
     pub tool: Option<ToolArgs>,
@@ -134,6 +147,12 @@ impl Typed {
             TrainMode::Eval => false,
             TrainMode::Ssl | TrainMode::Semi | TrainMode::Supervised => self.has("transfer_dataset_name"),
         }
+    }
+
+    /// Whether a word of the command, of a tool or of a run, is this flag; not where the tool has no such flag.
+    fn has_too(&self, id: &str) -> bool {
+        let matches = self.matches.subcommand().map_or(&self.matches, |(_, tool)| tool);
+        matches.try_contains_id(id).is_ok() && matches.value_source(id) == Some(ValueSource::CommandLine)
     }
 
     /// The images that a run trains or judges on.

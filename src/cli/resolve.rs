@@ -38,6 +38,9 @@ pub struct Resolved {
 pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let args = &typed.args;
     flags::refuse(typed)?;
+    if !typed.names_other_images() && !typed.has("resume") && !typed.has("log_dir") {
+        args.data.check_named(typed)?;
+    }
     let ssl = args.evaluation.train_mode == TrainMode::Ssl;
     if ssl && args.evaluation.checkpoint_key.is_some() && args.results.from_pretrained.is_none() {
         bail!("--checkpoint-key goes with --from-pretrained, or with the --checkpoint of an evaluation");

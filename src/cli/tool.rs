@@ -1,8 +1,10 @@
 //! The subcommands. A tool's own flags are a structure of the tool, which takes it as it was typed; what it shares with
 //! runs is resolved as there.
 
+use super::about::{self, CompletionsArgs, ManArgs};
+use super::list::{self, ListArgs};
 use super::machine::{own_device, workers};
-use super::{AugmentationArgs, DataArgs, MachineArgs};
+use super::{AugmentationArgs, DataArgs, MachineArgs, Typed};
 use crate::config::{CheckpointChoice, DataConfig, DatasetName, EncoderSource};
 use crate::tools::{Doctor, Embed, Export, FeatureFiles, Inspect, Pack, Packing, Preview, Report, Sheet, Tool};
 use crate::values::checkpoint_choice;
@@ -26,6 +28,24 @@ pub enum ToolArgs {
     Doctor(Doctor),
     /// Gather runs and their evaluations into one table
     Report(Report),
+    /// List the models, the data sets or the flags
+    List(ListArgs),
+    /// Print what a shell completes flags and their values with
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them
+    Man(ManArgs),
+}
+
+impl ToolArgs {
+    /// The images that the tool reads, if it reads any.
+    fn data(&self) -> Option<&DataArgs> {
+        match self {
+            ToolArgs::Preview(args) => Some(&args.data),
+            ToolArgs::Embed(args) => Some(&args.data),
+            ToolArgs::Pack(args) => Some(&args.data),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -71,9 +91,15 @@ pub struct EmbedArgs {
 
 /// Resolves a subcommand.
 ///
-/// Errors: flags that contradict each other, a device that this machine does not have.
-pub fn resolve_tool(args: &ToolArgs) -> Result<Tool> {
+/// Errors: flags that contradict each other, images without a data set's name, a device that this machine does not have.
+pub fn resolve_tool(typed: &Typed, args: &ToolArgs) -> Result<Tool> {
+    if let Some(data) = args.data() {
+        data.check_named(typed)?;
+    }
     Ok(match args.clone() {
+        ToolArgs::Completions(args) => Tool::Pages(about::completions(&args)),
+        ToolArgs::Man(args) => Tool::Pages(about::man(&args)?),
+        ToolArgs::List(args) => Tool::Pages(list::list(&args)?),
         ToolArgs::Doctor(doctor) => Tool::Doctor(doctor),
         ToolArgs::Export(export) => Tool::Export(export),
         ToolArgs::Inspect(inspect) => Tool::Inspect(inspect),

@@ -286,6 +286,16 @@ choice! {
 }
 
 choice! {
+    /// The shells whose completions are written.
+    Shell { Bash = "bash", Zsh = "zsh", Fish = "fish" }
+}
+
+choice! {
+    /// What `list` lists.
+    Listing { Models = "models", Datasets = "datasets", Flags = "flags" }
+}
+
+choice! {
     /// The engine that renders the views.
     Engine {
         /// Worker threads on the CPU.

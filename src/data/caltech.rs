@@ -15,6 +15,7 @@ use std::path::Path;
 pub static CALTECH: Source = Source {
     name: DatasetName::Caltech,
     protocol: PHOTOGRAPHS,
+    classes: Some(101),
     homes: &["caltech", "caltech101", "caltech-101", ""],
     several_roots: false,
     how_to_get: "it is published at https://data.caltech.edu/records/mzrjq-6wc02; the layout that is read is in \

@@ -19,6 +19,7 @@ pub static CIFAR10: Source = Source {
         normalisation: Normalisation { mean: [0.4914, 0.4822, 0.4465], std: [0.2023, 0.1994, 0.2010] },
         ..SMALL
     },
+    classes: Some(10),
     homes: &[
         "cifar10/cifar-10-batches-bin",
         "cifar-10-batches-bin",
@@ -38,6 +39,7 @@ pub static CIFAR100: Source = Source {
         normalisation: Normalisation { mean: [0.5071, 0.4867, 0.4408], std: [0.2675, 0.2565, 0.2761] },
         ..SMALL
     },
+    classes: Some(100),
     homes: &[
         "cifar100/cifar-100-binary",
         "cifar-100-binary",

@@ -16,6 +16,7 @@ pub static FASHION_MNIST: Source = Source {
     name: DatasetName::FashionMnist,
     // 28 in the files, padded to 32 when read.
     protocol: SMALL,
+    classes: Some(10),
     homes: &["fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST", ""],
     several_roots: false,
     how_to_get: "get it with `./scripts/get_data.sh fashion_mnist` (layout: datasets/README.md)",
@@ -26,6 +27,7 @@ pub static FASHION_MNIST: Source = Source {
 pub static FASHION_MNIST_MINI: Source = Source {
     name: DatasetName::FashionMnistMini,
     protocol: SMALL,
+    classes: Some(10),
     homes: &[],
     several_roots: false,
     how_to_get: "it is embedded in the program",

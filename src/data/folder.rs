@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 pub static FOLDER: Source = Source {
     name: DatasetName::Folder,
     protocol: OWN_IMAGES,
+    classes: None,
     homes: &[""],
     several_roots: true,
     how_to_get: "give the directory of your images with `--data DIR`",

@@ -11,6 +11,7 @@ use std::path::Path;
 pub static FOOD: Source = Source {
     name: DatasetName::Food,
     protocol: PHOTOGRAPHS,
+    classes: Some(101),
     homes: &["food", "food-101", "food101", "food/food-101", ""],
     several_roots: false,
     how_to_get: "it is published at https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101; the layout that is \

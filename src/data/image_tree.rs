@@ -30,6 +30,7 @@ pub static IMAGENET: Source = Source {
         label_lists: true,
         ..LIKE_IMAGENET
     },
+    classes: Some(1000),
     homes: &[
         "imagenet",
         "ImageNet",
@@ -48,6 +49,7 @@ pub static IMAGENET: Source = Source {
 pub static SUN: Source = Source {
     name: DatasetName::Sun,
     protocol: PHOTOGRAPHS,
+    classes: Some(397),
     homes: &["SUN", "SUN397", "sun397", ""],
     several_roots: false,
     how_to_get: "it is published at https://vision.princeton.edu/projects/2010/SUN; the layout that is read is in \
@@ -58,6 +60,7 @@ pub static SUN: Source = Source {
 pub static FLOWER: Source = Source {
     name: DatasetName::Flower,
     protocol: PHOTOGRAPHS,
+    classes: Some(102),
     homes: &["flower", "flowers", ""],
     several_roots: false,
     how_to_get: "it is published at https://www.robots.ox.ac.uk/~vgg/data/flowers/102; the layout that is read is in \
@@ -65,10 +68,16 @@ pub static FLOWER: Source = Source {
     load: |source, data, part| load(source, &data.root, part, [Kind::Test, Kind::Val]),
 };
 
+/// Where in `root` the parts of a tree lie.
+///
+/// Errors: in none of its places is one.
+pub fn home(source: &Source, root: &Path) -> Result<PathBuf> {
+    source.locate_by(root, "train or val or test", |home| Parts::of(home).is_ok_and(|parts| !parts.is_empty()))
+}
+
 /// Loads a part of a tree; the test images are in the first of the parts `test` that is there.
 pub fn load(source: &Source, root: &Path, part: Part, test: [Kind; 2]) -> Result<Split> {
-    let home =
-        source.locate_by(root, "train or val or test", |home| Parts::of(home).is_ok_and(|parts| !parts.is_empty()))?;
+    let home = home(source, root)?;
     let parts = Parts::of(&home)?;
     let train = parts.get(Kind::Train)?;
     if part != Part::Test {

@@ -28,6 +28,7 @@ mod idx;
 mod image_tree;
 mod images;
 mod index_cache;
+mod meant;
 mod npy;
 mod npz;
 #[cfg_attr(not(feature = "parquet"), allow(dead_code, unused_imports, reason = "it says how to build the program"))]
@@ -47,6 +48,7 @@ pub use decode::{BadImage, Look, MAX_PIXELS, Unseen, decode_bytes, look, promise
 pub use file_list::FileList;
 pub use images::{Images, Packed, Stored};
 pub use index_cache::indexed_in;
+pub use meant::meant;
 pub use protocol::{Blur, Protocol, protocol};
 pub use source::{NoPart, Source};
 pub use split::{Split, counted, grouped};

@@ -18,6 +18,7 @@ pub static NPZ: Source = Source {
     name: DatasetName::Npz,
     // Most of MedMNIST's files have 28 pixels a side, and others 64, 128 or 224.
     protocol: Protocol { size_px: 28, fixed_size: false, ..SMALL },
+    classes: None,
     homes: &[""],
     several_roots: false,
     how_to_get: "give the file with `--data FILE.npz`; MedMNIST's are at https://zenodo.org/records/10519652",

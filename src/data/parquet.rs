@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 pub static PARQUET: Source = Source {
     name: DatasetName::Parquet,
     protocol: OWN_IMAGES,
+    classes: None,
     homes: &[""],
     several_roots: true,
     how_to_get: "give a directory of Hugging Face's parquet files, or the files, with `--data`",

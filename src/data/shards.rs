@@ -38,6 +38,7 @@ use std::sync::{Arc, OnceLock};
 pub static SHARDS: Source = Source {
     name: DatasetName::Shards,
     protocol: OWN_IMAGES,
+    classes: None,
     homes: &[""],
     several_roots: true,
     how_to_get: "give tar archives of images with --data 'DIR/train-*.tar'; `flatnce pack` makes them",

@@ -30,6 +30,8 @@ pub struct NoPart(pub String);
 pub struct Source {
     pub name: DatasetName,
     pub protocol: Protocol,
+    /// How many classes the published set has; `None` of images that have their own.
+    pub classes: Option<u32>,
     /// Directories below the root where it may lie; `""` is the root itself.
     pub homes: &'static [&'static str],
     /// Whether `--data` may be given several times, and all of it belongs together.

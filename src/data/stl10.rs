@@ -17,6 +17,7 @@ use std::path::Path;
 pub static STL10: Source = Source {
     name: DatasetName::Stl10,
     protocol: Protocol { size_px: 96, jitter_strength: 1.0, ..SMALL },
+    classes: Some(10),
     homes: &["stl10/stl10_binary", "stl10_binary", "stl10", ""],
     several_roots: false,
     how_to_get: "get it with `./scripts/get_data.sh stl10` (layout: datasets/README.md)",

@@ -21,6 +21,7 @@ pub static TINY_IMAGENET: Source = Source {
         normalisation: Normalisation { mean: [0.48, 0.4481, 0.3977], std: [0.276, 0.270, 0.282] },
         ..SMALL
     },
+    classes: Some(200),
     homes: &["tiny_imagenet", "tiny_imagenet/tiny-imagenet-200", "tiny-imagenet-200", "tiny-imagenet", ""],
     several_roots: false,
     how_to_get: "get it with `./scripts/get_data.sh tiny_imagenet` (layout: datasets/README.md)",

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 pub static VOC: Source = Source {
     name: DatasetName::Voc,
     protocol: PHOTOGRAPHS,
+    classes: Some(20),
     homes: &[
         "VOC/VOCdevkit/VOC2007",
         "voc/VOCdevkit/VOC2007",

@@ -356,9 +356,14 @@ pub fn tree(root: &Path) -> Result<Tree> {
 ///
 /// Errors: as [`tree`].
 pub fn holds_images(directory: &Path) -> Result<Option<bool>> {
+    holds_images_within(directory, MAX_DEPTH)
+}
+
+/// The same, looking into at most so many directories below each other.
+pub fn holds_images_within(directory: &Path, most: usize) -> Result<Option<bool>> {
     /// How many directories further down the first image lies.
-    fn first(directory: &Path, depth: usize) -> Result<Option<usize>> {
-        if own::is_run(directory) || depth > MAX_DEPTH {
+    fn first(directory: &Path, depth: usize, most: usize) -> Result<Option<usize>> {
+        if own::is_run(directory) || depth > most {
             return Ok(None);
         }
         let mut directories = Vec::new();
@@ -374,10 +379,10 @@ pub fn holds_images(directory: &Path) -> Result<Option<bool>> {
         }
         directories.retain(|name| !is_foreign(name));
         directories.sort_unstable();
-        let inner = directories.iter().map(|name| first(&directory.join(name), depth + 1));
+        let inner = directories.iter().map(|name| first(&directory.join(name), depth + 1, most));
         inner.filter_map(Result::transpose).next().transpose()
     }
-    Ok(first(directory, 0)?.map(|depth| depth == 0))
+    Ok(first(directory, 0, most)?.map(|depth| depth == 0))
 }
 
 /// The names of the directories in `directory`, sorted, without those that [`tree`] passes over by their names.

@@ -94,6 +94,15 @@ pub struct Loader {
     pipeline: Pipeline,
 }
 
+/// The batch to take of so many images, 2 or more, where the one that was asked for is larger than all of them: a power
+/// of two, so that several processes can share it, of which an epoch has a few.
+fn batch_that_fits(images: usize) -> usize {
+    1 << (images / BATCHES_AN_EPOCH).max(2).ilog2()
+}
+
+/// Batches that an epoch has at least, where there are images enough.
+const BATCHES_AN_EPOCH: usize = 4;
+
 impl Loader {
     /// Errors: no whole batch is in the split although only whole ones are asked for.
     pub fn new(
@@ -116,7 +125,14 @@ impl Loader {
         };
         if loader.batches() == 0 {
             let (name, images) = (&loader.split.name, counted(loader.split.len(), "image"));
-            bail!("{name} has {images}, fewer than one batch; --batch-size {batch_size} is too large");
+            let fits = match loader.split.len() {
+                count @ 2.. => {
+                    let fits = batch_that_fits(count);
+                    format!("--batch-size {fits} makes {} an epoch", counted(count / fits, "batch"))
+                }
+                _ => "training needs two images at least".to_owned(),
+            };
+            bail!("{name} has {images}, fewer than one batch of --batch-size {batch_size}: {fits}");
         }
         Ok(loader)
     }

@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 /// What is inside a checkpoint.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Inspect {
-    /// Checkpoint to look into
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    /// Checkpoint to look into, or the directory of a run: its newest good one
+    #[arg(value_name = "FILE|DIR")]
+    pub place: PathBuf,
     /// Where in another program's file the network stands: what is before the names of its tensors, or words of that
     #[arg(long, value_name = "PREFIX")]
     pub checkpoint_key: Option<String>,
@@ -56,7 +56,12 @@ struct Contents {
 ///
 /// Errors: a file that cannot be read or is damaged, with the entry at fault.
 pub fn run(inspect: &Inspect, console: &Console) -> Result<()> {
-    let path = &inspect.file;
+    let newest = if inspect.place.is_dir() {
+        Some(checkpoint::newest_good(&inspect.place, &mut |text| console.warn(&text))?.0)
+    } else {
+        None
+    };
+    let path = newest.as_ref().unwrap_or(&inspect.place);
     let bytes = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
     let mut contents = read(path)?;
     if inspect.checkpoint_key.is_some() || !contents.ours {

@@ -5,6 +5,7 @@ mod embed;
 mod export;
 mod inspect;
 mod pack;
+mod pages;
 mod preview;
 mod report;
 
@@ -17,6 +18,7 @@ pub use embed::{Embed, FeatureFiles};
 pub use export::Export;
 pub use inspect::Inspect;
 pub use pack::{Pack, Packing};
+pub use pages::Pages;
 pub use preview::{Preview, Sheet};
 pub use report::Report;
 
@@ -28,6 +30,7 @@ pub enum Tool {
     Inspect(Inspect),
     Embed(Box<Embed>),
     Pack(Box<Pack>),
+    Pages(Pages),
     Preview(Box<Preview>),
     Report(Report),
 }
@@ -42,6 +45,7 @@ pub fn run(tool: &Tool, console: &Console, ranks: &Ranks) -> Result<()> {
         Tool::Inspect(inspect) => inspect::run(inspect, console),
         Tool::Embed(embed) => embed::run(embed, console, ranks),
         Tool::Pack(pack) => pack::run(pack, console),
+        Tool::Pages(pages) => pages::run(pages, console),
         Tool::Preview(preview) => preview::run(preview, console),
         Tool::Report(report) => report::run(report, console),
     }
