@@ -413,7 +413,7 @@ mod tests {
         let wide = widened(&x, CHANNELS_AT_ONCE);
         assert_eq!((wide.size(), widened(&wide, CHANNELS_AT_ONCE).size()), (vec![2, 8, 9, 7], vec![2, 8, 9, 7]));
         assert!(wide.permute([0, 2, 3, 1]).is_contiguous(), "channels stay last");
-        let mut found =
+        let found =
             [conv.convolve(&x, &weight), conv.convolve(&wide, &widened(&weight, CHANNELS_AT_ONCE))].map(|y| {
                 let mut weight = weight.shallow_clone();
                 weight.zero_grad();
