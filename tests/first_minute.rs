@@ -94,7 +94,7 @@ fn images_without_a_data_sets_name_are_asked_about_and_the_answers_can_be_pasted
         let (_, fits) = errors.rsplit_once("--batch-size ").expect("a batch that works");
         let batch = format!("--batch-size={}", fits.split_whitespace().next().expect("a number"));
         let plan = printed(place.path(), &[&command[..], &[batch.as_str()]].concat());
-        assert!(plan.contains("5 images"), "{plan}");
+        assert!(plan.contains("folder train: 5 image files"), "{plan}");
     }
     let views = run(place.path(), &["preview", "--data", "photos"]);
     assert_eq!(views.status.code(), Some(2), "{}", said(&views));
