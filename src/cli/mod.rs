@@ -60,14 +60,11 @@ names of flags work as well as dashes.";
 
 /// Behind the short help, which is also what a command without a word gets.
 const FIRST_COMMANDS: &str = "\
-First commands:
-  Your own images, as training sees them; photos is their directory:
-    flatnce preview --dataset-name folder --data photos --out views.png
-  A training of a minute or two, on the images inside the program:
-    flatnce --dataset-name fashion_mnist_mini --model res10 --batch-size 64 \\
-            --epochs 3 --warmup-epochs 1
-  Every flag, with units and examples:
-    flatnce --help";
+First commands: a look at your images (in photos), a training, every flag:
+  flatnce preview --dataset-name folder --data photos --out views.png
+  flatnce --dataset-name fashion_mnist_mini --model res10 --batch-size 64 \\
+          --epochs 3 --warmup-epochs 1
+  flatnce --help";
 
 /// Every flag's row, in the order of the help.
 pub fn table() -> impl Iterator<Item = &'static flags::Flag> {

@@ -16,7 +16,7 @@ pub struct ResultsArgs {
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub save_dir: PathBuf,
     /// Name of the run: its directory has it in the place of the date
-    #[arg(long, value_name = "NAME", value_parser = run_name, conflicts_with_all = ["resume", "log_dir"])]
+    #[arg(long, value_name = "NAME", hide_short_help = true, value_parser = run_name, conflicts_with_all = ["resume", "log_dir"])]
     pub name: Option<String>,
     /// Epochs between two checkpoints
     #[arg(long, value_name = "N", default_value = "2", hide_short_help = true, value_parser = count::<1>)]

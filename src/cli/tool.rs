@@ -22,7 +22,7 @@ pub enum ToolArgs {
     Preview(Box<PreviewArgs>),
     /// Write the features of a data set
     Embed(EmbedArgs),
-    /// Write a data set as tar archives that are read faster than its files
+    /// Write a data set as tar archives, which are read faster
     Pack(Box<PackArgs>),
     /// Say whether this machine is fit for training, and what mends it
     Doctor(Doctor),

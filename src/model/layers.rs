@@ -413,13 +413,12 @@ mod tests {
         let wide = widened(&x, CHANNELS_AT_ONCE);
         assert_eq!((wide.size(), widened(&wide, CHANNELS_AT_ONCE).size()), (vec![2, 8, 9, 7], vec![2, 8, 9, 7]));
         assert!(wide.permute([0, 2, 3, 1]).is_contiguous(), "channels stay last");
-        let found =
-            [conv.convolve(&x, &weight), conv.convolve(&wide, &widened(&weight, CHANNELS_AT_ONCE))].map(|y| {
-                let mut weight = weight.shallow_clone();
-                weight.zero_grad();
-                (&y * &y).sum(Kind::Double).backward();
-                (y.detach(), weight.grad().copy())
-            });
+        let found = [conv.convolve(&x, &weight), conv.convolve(&wide, &widened(&weight, CHANNELS_AT_ONCE))].map(|y| {
+            let mut weight = weight.shallow_clone();
+            weight.zero_grad();
+            (&y * &y).sum(Kind::Double).backward();
+            (y.detach(), weight.grad().copy())
+        });
         let [(_, plain), (_, of_wide)] = &found;
         assert_eq!(plain.stride(), of_wide.stride(), "what steps the optimiser sees the gradient as it lies");
         let apart = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
