@@ -15,7 +15,7 @@ pub struct ResultsArgs {
     /// A run makes {dataset}/{batch}_FlatCLR/{date}/ or {batch}_SimCLR/ in it; with --name NAME the name stands for the date.
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub save_dir: PathBuf,
-    /// Name of the run: its directory has it in the place of the date
+    /// Name of the run, which its directory has in the place of the date [default: none]
     #[arg(long, value_name = "NAME", hide_short_help = true, value_parser = run_name, conflicts_with_all = ["resume", "log_dir"])]
     pub name: Option<String>,
     /// Epochs between two checkpoints
@@ -58,7 +58,7 @@ pub struct ResultsArgs {
     /// What the run had saved later goes into a directory abandoned-DATE in --log-dir.
     #[arg(long, value_name = "FILE", requires = "log_dir", hide_short_help = true)]
     pub train_from: Option<PathBuf>,
-    /// Begin a new run with the trunk of this checkpoint
+    /// Begin a new run with this checkpoint's trunk
     #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "log_dir"])]
     pub from_pretrained: Option<PathBuf>,
 }
