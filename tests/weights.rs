@@ -513,7 +513,16 @@ fn only_regular_files_are_checkpoints() {
         for words in [
             vec!["inspect", text(file)],
             vec!["export", "--checkpoint", text(file), "--out", text(&out)],
-            vec!["--dataset-name=fashion_mnist_mini", "--epochs=0", "--from-pretrained", text(file), "--dry-run"],
+            // Small, so that whatever memory the machine has suffices.
+            vec![
+                "--dataset-name=fashion_mnist_mini",
+                "--model=res10",
+                "--batch-size=8",
+                "--epochs=0",
+                "--from-pretrained",
+                text(file),
+                "--dry-run",
+            ],
             vec!["--dataset-name=fashion_mnist_mini", "--train-mode=eval", "--checkpoint", text(file), "--dry-run"],
         ] {
             let errors = refused(&words);
