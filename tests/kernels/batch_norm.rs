@@ -167,6 +167,18 @@ fn gradients_take_the_place_of_what_nothing_reads_any_more() {
 }
 
 #[test]
+fn the_shortcuts_gradient_takes_the_place_of_that_of_the_output() {
+    let _emulation = Emulation::start();
+    // The gradient of the first block's output lies where the second block's x lay, and is handed on as it is.
+    let (first, mut second) = (Block::new(), Block::new());
+    second.x = first.y() + 0.0;
+    let (place, y) = (second.x.data_ptr(), second.y());
+    second.x = Tensor::new();
+    (y * 2.0).sum(Kind::Double).backward();
+    assert_eq!(first.shortcut.grad().data_ptr(), place);
+}
+
+#[test]
 fn what_somebody_else_reads_is_never_written_over() {
     let _emulation = Emulation::start();
     let plain = Block::new();
