@@ -6,7 +6,7 @@ mod support;
 
 use flatnce::checkpoint;
 use flatnce::model::{Encoder, HeadKind, Pass};
-use program::{flatnce, run_directory, said, save_dir, succeeds};
+use program::{SMALL_EVALUATION, flatnce, run_directory, said, save_dir, succeeds};
 use std::path::Path;
 use std::process::Command;
 use tch::{Device, Kind, Tensor};
@@ -99,17 +99,6 @@ fn a_run_of_pytorch_is_continued_evaluated_and_started_from() {
     assert_eq!(bound(&started), bound(&theirs));
 
     let save_dir = save_dir(&place.path().join("evaluation"));
-    let words = [
-        "--train-mode=eval",
-        "--transfer-mode=linear_eval",
-        "--dataset-name=fashion_mnist_mini",
-        "--train-images=64",
-        "--image-size=16",
-        "--fc-epochs=2",
-        "--device=cpu",
-        "--checkpoint",
-        file_name,
-        &save_dir,
-    ];
+    let words = [SMALL_EVALUATION, &["--checkpoint", file_name, &save_dir]].concat();
     assert!(said(&succeeds(flatnce(&words))).contains("test top-1"));
 }

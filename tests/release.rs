@@ -6,7 +6,7 @@ mod program;
 mod support;
 
 use flatnce::{device, run_dir};
-use program::{flatnce, run_directory, said, save_dir, succeeds};
+use program::{SMALL_EVALUATION, flatnce, run_directory, said, save_dir, succeeds};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -211,17 +211,7 @@ fn wheel(release: &Release, python: &Path, platform: &str) {
     let run_directory = run_directory(&elsewhere.join("results"));
     let checkpoint = run_directory.join("checkpoint_0001.pth.tar");
     let from = format!("--checkpoint-dir={}", run_directory.display());
-    let evaluated = succeeds(start(&[
-        "--train-mode=eval",
-        "--transfer-mode=linear_eval",
-        "--dataset-name=fashion_mnist_mini",
-        "--train-images=64",
-        "--image-size=16",
-        "--fc-epochs=2",
-        "--device=cpu",
-        "--save-dir=evaluation",
-        &from,
-    ]));
+    let evaluated = succeeds(start(&[SMALL_EVALUATION, &["--save-dir=evaluation", &from]].concat()));
     assert!(said(&evaluated).contains("test top-1"), "{}", said(&evaluated));
 
     let (pictures, pixels) = write_pictures(&elsewhere);

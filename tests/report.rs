@@ -98,7 +98,7 @@ fn a_run_prints_plain_lines_and_keeps_the_same_in_its_log() {
     pretend(&mut log, plan(0, 2), 2);
     log.warn("the \u{1b}[31mdisk\u{1b}[0m is\nslow");
     log.detail("for the curious");
-    log.finish("done");
+    log.finish("done", &[]);
 
     let out = out.text();
     let lines: Vec<&str> = out.lines().collect();
@@ -139,7 +139,7 @@ fn quiet_prints_errors_and_the_result_only() {
     log.note("note");
     log.warn("warning");
     console.error(&anyhow::anyhow!("broken"));
-    log.finish("top-1 85.4%");
+    log.finish("top-1 85.4%", &[]);
     assert_eq!(out.text(), "top-1 85.4%\n");
     assert_eq!(err.text(), "error: broken\n");
     let text = std::fs::read_to_string(directory.path().join("training.log")).unwrap();
@@ -171,7 +171,7 @@ fn a_resumed_run_continues_its_files() {
     // The newest checkpoint is that of epoch 1: epoch 2 is trained again.
     let mut log = RunLog::create(Some(directory.path()), plan(2, 4), numbers(), console(Verbosity::Quiet).0).unwrap();
     pretend(&mut log, plan(2, 4), 4);
-    log.finish("");
+    log.finish("", &[]);
     let reports = read_json_lines::<Record>(&metrics).unwrap();
     assert_eq!(reports, (0..4).map(epoch_report).collect::<Vec<_>>());
     let steps = read_json_lines::<Record>(&directory.path().join("steps.jsonl")).unwrap();
@@ -208,7 +208,7 @@ fn a_full_disk_is_warned_about_once_and_the_run_goes_on() {
     let (console, out, err) = console(Verbosity::Normal);
     let mut log = RunLog::create(Some(directory.path()), plan(0, 3), numbers(), console).unwrap();
     pretend(&mut log, plan(0, 3), 3);
-    log.finish("done");
+    log.finish("done", &[]);
     assert_eq!(err.text().lines().count(), 1, "{}", err.text());
     assert!(err.text().contains("training.log (No space left on device"), "{}", err.text());
     assert!(out.text().ends_with("done\n"));
@@ -246,7 +246,7 @@ fn tensorboard_reads_what_was_written() {
     // Resumed after epoch 1.
     let mut log = RunLog::create(Some(directory.path()), plan(2, 4), numbers(), console(Verbosity::Quiet).0).unwrap();
     pretend(&mut log, plan(2, 4), 4);
-    log.finish("");
+    log.finish("", &[]);
     assert_eq!(event_files(directory.path()).len(), 2);
 
     let Some(found) = read_with_python("read_events.py", directory.path().to_str().unwrap(), "") else { return };
@@ -276,7 +276,7 @@ fn an_event_file_is_a_chain_of_records() {
     let directory = tempfile::tempdir().unwrap();
     let mut log = RunLog::create(Some(directory.path()), plan(0, 1), numbers(), console(Verbosity::Quiet).0).unwrap();
     pretend(&mut log, plan(0, 1), 1);
-    log.finish("");
+    log.finish("", &[]);
     let files = event_files(directory.path());
     let name = files[0].file_name().unwrap().to_str().unwrap();
     assert!(name.ends_with(&format!(".{}.0", std::process::id())), "{name}");
@@ -299,7 +299,7 @@ fn what_a_crash_leaves_of_an_event_file_can_be_read() {
     let directory = tempfile::tempdir().unwrap();
     let mut log = RunLog::create(Some(directory.path()), plan(0, 2), numbers(), console(Verbosity::Quiet).0).unwrap();
     pretend(&mut log, plan(0, 2), 2);
-    log.finish("");
+    log.finish("", &[]);
     let file = event_files(directory.path()).remove(0);
     let bytes = std::fs::read(&file).unwrap();
     let (mut ends, mut at) = (Vec::new(), 0);
@@ -599,7 +599,7 @@ fn json_lines_carry_what_the_terminal_would_say() {
     pretend(&mut log, plan(0, 1), 1);
     log.warn("the \u{1b}[31mdisk\u{1b}[0m is slow");
     log.detail("for the curious");
-    log.finish("done");
+    log.finish("done", &[]);
     let text = out.text();
     let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let kinds: Vec<&str> = lines.iter().map(|line| line["kind"].as_str().unwrap()).collect();

@@ -74,14 +74,17 @@ def held_out(study, made, place, images=None):
     return json.loads(kept.read_text())
 
 
-def evaluated(study, made, name):
-    """Accuracies of the newest checkpoint: LBFGS finds the optimum of the penalised classifier, so that no learning rate
-    favours a side."""
+def judge(study, made, name, **images):
+    """What an evaluation of the newest checkpoint found: LBFGS finds the optimum of the penalised classifier, so that no
+    learning rate favours a side."""
     classifier = {"fc_optimizer": "LBFGS", "fc_epochs": 200, "fc_standardize": "true", "reg_weight": "1e-4,1e-3,1e-2"}
-    if study.options.images <= 10_000:
-        classifier["train_images"] = 10_000 if "data" in study.dataset else 4_000
     place = study.options.runs / name / "evaluation"
-    outcome = program.evaluated(place, **study.flags, checkpoint_dir=made.directory, **classifier)
+    return program.evaluated(place, **study.flags, checkpoint_dir=made.directory, **classifier, **images)
+
+
+def evaluated(study, made, name):
+    few = {"train_images": 10_000 if "data" in study.dataset else 4_000} if study.options.images <= 10_000 else {}
+    outcome = judge(study, made, name, **few)
     return {"linear": outcome["test_top1_last_epoch"], "knn": outcome["knn_weighted_top1"]}
 
 

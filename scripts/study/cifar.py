@@ -22,11 +22,10 @@ import batch as study_batch
 import common
 import plots
 import program
+from batch import OBJECTIVES, spread
 from common import markdown, say
 from program import Failed
 
-OBJECTIVES = ["simclr", "flatclr"]
-FACTORS = [0.25, 0.5, 1.0, 2.0, 4.0]
 # How often the search may go on beyond an edge.
 MORE = 4
 KEPT = ("epoch", "ness_mean", "mi_estimate_nats", "mi_ceiling_nats", "loss_infonce", "vanished_pull_share", "images_per_second")
@@ -247,12 +246,7 @@ def untrained(study, book, seed):
 
 
 def evaluated(study, made, name):
-    """LBFGS finds the optimum of the penalised classifier on standardised features: no learning rate favours a side."""
-    classifier = {"fc_optimizer": "LBFGS", "fc_epochs": 200, "fc_standardize": "true", "reg_weight": "1e-4,1e-3,1e-2"}
-    classifier["train_images"] = study.options.labelled
-    outcome = program.evaluated(
-        study.options.runs / name / "evaluation", **study.flags, checkpoint_dir=made.directory, **classifier
-    )  # fmt: skip
+    outcome = study_batch.judge(study, made, name, train_images=study.options.labelled)
     return {"linear": outcome["test_top1_last_epoch"], "knn": outcome["knn_plain_top1"]}
 
 
@@ -266,11 +260,6 @@ def groups(finals):
         size = (run["model"], run["epochs"], run["images"], run["data"])
         found.setdefault((run["recipe"], run["batch"], *size), {}).setdefault(run["objective"], []).append(run)
     return found
-
-
-def spread(values):
-    mean = f"{statistics.mean(values):.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 def difference(pair, key):
@@ -292,14 +281,14 @@ def tables(finals, before):
                 continue
             last = [run["curve"][-1] for run in mine]
             mean = lambda value: statistics.mean(map(value, last))
-            accuracies = [spread([run[key] for run in mine]) for key in ("linear", "knn")]
+            accuracies = [spread(mine, key) for key in ("linear", "knn")]
             facts = [f"{mean(lambda row: row['ness_mean']):.3f}", f"{mean(lambda row: row['mi_estimate_nats'] / row['mi_ceiling_nats']):.2f}"]
             facts += [f"{100 * mean(lambda row: row['vanished_pull_share']):.1f}"]
             cost = [f"{statistics.mean(run['seconds'] for run in mine):.0f}", f"{max(run['memory_mib'] for run in mine):.0f}"]
             lines.append([recipe, batch, plots.NAMES[objective].split()[0], f"{mine[0]['lr']:.3g}", len(mine), *accuracies, *facts, *cost])
         leads.append([recipe, batch, *(difference(pair, key) for key in ("linear", "knn"))])
     if before:
-        lines.append(["", "", "untrained", "", len(before), *(spread([run[key] for run in before]) for key in ("linear", "knn"))] + [""] * 5)
+        lines.append(["", "", "untrained", "", len(before), *(spread(before, key) for key in ("linear", "knn"))] + [""] * 5)
     sizes = sorted({f"{r['data']}, {r['model']}, {r['images']:,} images, {r['epochs']} epochs" for r in finals})
     cards = sorted({r["card"] or r["cpu"] for r in finals})
     about = "; ".join(sizes) + ". On " + ", ".join(cards) + ".\n\n"

@@ -26,16 +26,31 @@ def save(made, path):
     plt.close(made)
 
 
+def over_batches(axis, results, before, neighbours):
+    """Accuracies of both objectives over the batch size, and of the untrained encoders; `neighbours` is what kNN is called."""
+    named = {"linear": ("linear", "-"), "knn": (neighbours, "--")}
+    batches = sorted({r["batch"] for r in results})
+    for objective, colour in COLOURS.items():
+        for key, (name, style) in named.items():
+            of = lambda b: [r[key] for r in results if (r["objective"], r["batch"]) == (objective, b)]
+            there = [b for b in batches if of(b)]
+            means = [statistics.mean(of(b)) for b in there]
+            errors = [statistics.stdev(of(b)) if len(of(b)) > 1 else 0.0 for b in there]
+            label = f"{NAMES[objective]}, {name}"
+            axis.errorbar(there, means, errors, color=colour, linestyle=style, marker="o", capsize=3, label=label)
+    for key, (name, style) in named.items() if before else ():
+        mean = statistics.mean(one[key] for one in before)
+        axis.axhline(mean, color="#999999", linestyle=style, label=f"untrained, {name}")
+    axis.set(xscale="log", xlabel="batch size (images)", ylabel="test top-1 (%)")
+    axis.set_xticks(batches, [str(b) for b in batches])
+    axis.minorticks_off()
+
+
 def batch(results, before, out):
     made, (accuracy, ness, saturation) = figure(3)
     batches = sorted({r["batch"] for r in results})
     for objective, colour in COLOURS.items():
         mine = {b: [r for r in results if r["objective"] == objective and r["batch"] == b] for b in batches}
-        for key, style in (("linear", "-"), ("knn", "--")):
-            means = [statistics.mean(r[key] for r in mine[b]) for b in batches]
-            errors = [statistics.stdev([r[key] for r in mine[b]]) if len(mine[b]) > 1 else 0.0 for b in batches]
-            label = f"{NAMES[objective]}, {'linear' if key == 'linear' else 'kNN'}"
-            accuracy.errorbar(batches, means, errors, color=colour, linestyle=style, marker="o", capsize=3, label=label)
         for shade, b in enumerate(batches):
             epochs = mine[b][0]["epochs"]
             x = [row["epoch"] + 1 for row in epochs]
@@ -43,12 +58,8 @@ def batch(results, before, out):
             ness.plot(x, [row["ness_mean"] for row in epochs], color=colour, alpha=alpha, label=f"{objective}, {b}")
             share = [row["mi_estimate_nats"] / row["mi_ceiling_nats"] for row in epochs]
             saturation.plot(x, share, color=colour, alpha=alpha, label=f"{objective}, {b}")
-    for key, style in (("linear", "-"), ("knn", "--")):
-        mean = statistics.mean(one[key] for one in before)
-        accuracy.axhline(mean, color="#999999", linestyle=style, label=f"untrained, {'linear' if key == 'linear' else 'kNN'}")
-    accuracy.set(xscale="log", xlabel="batch size (images)", ylabel="test top-1 (%)", title="Accuracy over the batch size")
-    accuracy.set_xticks(batches, [str(b) for b in batches])
-    accuracy.minorticks_off()
+    over_batches(accuracy, results, before, "kNN")
+    accuracy.set(title="Accuracy over the batch size")
     ness.set(xlabel="epochs", ylabel="NESS", title="Effective sample size", ylim=(0, 1))
     saturation.set(xlabel="epochs", ylabel="estimate / log(2N-1)", title="Saturation of the MI estimate", ylim=(0, 1))
     for axis in (accuracy, ness, saturation):
@@ -74,25 +85,9 @@ def cifar(finals, before, recipes, out):
         own = [r for r in finals if r["recipe"] == recipe]
         longest = max(own, key=lambda r: r["epochs"] * r["images"])
         own = [r for r in own if all(r[key] == longest[key] for key in ("model", "epochs", "images", "data"))]
-        batches = sorted({r["batch"] for r in own})
-        for objective, colour in COLOURS.items():
-            for key, style in (("linear", "-"), ("knn", "--")):
-                of = lambda b: [r[key] for r in own if (r["objective"], r["batch"]) == (objective, b)]
-                there = [b for b in batches if of(b)]
-                errors = [statistics.stdev(of(b)) if len(of(b)) > 1 else 0.0 for b in there]
-                label = f"{NAMES[objective]}, {'linear' if key == 'linear' else '20 neighbours'}"
-                means = [statistics.mean(of(b)) for b in there]
-                axis.errorbar(there, means, errors, color=colour, linestyle=style, marker="o", capsize=3, label=label)
-        like = [r for r in before if r["model"] == longest["model"]]
-        for key, style in (("linear", "-"), ("knn", "--")):
-            if like:
-                label = f"untrained, {'linear' if key == 'linear' else '20 neighbours'}"
-                axis.axhline(statistics.mean(r[key] for r in like), color="#999999", linestyle=style, label=label)
+        over_batches(axis, own, [r for r in before if r["model"] == longest["model"]], "20 neighbours")
         title = f"{longest['data']}, {longest['model']}, {longest['images']:,} images, {longest['epochs']} epochs\n{recipes[recipe].about}"
-        axis.set(xscale="log", xlabel="batch size (images)", ylabel="test top-1 (%)")
         axis.set_title(title, fontsize=9)
-        axis.set_xticks(batches, [str(b) for b in batches])
-        axis.minorticks_off()
         axis.legend(fontsize=8)
     save(made, out / "cifar.png")
 

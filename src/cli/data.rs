@@ -4,7 +4,7 @@ use super::Typed;
 use super::flags::{EVERY, Flag, Only, flag};
 use crate::config::{BadImages, DataConfig, DatasetName, Labels, Orientation};
 use crate::data::{meant, source_of, usual_size_px};
-use crate::run_dir::shell_word;
+use crate::run_dir::shell_words;
 use crate::values::{between, one_of};
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
@@ -77,12 +77,12 @@ impl DataArgs {
         }
         for place in &self.data {
             let Some((dataset, source)) = meant(place)? else { continue };
-            let words = typed.words.iter().map(|word| with_place(word, place, &source)).map(|word| shell_word(&word));
+            let words: Vec<String> = typed.words.iter().map(|word| with_place(word, place, &source)).collect();
             bail!(
                 "{} holds no ImageNet, the data set of a command that names none: was --dataset-name {dataset} meant?\n  \
                  {} --dataset-name {dataset}",
                 place.display(),
-                words.collect::<Vec<_>>().join(" ")
+                shell_words(&words)
             );
         }
         Ok(())

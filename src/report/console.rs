@@ -48,13 +48,11 @@ impl Console {
             ProgressDrawTarget::stderr()
         };
         let colour = std::io::stderr().is_terminal() && colour_is_welcome();
-        let mut console =
-            Self::build(verbosity, format, draw, colour, Box::new(std::io::stdout()), Box::new(std::io::stderr()));
-        let width = Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
-        let inner = Arc::get_mut(&mut console.0).expect("nobody else has it yet");
         // A terminal that does not know its width has none.
-        inner.result_columns = width.filter(|&columns| columns > 0 && std::io::stdout().is_terminal());
-        console
+        let width = Term::stdout().size_checked().map(|(_, columns)| usize::from(columns));
+        let columns = width.filter(|&columns| columns > 0 && std::io::stdout().is_terminal());
+        let (out, err) = (Box::new(std::io::stdout()), Box::new(std::io::stderr()));
+        Self::build(verbosity, format, draw, colour, columns, out, err)
     }
 
     /// Plain lines into two writers: for tests and for callers that own their output.
@@ -64,20 +62,20 @@ impl Console {
         err: impl Write + Send + 'static,
     ) -> Self {
         let hidden = ProgressDrawTarget::hidden();
-        Self::build(verbosity, LogFormat::Text, hidden, false, Box::new(out), Box::new(err))
+        Self::build(verbosity, LogFormat::Text, hidden, false, None, Box::new(out), Box::new(err))
     }
 
     /// JSON lines into a writer.
     pub fn json_to(verbosity: Verbosity, out: impl Write + Send + 'static) -> Self {
         let hidden = ProgressDrawTarget::hidden();
-        Self::build(verbosity, LogFormat::Json, hidden, false, Box::new(out), Box::new(std::io::sink()))
+        Self::build(verbosity, LogFormat::Json, hidden, false, None, Box::new(out), Box::new(std::io::sink()))
     }
 
     /// Bars on a terminal of a test's own.
     #[cfg(test)]
     pub(super) fn drawing_on(draw: ProgressDrawTarget) -> Self {
         let sink = || Box::new(std::io::sink());
-        Self::build(Verbosity::Normal, LogFormat::Text, draw, false, sink(), sink())
+        Self::build(Verbosity::Normal, LogFormat::Text, draw, false, None, sink(), sink())
     }
 
     fn build(
@@ -85,12 +83,13 @@ impl Console {
         format: LogFormat,
         draw: ProgressDrawTarget,
         colour: bool,
+        result_columns: Option<usize>,
         out: Box<dyn Write + Send>,
         err: Box<dyn Write + Send>,
     ) -> Self {
         let bars = MultiProgress::with_draw_target(draw);
         let (out, err, lost, known) = (Mutex::new(out), Mutex::new(err), OnceLock::new(), Mutex::default());
-        Console(Arc::new(Inner { verbosity, format, bars, colour, result_columns: None, out, err, lost, known }))
+        Console(Arc::new(Inner { verbosity, format, bars, colour, result_columns, out, err, lost, known }))
     }
 
     pub fn verbosity(&self) -> Verbosity {

@@ -73,18 +73,14 @@ pub fn cut(text: &str, columns: usize) -> String {
 /// At most `columns` characters; a longer text loses some in the middle, where `...` stands. Of a path, the end says more
 /// than the beginning, and has two thirds.
 pub fn middle_out(text: &str, columns: usize) -> String {
-    let all: Vec<char> = text.chars().collect();
-    if all.len() <= columns {
+    let length = text.chars().count();
+    if length <= columns {
         return text.to_string();
     }
     let kept = columns.saturating_sub(3);
     let (first, last) = (kept / 3, kept - kept / 3);
-    all[..first]
-        .iter()
-        .chain("...".chars().collect::<Vec<_>>().iter())
-        .chain(&all[all.len() - last..])
-        .take(columns)
-        .collect()
+    let end = text.chars().skip(length - last);
+    text.chars().take(first).chain("...".chars()).chain(end).take(columns).collect()
 }
 
 #[cfg(test)]

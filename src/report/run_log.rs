@@ -144,16 +144,11 @@ impl RunLog {
         self.log.failed(text);
     }
 
-    /// The run is complete: prints `result` whatever the verbosity and finishes the files.
-    pub fn finish(mut self, result: &str) {
+    /// The run is complete: prints `result` whatever the verbosity, and `next`, a line each; finishes the files.
+    pub fn finish(mut self, result: &str, next: &[String]) {
         self.bar = None;
         self.result(result);
-        self.close();
-    }
-
-    /// Finishes the files.
-    pub fn close(mut self) {
-        self.bar = None;
+        next.iter().for_each(|line| self.note(line));
         self.events.flush(self.log.console());
     }
 }

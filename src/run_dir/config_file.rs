@@ -172,7 +172,7 @@ pub fn shell_words<T: AsRef<str>>(words: &[T]) -> String {
 }
 
 /// A word as a POSIX shell (bash for control characters) reads it back.
-pub fn shell_word(word: &str) -> String {
+fn shell_word(word: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || "/_.-=:,+@%".contains(c);
     if !word.is_empty() && word.chars().all(safe) {
         return word.to_string();

@@ -49,3 +49,14 @@ pub fn run_directory(results: &Path) -> PathBuf {
 pub fn save_dir(results: &Path) -> String {
     format!("--save-dir={}", results.display())
 }
+
+/// A linear evaluation of a few embedded images, without its checkpoint and its place.
+pub const SMALL_EVALUATION: &[&str] = &[
+    "--train-mode=eval",
+    "--transfer-mode=linear_eval",
+    "--dataset-name=fashion_mnist_mini",
+    "--train-images=64",
+    "--image-size=16",
+    "--fc-epochs=2",
+    "--device=cpu",
+];

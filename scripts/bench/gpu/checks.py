@@ -175,9 +175,15 @@ def losses(options, model, runs, found):
     found.check("losses of an epoch", difference <= allowed, **numbers)
 
 
-def gradients(options, model, runs, found):
+def relative_error(tensors, exact, names):
+    """Of these tensors, joined."""
     import torch
 
+    joined = lambda tensors: torch.cat([tensors[name].reshape(-1).double() for name in names])
+    return ((joined(tensors) - joined(exact)).norm() / joined(exact).norm()).item()
+
+
+def gradients(options, model, runs, found):
     state, batches = program.weights(runs["start"].checkpoint(0)), runs["first views"]
     moved = program.weights(runs["one"].checkpoint(1))
     _, theirs = curve(options, model, state, batches, 1.0)
@@ -187,8 +193,7 @@ def gradients(options, model, runs, found):
     ours = {name: state[name].double() - moved[name].double() for name in exact}
     for part, least in GRADIENTS.items():
         names = [name for name in exact if name.startswith("fc.") == (part == "head")]
-        joined = lambda tensors: torch.cat([tensors[name].reshape(-1).double() for name in names])
-        error = lambda tensors: ((joined(tensors) - joined(exact)).norm() / joined(exact).norm()).item()
+        error = lambda tensors: relative_error(tensors, exact, names)
         allowed = max(least, FACTOR * error(theirs))
         numbers = {"relative_error": error(ours), "allowed": allowed, "pytorch": error(theirs)}
         found.check(f"gradients of the first step, {part}", error(ours) <= allowed, **numbers)

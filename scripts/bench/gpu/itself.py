@@ -5,6 +5,7 @@ Without a GPU both sides are the CPU: then the code is tried, and to the bit.
 
 import embedded
 import program
+from checks import GRADIENTS, relative_error
 from program import Failed, apart
 
 # ---- devices --------------------------------------------------------------------------------------------------------
@@ -174,8 +175,6 @@ def says(found, made, sentence):
 # Nats, in every step: sums of two halves in float32 instead of one. The rate is so small that weights hardly move: at 1e-3
 # rounding grows to 1e-2 within 20 steps, and PyTorch in float32 is as far from itself in float64.
 ALLOWED, LR = 1e-4, 1e-6
-# Relative errors of what one step at rate 1 takes off the weights, by part of the network, as checks.py has them.
-GRADIENTS = {"head": 1e-4, "trunk": 2e-2}
 # NCCL refuses two ranks on one device of one machine; with names of machines of their own they are two, over sockets: slow,
 # and the same sums. Nothing but sockets of this machine.
 SOCKETS = {"NCCL_IB_DISABLE": "1", "NCCL_MNNVL_ENABLE": "0", "NCCL_SOCKET_IFNAME": "lo"}
@@ -215,13 +214,11 @@ def same_losses(found, check, pair, one):
 
 
 def same_gradients(found, check, start, pair, one):
-    """All begin with the same weights."""
-    import torch
-
+    """What one step at rate 1 takes off the weights, with which all begin."""
     start, alone, shared = (program.weights(run.checkpoint(epochs)) for run, epochs in ((start, 0), (one, 1), (pair, 1)))
     names = [name for name in start if name.endswith((".weight", ".bias"))]
     for part, allowed in GRADIENTS.items():
         own = [name for name in names if name.startswith("fc.") == (part == "head")]
-        moved = lambda end: torch.cat([(start[name].double() - end[name].double()).reshape(-1) for name in own])
-        error = ((moved(shared) - moved(alone)).norm() / moved(alone).norm()).item()
+        moved = lambda end: {name: start[name].double() - end[name].double() for name in own}
+        error = relative_error(moved(shared), moved(alone), own)
         found.check(f"{check}, {part}", error <= allowed, relative_error=error, allowed=allowed, parameters=len(own))

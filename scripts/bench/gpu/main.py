@@ -86,9 +86,9 @@ seconds that they took, about, on one H200 and 16 cores:
 
 What times nothing (trainings, checks, devices, replay, ranks, study) runs first, a stage
 for every three cores at once, and beside it the data are made and torch.compile's cache is
-filled (160 s). All that is waited for before anything is timed. What was not run is named at the end, and --only runs it; with --keep in both calls the
-second makes and compiles nothing anew. Every stage has a time limit, and one that fails
-does not stop the next.
+filled (160 s). All that is waited for before anything is timed. What was not run is named
+at the end, and --only runs it; with --keep in both calls the second makes and compiles
+nothing anew. Every stage has a time limit, and one that fails does not stop the next.
 
 DIR gets results.jsonl (a line a result, when it is known), summary.txt, gpu.json (every
 number, its target, the card, the versions), stages.log, kernels.csv and curves.png.

@@ -42,11 +42,8 @@ impl Session {
                 100.0 * traffic.seconds / took.as_secs_f64().max(1e-9)
             ));
         }
-        self.log.result(&format!("pre-training finished in {}: {}", duration(took), path.display()));
-        if let Some(encoder) = encoder {
-            self.next_commands(&path, encoder.is_ok()).iter().for_each(|line| self.log.note(line));
-        }
-        self.log.close();
+        let next = encoder.map(|encoder| self.next_commands(&path, encoder.is_ok())).unwrap_or_default();
+        self.log.finish(&format!("pre-training finished in {}: {}", duration(took), path.display()), &next);
         Ok(())
     }
 
@@ -92,7 +89,7 @@ impl Session {
             let lines = encoder_file::recipe(&weights, ExportFormat::Safetensors, &self.pretrain.model);
             shell_words(&["python3", "-i", "-c", &lines.join("; ")])
         } else {
-            shell_words(&["flatnce", "export", "--force", "--checkpoint", &encoder, "--out", &show(&weights)])
+            export_command(path, &weights)
         };
         let what = if judged { "evaluate the encoder" } else { "write the features of the images" };
         let header = format!("to be pasted: {what}, load the encoder in Python, show the results");
@@ -138,12 +135,15 @@ impl Session {
 
 /// Why the encoder is not there, and what makes up for it.
 pub fn without_encoder(directory: &Path, checkpoint: &Path, error: &anyhow::Error) -> String {
-    let out = directory.join(ENCODER_WEIGHTS).display().to_string();
-    let checkpoint = checkpoint.display().to_string();
-    let words = ["flatnce", "export", "--force", "--checkpoint", &checkpoint, "--out", &out];
     format!(
         "{ENCODER_WEIGHTS} was not written: {error:#}; the run is complete and its last checkpoint is saved, and this writes \
          the encoder: {}",
-        shell_words(&words)
+        export_command(checkpoint, &directory.join(ENCODER_WEIGHTS))
     )
+}
+
+/// Writes the encoder of a checkpoint into a file of its own.
+fn export_command(checkpoint: &Path, out: &Path) -> String {
+    let [checkpoint, out] = [checkpoint, out].map(|path| path.display().to_string());
+    shell_words(&["flatnce", "export", "--force", "--checkpoint", &checkpoint, "--out", &out])
 }
