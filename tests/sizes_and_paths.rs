@@ -160,7 +160,7 @@ fn a_path_that_is_no_text_is_one_error_with_its_flag() {
         (&["--train-mode=eval", "--checkpoint"], "--checkpoint"),
         (&["--feature-cache"], "--feature-cache"),
         (&["preview", "--out"], "--out"),
-        (&["inspect"], "<FILE>"),
+        (&["inspect"], "<FILE|DIR>"),
     ] {
         let mut command = flatnce(words);
         let output = command.arg(odd).current_dir(place.path()).output().expect("it starts");
