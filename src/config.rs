@@ -97,6 +97,9 @@ pub struct Config {
     pub memory_check: bool,
     /// Results go below this directory.
     pub save_dir: PathBuf,
+    /// Nobody asked for that place: an evaluation may lie in the directory of its encoder's run.
+    #[serde(skip)]
+    pub save_dir_is_default: bool,
     /// Of a new run's directory; `None` = the time when it begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,

@@ -59,11 +59,13 @@ use report::{Console, Verbosity};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tools::Tool;
 use train::facts::Facts;
 use train::ranks::Ranks;
+
+pub use distributed::STOPPED;
 
 /// How a run ended, when it did not fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +94,8 @@ fn libtorch_failed(error: native::NativeError) -> anyhow::Error {
 }
 
 fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
-    let cli::Resolved { config, checkpoint, device, placement, device_note, precision_note, warnings } = resolved;
+    let cli::Resolved { config, checkpoint, device, placement, device_note, precision_note, images_note, warnings } =
+        resolved;
     let place = placement.as_ref();
     let console = console_of(place, || Console::new(config.talk, config.log_format));
     let timeout = Duration::from_secs(config.distributed_timeout_seconds.into());
@@ -135,15 +138,16 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
         console.result(&facts.to_string());
         return told.and_then(|()| console.delivered()).map(|()| Outcome::Done);
     }
-    machine.lines().for_each(|line| console.note(line));
+    machine.lines().chain(images_note.as_deref()).for_each(|line| console.note(line));
     let hello = distributed::hello(&serde_json::to_value(&config)?);
     match &config.job {
         Job::Pretrain(run) => {
-            let stop = stop_on_signals(&console)?;
+            let stop = Stop::on_signals(&console)?;
             let ended = distributed::together(place, &hello, gpu, timeout, |group| {
                 let ranks = Ranks::from(group);
                 let plan = train::pretrain::Plan::make(&config, run, checkpoint, device, &console, &ranks)?;
-                train::pretrain::run(plan, &console, &stop)
+                train::pretrain::foresee(&plan, &config, &console)?;
+                train::pretrain::run(plan, &console, stop.begin())
             })?;
             Ok(match ended {
                 train::pretrain::Ended::Finished => Outcome::Done,
@@ -151,11 +155,11 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
             })
         }
         Job::Evaluate(run) => {
-            let stop = stop_on_signals(&console)?;
+            let stop = Stop::on_signals(&console)?;
             let ended = distributed::together(place, &hello, gpu, timeout, |group| {
                 let ranks = Ranks::from(group);
                 let plan = train::evaluate::Plan::make(&config, run, device, &console, &ranks)?;
-                train::evaluate::run(&plan, &console, &stop)
+                train::evaluate::run(&plan, &console, stop.begin())
             })?;
             console.delivered()?;
             Ok(if ended.stopped { Outcome::Stopped } else { Outcome::Done })
@@ -209,35 +213,55 @@ fn start(count: u32, timeout: Duration) -> anyhow::Result<Outcome> {
 /// Whoever sends a signal to a whole group of processes, and a parent that hands it on, send it twice.
 const ECHO: Duration = Duration::from_secs(1);
 
-/// A flag that SIGINT, SIGTERM and SIGUSR1 set: Ctrl-C, and the warnings of Slurm and Kubernetes before they kill. The
-/// first is answered at once, however long the work under way takes. A second SIGINT ends the program, and so does a second
-/// SIGTERM that is no echo of the first.
-fn stop_on_signals(console: &Console) -> anyhow::Result<Arc<AtomicBool>> {
-    let (stop, interrupted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-    // In this order: the first SIGINT finds the flag unset.
-    signal_hook::flag::register_conditional_shutdown(SIGINT, 128 + SIGINT, Arc::clone(&interrupted))?;
-    signal_hook::flag::register(SIGINT, interrupted)?;
-    for signal in [SIGINT, SIGTERM, SIGUSR1] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
-    // A handler may neither print nor look at the time; this thread is told by one.
-    let (mut signals, console) = (Signals::new([SIGINT, SIGTERM, SIGUSR1])?, console.clone());
-    let answer = move || {
-        let (mut answered, mut terminated) = (false, None);
-        for signal in signals.forever() {
-            if signal == SIGTERM && terminated.get_or_insert_with(Instant::now).elapsed() > ECHO {
-                signal_hook::low_level::exit(128 + SIGTERM);
-            }
-            if !std::mem::replace(&mut answered, true) {
-                let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
-                console.note(&format!(
-                    "{name}: stopping after the step under way, then saving; SIGINT or SIGTERM once more ends at once, \
-                     without saving"
-                ));
-            }
+/// What SIGINT, SIGTERM and SIGUSR1 ask for: Ctrl-C, and the warnings of Slurm and Kubernetes before they kill.
+struct Stop {
+    asked: Arc<AtomicBool>,
+    /// There is something to save.
+    begun: Arc<AtomicBool>,
+}
+
+impl Stop {
+    /// Listens. The first signal is answered at once, however long the work under way takes; before anything is trained it
+    /// ends the program. A second SIGINT ends it in any case, and so does a second SIGTERM that is no echo of the first.
+    fn on_signals(console: &Console) -> anyhow::Result<Stop> {
+        let flag = || Arc::new(AtomicBool::new(false));
+        let (stop, interrupted) = (Stop { asked: flag(), begun: flag() }, flag());
+        // In this order: the first SIGINT finds the flag unset.
+        signal_hook::flag::register_conditional_shutdown(SIGINT, 128 + SIGINT, Arc::clone(&interrupted))?;
+        signal_hook::flag::register(SIGINT, interrupted)?;
+        for signal in [SIGINT, SIGTERM, SIGUSR1] {
+            signal_hook::flag::register(signal, Arc::clone(&stop.asked))?;
         }
-    };
-    let thread = std::thread::Builder::new().name("signals".into()).spawn(answer);
-    thread.with_context(|| threads::refused("the thread that answers signals"))?;
-    Ok(stop)
+        // A handler may neither print nor look at the time; this thread is told by one.
+        let (mut signals, console) = (Signals::new([SIGINT, SIGTERM, SIGUSR1])?, console.clone());
+        let begun = Arc::clone(&stop.begun);
+        let answer = move || {
+            let (mut answered, mut terminated) = (false, None);
+            for signal in signals.forever() {
+                if signal == SIGTERM && terminated.get_or_insert_with(Instant::now).elapsed() > ECHO {
+                    signal_hook::low_level::exit(128 + SIGTERM);
+                }
+                let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+                if !begun.load(Ordering::Acquire) {
+                    console.note(&format!("{name}: stopped before the first step: the same command begins again"));
+                    signal_hook::low_level::exit(STOPPED);
+                }
+                if !std::mem::replace(&mut answered, true) {
+                    console.note(&format!(
+                        "{name}: stopping after the step under way, then saving; SIGINT or SIGTERM once more ends at \
+                         once, without saving"
+                    ));
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("signals".into()).spawn(answer);
+        thread.with_context(|| threads::refused("the thread that answers signals"))?;
+        Ok(stop)
+    }
+
+    /// Everything is ready to be trained: from here on a stop is a request to save.
+    fn begin(&self) -> &AtomicBool {
+        self.begun.store(true, Ordering::Release);
+        &self.asked
+    }
 }

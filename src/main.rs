@@ -8,8 +8,6 @@ use std::process::ExitCode;
 
 /// The command line is at fault, or asks for what this machine does not have.
 const USAGE: u8 = 2;
-/// Stopped on request, after saving: sysexits' EX_TEMPFAIL, run it again to continue.
-const STOPPED: u8 = 75;
 
 fn main() -> ExitCode {
     flatnce::memory::keep_freed_blocks();
@@ -22,6 +20,10 @@ fn main() -> ExitCode {
         Ok(typed) => typed,
         Err(error) if error.use_stderr() => error.exit(),
         Err(asked) => return tell(&asked),
+    };
+    let typed = match typed.completed() {
+        Ok(typed) => typed,
+        Err(error) => return fail(LogFormat::Text, &error, USAGE),
     };
     if let Some(tool) = &typed.args.tool {
         return match cli::resolve_tool(&typed, tool) {
@@ -38,7 +40,7 @@ fn main() -> ExitCode {
     let format = resolved.config.log_format;
     match flatnce::run(resolved) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Stopped) => ExitCode::from(STOPPED),
+        Ok(Outcome::Stopped) => ExitCode::from(flatnce::STOPPED as u8),
         Err(error) => fail(format, &error, 1),
     }
 }

@@ -1,6 +1,6 @@
 //! Where results lie: `results/{dataset}/{batch}_FlatCLR|SimCLR/{dd-mm-YYYY-HH-MM-SS}/`, or a name in the place of the time,
-//! for pre-training, `results/{dataset}/{clr}/{batch}_{epoch}_fc|_ft/{date}/` for
-//! evaluation, as upstream's README has it, and the names of checkpoints in there.
+//! for pre-training; for evaluation `evaluations/{dataset}_{epoch}_fc|_ft/{date}/` in there, or, where `--save-dir` asks for a
+//! place, `{dataset}/{clr}/{batch}_{epoch}_fc|_ft/{date}/` as upstream's README has it; and the names of checkpoints.
 
 mod config_file;
 mod continuation;
@@ -29,7 +29,26 @@ pub fn pretrain_parent(results: &Path, dataset: DatasetName, batch_size: u32, ob
     results.join(dataset.name()).join(format!("{batch_size}_{}", objective.directory_suffix()))
 }
 
-/// The directory that holds all evaluations of one checkpoint: `batch_size` and `epoch` are those of the
+/// Whether a directory is that of a pre-training run.
+pub fn is_run(directory: &Path) -> bool {
+    directory.join("config.yml").is_file()
+        && read_config(directory).is_ok_and(|settings| settings.pointer("/job/pretrain").is_some())
+}
+
+/// The directory in that of a run that holds all evaluations of one of its checkpoints on a data set; `epoch` is as the
+/// checkpoint's name has it.
+pub fn evaluation_inside(run: &Path, dataset: DatasetName, epoch: u32, mode: TransferMode) -> PathBuf {
+    run.join("evaluations").join(format!("{dataset}_{epoch}_{}", suffix(mode)))
+}
+
+fn suffix(mode: TransferMode) -> &'static str {
+    match mode {
+        TransferMode::LinearEval => "fc",
+        TransferMode::Finetune => "ft",
+    }
+}
+
+/// The directory that holds all evaluations of one checkpoint as upstream has it: `batch_size` and `epoch` are those of the
 /// pre-training, `epoch` as the checkpoint's name has it.
 pub fn evaluation_parent(
     results: &Path,
@@ -39,11 +58,8 @@ pub fn evaluation_parent(
     epoch: u32,
     mode: TransferMode,
 ) -> PathBuf {
-    let suffix = match mode {
-        TransferMode::LinearEval => "fc",
-        TransferMode::Finetune => "ft",
-    };
-    results.join(dataset.name()).join(objective.name()).join(format!("{batch_size}_{epoch}_{suffix}"))
+    let name = format!("{batch_size}_{epoch}_{}", suffix(mode));
+    results.join(dataset.name()).join(objective.name()).join(name)
 }
 
 /// Creates a directory of its own for a run that `started` now: the date, or the date with `-2`, `-3`, ...

@@ -80,6 +80,7 @@ fn config(run: &Evaluate, save_dir: &Path) -> Config {
         data_on_device: DataOnDevice::Auto,
         cuda: CudaSettings::default(),
         name: None,
+        save_dir_is_default: false,
         save_dir: save_dir.to_owned(),
         nproc: None,
         distributed_timeout_seconds: 600,
@@ -102,7 +103,12 @@ fn images(train: usize, test: usize) -> Images {
         let step = split.len() / count;
         Arc::new(split.subset(&(0..count).map(|i| i * step).collect::<Vec<_>>()))
     };
-    Images { train: first(Part::Train, train), test: first(Part::Test, test), left_out: Arc::default() }
+    Images {
+        train: first(Part::Train, train),
+        test: first(Part::Test, test),
+        left_out: Arc::default(),
+        held_out: false,
+    }
 }
 
 fn plan_on(config: &Config, run: &Evaluate, images: &Images) -> anyhow::Result<Plan> {
@@ -263,7 +269,8 @@ fn the_penalty_is_chosen_without_the_test_images() {
     let all = images(300, 100);
     let mut poisoned = (*all.test).clone();
     poisoned.labels = poisoned.labels.map(|labels| labels.iter().map(|label| 9 - label).collect());
-    let poisoned = Images { train: Arc::clone(&all.train), test: Arc::new(poisoned), left_out: Arc::default() };
+    let poisoned =
+        Images { train: Arc::clone(&all.train), test: Arc::new(poisoned), left_out: Arc::default(), held_out: false };
     let mut run = Evaluate { reg_weights: vec![1e-4, 1e-1, 1e3], epochs: 20, ..settings() };
     run.optimizer.name = OptimizerName::Lbfgs;
     let (honest, misled) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -427,7 +434,7 @@ fn numbers_that_say_nothing_are_told() {
             let names = split.classes[..count as usize].to_vec();
             Arc::new(data::Split { classes: names, ..split.subset(&own) })
         };
-        Images { train: few(&all.train), test: few(&all.test), left_out: Arc::default() }
+        Images { train: few(&all.train), test: few(&all.test), left_out: Arc::default(), held_out: false }
     };
     for (classes, parts) in [
         (1, ["are of a single class", "--knn-neighbours 50 are more than the "]),

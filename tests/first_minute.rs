@@ -5,6 +5,7 @@
 mod program;
 mod support;
 
+use flatnce::checkpoint;
 use flatnce::cli;
 use flatnce::config::{DataConfig, DatasetName, Depth, HeadConfig, HeadMode, ModelConfig, Normalisation, Stem};
 use flatnce::data::{self, Part};
@@ -60,7 +61,7 @@ fn the_program_alone_shows_the_short_help_and_three_commands_to_paste() {
     printed(place.path(), &look[1..]);
     assert!(place.path().join("views.png").is_file());
     let plan = printed(place.path(), &[&train[1..], &["--dry-run"]].concat());
-    assert!(plan.contains("fashion_mnist_mini") && plan.contains("4,000 images"), "{plan}");
+    assert!(plan.contains("folder train: 4 image files") && plan.contains("res18"), "{plan}");
 }
 
 // Images and no data set's name.
@@ -112,6 +113,12 @@ fn what_lies_in_a_place_is_what_is_asked_for() {
         std::fs::create_dir(at(directory)).expect("it is made");
         std::fs::write(at(directory).join(file), "").expect("it is written");
     }
+    // Weights that do not say what they were trained on.
+    let head = HeadConfig { mode: HeadMode::None, layers: 0, out_dim: 0 };
+    let normalisation = Normalisation::of(DatasetName::Cifar10);
+    let model = ModelConfig { depth: Depth::Res10, stem: Stem::Small, normalisation, head };
+    let weights = Encoder::new(&model, HeadKind::Classifier(2), tch::Device::Cpu, 0).state_dict();
+    checkpoint::write_safetensors(&at("x"), &weights, &Default::default()).expect("it is written");
     let eval = ["--train-mode=eval", "--checkpoint=x"];
     let transfer = ["--train-mode=transfer", "--checkpoint=x", "--transfer-dataset-name=voc"];
     for (words, asked) in [

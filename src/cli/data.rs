@@ -88,6 +88,48 @@ impl DataArgs {
         Ok(())
     }
 
+    /// Takes over what `trained_on` says of an encoder's images, unless the command (`typed`) names others. The answer says
+    /// what was taken.
+    ///
+    /// Errors: they are no longer there, and the command does not say where else.
+    pub(super) fn take(&mut self, trained_on: &DataConfig, typed: impl Fn(&str) -> bool) -> Result<Option<String>> {
+        let DataConfig { dataset, bad_images, orientation, labels, .. } = *trained_on;
+        let (named, placed) = (typed("dataset_name"), typed("data"));
+        if named && self.dataset_name != dataset {
+            return Ok(None);
+        }
+        self.dataset_name = dataset;
+        if !placed {
+            // Patterns of shards are no files.
+            let gone = |root: &&PathBuf| !root.exists() && !root.to_string_lossy().contains(['*', '?', '[', '{']);
+            match trained_on.roots().find(gone).filter(|_| !source_of(dataset).homes.is_empty()) {
+                // A published set may lie where those lie that nobody names.
+                Some(_) if named => return Ok(None),
+                Some(gone) => bail!(
+                    "the encoder was trained on {dataset} in {}, which is not there (any more): say where its images are \
+                     with --data, or name others with --dataset-name and --data",
+                    gone.display()
+                ),
+                None => self.data = trained_on.roots().cloned().collect(),
+            }
+        }
+        if !typed("bad_images") {
+            self.bad_images = bad_images;
+        }
+        if !typed("orientation") {
+            self.orientation = orientation;
+        }
+        if !typed("labels") {
+            self.labels = labels;
+        }
+        let inside = source_of(dataset).homes.is_empty();
+        let places: Vec<String> = self.data.iter().map(|place| place.display().to_string()).collect();
+        let place = if inside || placed { String::new() } else { format!(" in {}", places.join(", ")) };
+        Ok(Some(format!(
+            "images: {dataset}{place}, on which the encoder was trained; --dataset-name and --data name others"
+        )))
+    }
+
     /// The images of a data set; `dataset_name` where an evaluation does not name others.
     pub fn config(&self, dataset: DatasetName) -> DataConfig {
         let mut roots = self.data.clone();

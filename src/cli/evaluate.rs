@@ -257,6 +257,16 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
     })
 }
 
+/// The encoder of an evaluation on images like those that it was trained on; `None` where the command is about others.
+///
+/// Errors: no encoder.
+pub(super) fn judged(typed: &Typed) -> Result<Option<EncoderSource>> {
+    match typed.args.evaluation.train_mode {
+        Eval | Semi if !typed.names_other_images() => encoder_source(typed).map(Some),
+        _ => Ok(None),
+    }
+}
+
 impl EvaluationArgs {
     /// Whether labels train everything, or only a classifier on a frozen trunk.
     pub fn trains_whole_network(&self) -> bool {

@@ -39,7 +39,8 @@ pub struct MachineArgs {
     ///
     /// Costs speed: cuDNN may not try its algorithms for the fastest, and sums
     /// are taken in a fixed order. An operation that has no such order stops the
-    /// run with its name. The CPU always gives the same bits.
+    /// run with its name. The CPU gives the same bits with the same number of
+    /// threads; on a machine crowded by other programs this keeps that number.
     #[arg(long, value_name = "BOOL", default_value = "false", hide_short_help = true, action = Set, value_parser = switch)]
     pub deterministic: bool,
     /// Threads that load and augment images (default: the number of cores)

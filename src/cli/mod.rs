@@ -24,6 +24,7 @@ pub mod resolve;
 mod results;
 mod resume;
 mod tool;
+pub mod train;
 
 pub use augmentation::AugmentationArgs;
 pub use data::DataArgs;
@@ -34,10 +35,13 @@ pub use pretrain::{ObjectiveArgs, OptimisationArgs};
 pub use resolve::{Resolved, resolve};
 pub use results::ResultsArgs;
 pub use tool::{ToolArgs, resolve_tool};
+pub use train::TrainArgs;
 
 use crate::config::{DatasetName, TrainMode};
 use crate::native;
+use crate::train::encoder_source;
 use crate::values::OnePath;
+use anyhow::Result;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches};
 use std::any::TypeId;
@@ -46,9 +50,11 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
+  Train on your own images for about an hour, with settings that suit them:
+    flatnce train photos
   Pre-train on the images inside the program, then judge the encoder:
     flatnce --dataset-name fashion_mnist_mini --model res10 --batch-size 64
-    flatnce --dataset-name fashion_mnist_mini --train-mode eval \\
+    flatnce --train-mode eval \\
             --checkpoint-dir results/fashion_mnist_mini/64_FlatCLR/DATE
   See what a command would do, without doing it:
     flatnce --dataset-name cifar10 --dry-run
@@ -60,10 +66,10 @@ names of flags work as well as dashes.";
 
 /// Behind the short help, which is also what a command without a word gets.
 const FIRST_COMMANDS: &str = "\
-First commands: a look at your images (in photos), a training, every flag:
+First commands: a look at your images (in photos), a training of an hour on them,
+every flag:
   flatnce preview --dataset-name folder --data photos --out views.png
-  flatnce --dataset-name fashion_mnist_mini --model res10 --batch-size 64 \\
-          --epochs 3 --warmup-epochs 1
+  flatnce train photos
   flatnce --help";
 
 /// Every flag's row, in the order of the help.
@@ -126,6 +132,8 @@ pub struct Typed {
     pub args: Args,
     /// The command line with the program's name.
     pub words: Vec<String>,
+    /// What of the images follows from the encoder's training, in a sentence.
+    pub taken: Option<String>,
     matches: clap::ArgMatches,
 }
 
@@ -135,6 +143,47 @@ impl Typed {
     /// Panics if there is no such flag.
     pub fn has(&self, id: &str) -> bool {
         self.matches.value_source(id) == Some(ValueSource::CommandLine)
+    }
+
+    /// The same command with what it leaves open: the settings of `train`, and the images of an encoder's training where it
+    /// names no others.
+    ///
+    /// Errors: an encoder that cannot be read, images that are no longer where they were; those of [`train::chosen`].
+    pub fn completed(self) -> Result<Typed> {
+        match self.args.tool.clone() {
+            Some(ToolArgs::Train(args)) => train::chosen(&self, &args),
+            _ => self.with_images_of_encoder(),
+        }
+    }
+
+    fn with_images_of_encoder(mut self) -> Result<Typed> {
+        if self.has_too("dataset_name") && self.has_too("data") {
+            return Ok(self);
+        }
+        let (source, key) = match &self.args.tool {
+            Some(ToolArgs::Embed(embed)) => (embed.source(), embed.checkpoint_key.as_deref()),
+            Some(_) => return Ok(self),
+            None => match evaluate::judged(&self)? {
+                Some(source) => (source, self.args.evaluation.checkpoint_key.as_deref()),
+                None => return Ok(self),
+            },
+        };
+        let Some(images) = encoder_source::trained_on(&source, key)? else { return Ok(self) };
+        let mut data = self.data().clone();
+        self.taken = data.take(&images, |id| self.has_too(id))?;
+        match &mut self.args.tool {
+            Some(ToolArgs::Embed(embed)) => embed.data = data,
+            _ => self.args.data = data,
+        }
+        Ok(self)
+    }
+
+    /// The flags of the images.
+    fn data(&self) -> &DataArgs {
+        match &self.args.tool {
+            Some(ToolArgs::Embed(embed)) => &embed.data,
+            _ => &self.args.data,
+        }
     }
 
     /// Whether --transfer-dataset-name names the images.
@@ -162,13 +211,23 @@ impl Typed {
     ///
     /// Panics if there is no such flag.
     fn words(&self, id: &str) -> Vec<String> {
-        let mut words = Vec::new();
-        for values in self.matches.get_raw_occurrences(id).into_iter().flatten() {
-            let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
-            words.push(format!("{}={}", flag_name(id), values.join(",")));
-        }
-        words
+        words(&self.matches, id)
     }
+
+    /// The same of a tool's flag; none where the tool has no such flag, or it was not typed.
+    fn words_too(&self, id: &str) -> Vec<String> {
+        let matches = self.matches.subcommand().map_or(&self.matches, |(_, tool)| tool);
+        if self.has_too(id) { words(matches, id) } else { Vec::new() }
+    }
+}
+
+fn words(matches: &clap::ArgMatches, id: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for values in matches.get_raw_occurrences(id).into_iter().flatten() {
+        let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+        words.push(format!("{}={}", flag_name(id), values.join(",")));
+    }
+    words
 }
 
 /// A flag's name as help shows it: `batch_size` is `--batch-size`.
@@ -208,7 +267,7 @@ pub fn parse(words: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Typ
     let matches = command().try_get_matches_from(&words)?;
     let args = Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))?;
     let words = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    Ok(Typed { args, words, matches })
+    Ok(Typed { args, words, taken: None, matches })
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub struct Resolved {
     pub device_note: String,
     /// What was chosen as precision, and why.
     pub precision_note: String,
+    /// Which images were chosen, and why, where the command does not name them.
+    pub images_note: Option<String>,
     /// What the user should know before the run starts.
     pub warnings: Vec<String>,
 }
@@ -38,7 +40,8 @@ pub struct Resolved {
 pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let args = &typed.args;
     flags::refuse(typed)?;
-    if !typed.names_other_images() && !typed.has("resume") && !typed.has("log_dir") {
+    let named = typed.names_other_images() || typed.taken.is_some();
+    if !named && !typed.has("resume") && !typed.has("log_dir") {
         args.data.check_named(typed)?;
     }
     let ssl = args.evaluation.train_mode == TrainMode::Ssl;
@@ -97,6 +100,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         distributed_timeout_seconds: args.machine.distributed_timeout,
         memory_check: gpu.memory_check,
         save_dir: args.results.save_dir.clone(),
+        save_dir_is_default: !typed.has("save_dir"),
         name: args.results.name.clone(),
         checkpoint_key: args.evaluation.checkpoint_key.clone(),
         feature_cache: feature_cache(args.evaluation.feature_cache.as_deref()),
@@ -106,7 +110,16 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         command: typed.words.clone(),
         adopted,
     };
-    Ok(Resolved { config, checkpoint, device, placement, device_note, precision_note, warnings })
+    Ok(Resolved {
+        config,
+        checkpoint,
+        device,
+        placement,
+        device_note,
+        precision_note,
+        images_note: typed.taken.clone(),
+        warnings,
+    })
 }
 
 fn fresh(typed: &Typed) -> Start {

@@ -4,6 +4,7 @@
 use super::about::{self, CompletionsArgs, ManArgs};
 use super::list::{self, ListArgs};
 use super::machine::{own_device, workers};
+use super::train::TrainArgs;
 use super::{AugmentationArgs, DataArgs, MachineArgs, Typed};
 use crate::config::{CheckpointChoice, DataConfig, DatasetName, EncoderSource};
 use crate::tools::{Doctor, Embed, Export, FeatureFiles, Inspect, Pack, Packing, Preview, Report, Sheet, Tool};
@@ -14,6 +15,8 @@ use tch::Device;
 
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum ToolArgs {
+    /// Train on your own images, with settings chosen for them and this machine
+    Train(Box<TrainArgs>),
     /// Write the encoder of a checkpoint for another program
     Export(Export),
     /// Say what is inside a checkpoint, and whether it is whole
@@ -89,14 +92,22 @@ pub struct EmbedArgs {
     pub machine: MachineArgs,
 }
 
+impl EmbedArgs {
+    pub(super) fn source(&self) -> EncoderSource {
+        let (directory, which) = (self.checkpoint_dir.clone().unwrap_or_default(), self.transfer_from_epoch);
+        self.checkpoint.clone().map_or(EncoderSource::Directory { directory, which }, EncoderSource::File)
+    }
+}
+
 /// Resolves a subcommand.
 ///
 /// Errors: flags that contradict each other, images without a data set's name, a device that this machine does not have.
 pub fn resolve_tool(typed: &Typed, args: &ToolArgs) -> Result<Tool> {
-    if let Some(data) = args.data() {
+    if let Some(data) = args.data().filter(|_| typed.taken.is_none()) {
         data.check_named(typed)?;
     }
     Ok(match args.clone() {
+        ToolArgs::Train(_) => bail!("train stands for a run"),
         ToolArgs::Completions(args) => Tool::Pages(about::completions(&args)),
         ToolArgs::Man(args) => Tool::Pages(about::man(&args)?),
         ToolArgs::List(args) => Tool::Pages(list::list(&args)?),
@@ -104,20 +115,20 @@ pub fn resolve_tool(typed: &Typed, args: &ToolArgs) -> Result<Tool> {
         ToolArgs::Export(export) => Tool::Export(export),
         ToolArgs::Inspect(inspect) => Tool::Inspect(inspect),
         ToolArgs::Report(report) => Tool::Report(report),
-        ToolArgs::Embed(args) => Tool::Embed(Box::new(embed(args)?)),
+        ToolArgs::Embed(args) => Tool::Embed(Box::new(Embed { images_from: typed.taken.clone(), ..embed(args)? })),
         ToolArgs::Pack(args) => Tool::Pack(Box::new(pack(*args)?)),
         ToolArgs::Preview(args) => Tool::Preview(Box::new(preview(*args)?)),
     })
 }
 
 fn embed(args: EmbedArgs) -> Result<Embed> {
-    let EmbedArgs { checkpoint, checkpoint_dir, checkpoint_key, transfer_from_epoch: which, files, data, machine } =
-        args;
-    let directory = checkpoint_dir.unwrap_or_default();
+    let source = args.source();
+    let EmbedArgs { checkpoint_key, files, data, machine, .. } = args;
     let place = machine.placement()?;
     Ok(Embed {
-        source: checkpoint.map_or(EncoderSource::Directory { directory, which }, EncoderSource::File),
+        source,
         checkpoint_key,
+        images_from: None,
         data: DataConfig { size_is_default: data.image_size.is_none(), ..data.config(data.dataset_name) },
         files,
         nproc: machine.own_processes(place.as_ref()),

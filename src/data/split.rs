@@ -1,6 +1,6 @@
 //! One part of a data set: its images, and labels when there are any.
 
-use super::decode::{BadImage, decode_bytes};
+use super::decode::{BadImage, decode_bytes, look};
 use super::images::{Images, Packed, Stored};
 use crate::config::Orientation;
 use crate::pixels::{RgbImage, RgbRef};
@@ -75,6 +75,15 @@ impl Split {
                 Ok(scratch.as_ref())
             }
         }
+    }
+
+    /// The shorter side of image `index` in pixels; `None` where its header tells nothing.
+    pub fn side(&self, index: usize) -> Option<u32> {
+        let (width, height) = match self.images.stored(index).ok()? {
+            Stored::Pixels(pixels) => (pixels.width, pixels.height),
+            Stored::Encoded(bytes) => look(&bytes).map(|look| (look.width, look.height)).ok()?,
+        };
+        u32::try_from(width.min(height)).ok()
     }
 
     /// The file of image `index`, relative to the data set's directory; `None` where images have no files.

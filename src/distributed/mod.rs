@@ -17,7 +17,7 @@ mod surroundings;
 pub use buckets::{BUCKET_BYTES, reduce_gradients};
 pub use group::{Group, PeerFault, together};
 pub use meeting::hello;
-pub use spawn::{Ended, nproc};
+pub use spawn::{Ended, STOPPED, nproc};
 pub use surroundings::{Launcher, Placement, placement};
 
 /// Keeps c10d's own warnings, pages of C++ frames each, off the terminal; what they mean is in our errors. Whoever

@@ -20,8 +20,8 @@ pub enum Ended {
     Stopped,
 }
 
-/// Exit code of a process that was stopped on request and has saved.
-const STOPPED: i32 = 75;
+/// Exit code of a process that was stopped on request, with everything saved: sysexits' EX_TEMPFAIL.
+pub const STOPPED: i32 = 75;
 
 /// After one has failed, the others find out by themselves and say why they end; who does not is killed.
 const GRACE: Duration = Duration::from_secs(20);

@@ -11,7 +11,7 @@ use crate::augment::EvalTransform;
 use crate::config::{
     CheckpointChoice, DataConfig, DeviceChoice, EmbedFormat, EncoderSource, Numerics, Part, Precision,
 };
-use crate::data::{Split, counted};
+use crate::data::{NoPart, Split, counted};
 use crate::device;
 use crate::durable::Together;
 use crate::model::{Encoder, HEAD_PREFIX, HeadKind, Pass, feature_dim};
@@ -19,7 +19,7 @@ use crate::report::Console;
 use crate::train::encoder_source::{self, Reading, Source};
 use crate::train::features::{Extractor, trunk_hash};
 use crate::train::ranks::Ranks;
-use crate::train::readable;
+use crate::train::readable::{self, Readable};
 use crate::train::shortage::single_class;
 use crate::values::one_of;
 use anyhow::{Context, Result, bail};
@@ -33,9 +33,9 @@ use tch::{Device, Kind};
 /// Which features are written, and as what.
 #[derive(Clone, Debug, clap::Args)]
 pub struct FeatureFiles {
-    /// Which images
-    #[arg(long, value_name = "PART", default_value = "test", value_parser = one_of!(Part), help_heading = "Features")]
-    pub part: Part,
+    /// Which images [default: test, or all where there are no test images]
+    #[arg(long, value_name = "PART", value_parser = one_of!(Part), help_heading = "Features")]
+    pub part: Option<Part>,
     /// features.npy and labels.npy, or one embed.safetensors
     #[arg(long, value_name = "NAME", default_value = "npy", value_parser = one_of!(EmbedFormat), help_heading = "Features")]
     pub format: EmbedFormat,
@@ -56,6 +56,8 @@ pub struct Embed {
     pub source: EncoderSource,
     /// Where in another program's file the network stands.
     pub checkpoint_key: Option<String>,
+    /// Why these images, where the command does not name them.
+    pub images_from: Option<String>,
     pub data: DataConfig,
     pub files: FeatureFiles,
     pub device: DeviceChoice,
@@ -88,6 +90,7 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
     let source = origin.open(reading, &mut |text| console.warn(&text))?;
     let taken = source.taken.as_ref().map_or(String::new(), |taken| format!(", {taken}"));
     console.note(&format!("encoder: {}{taken}", source.name()));
+    embed.images_from.iter().for_each(|text| console.note(text));
     let (size, size_from) = source.image_size(&embed.data);
     let data = DataConfig { image_size_px: size, ..embed.data.clone() };
     console.note(&format!("images: {size}x{size} pixels to the encoder, {size_from}"));
@@ -95,7 +98,7 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
         console.warn(&text);
     }
     let (encoder, width) = encoder(embed, &source, device)?;
-    let readable = readable::load(&data, embed.files.part, console)?;
+    let (part, readable) = images(&data, embed.files.part, console)?;
     let split = Arc::new(readable.split);
     console.note(&split.describe());
     if let Some(warning) = single_class(&split) {
@@ -123,7 +126,7 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
         "normalize_mean": source.model.normalisation.mean,
         "normalize_std": source.model.normalisation.std,
         "dataset": embed.data.dataset.name(),
-        "part": embed.files.part.name(),
+        "part": part.name(),
         "images": split.len(),
         "dimensions": width,
         "classes": split.classes,
@@ -172,6 +175,20 @@ pub fn run(embed: &Embed, console: &Console, ranks: &Ranks) -> Result<()> {
         embed.files.out.display()
     ));
     Ok(())
+}
+
+/// The part that was asked for; else the test images, or all images where there is no such part.
+fn images(data: &DataConfig, asked: Option<Part>, console: &Console) -> Result<(Part, Readable)> {
+    if let Some(part) = asked {
+        return Ok((part, readable::load(data, part, console)?));
+    }
+    match readable::load(data, Part::Test, console) {
+        Err(error) if error.downcast_ref::<NoPart>().is_some() => {
+            console.note("no test images: the features are those of all images");
+            Ok((Part::Train, readable::load(data, Part::Train, console)?))
+        }
+        test => Ok((Part::Test, test?)),
+    }
 }
 
 /// All that an embedding can consist of.

@@ -99,6 +99,22 @@ pub fn origins(source: &EncoderSource) -> Result<Vec<Origin>> {
     }
 }
 
+/// The images that an encoder was trained on, where its file says it; of several the newest that can be read. `key` is
+/// that of [`Reading`].
+///
+/// Errors: none can be read.
+pub fn trained_on(source: &EncoderSource, key: Option<&str>) -> Result<Option<DataConfig>> {
+    let mut origins = origins(source)?;
+    let mut last = None;
+    while let Some(origin) = origins.pop() {
+        match origin.open(Reading { key, images: None }, &mut |_| {}) {
+            Ok(source) => return Ok(source.data),
+            Err(error) => last = Some(error),
+        }
+    }
+    last.map_or(Ok(None), Err)
+}
+
 impl Origin {
     /// Reads and verifies the checkpoint. Damaged ones that are passed over are named through `warn`.
     ///
@@ -234,12 +250,19 @@ impl Source {
         })
     }
 
-    /// The side of the images that it is given, and where that is from. An encoder sees images without a size of their own
-    /// as large as in its training, unless another size is asked for.
+    /// Whether it is known to have been trained on this data set.
+    fn saw(&self, dataset: DatasetName) -> bool {
+        self.data.as_ref().is_some_and(|data| data.dataset == dataset)
+    }
+
+    /// The side of the images that it is given, and where that is from. An encoder sees the images of its training, and those
+    /// without a size of their own, as large as in its training, unless another size is asked for.
     pub fn image_size(&self, data: &DataConfig) -> (u32, &'static str) {
         match self.image_size_px {
             _ if !data.size_is_default => (data.image_size_px, "as --image-size asks"),
-            Some(size) if !protocol(data.dataset).fixed_size => (size, "as the encoder was trained"),
+            Some(size) if !protocol(data.dataset).fixed_size || self.saw(data.dataset) => {
+                (size, "as the encoder was trained")
+            }
             _ => (data.image_size_px, "the usual size of these images"),
         }
     }

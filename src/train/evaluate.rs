@@ -9,7 +9,6 @@ mod facts;
 mod feature_cache;
 mod finetune;
 pub mod fit;
-mod hold_out;
 mod linear_eval;
 mod losses;
 pub mod outcome;

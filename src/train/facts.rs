@@ -95,6 +95,7 @@ pub fn weights(encoder: &Encoder) -> String {
 }
 
 /// Seconds.
+pub const HOUR: f64 = 3_600.0;
 pub const DAY: f64 = 86_400.0;
 
 /// A time in the unit that fits.

@@ -7,6 +7,7 @@ pub mod encoder_source;
 pub mod evaluate;
 pub mod facts;
 pub mod features;
+pub mod labelled;
 pub mod pretrain;
 pub mod ranks;
 pub mod readable;

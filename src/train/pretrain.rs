@@ -8,7 +8,9 @@
 //! The loop is here; `session` carries what it works on, `step` has the forward
 //! and backward pass of a batch, `recorded` the CUDA graph, `tally` the numbers.
 
+pub mod budget;
 mod checkpoint_room;
+mod crowded;
 pub mod curves;
 mod facts;
 mod memory_check;
@@ -33,6 +35,7 @@ use crate::optim::Update;
 use crate::report::Console;
 use anyhow::Result;
 pub use facts::tell;
+pub use pace::{foresee, rate};
 use session::Session;
 pub use session::{Ended, Plan};
 use std::sync::atomic::AtomicBool;

@@ -6,10 +6,10 @@
 //! test images (`main_transfer_ft`), which `--early-stop-on test` repeats.
 
 use super::accuracy::Accuracy;
-use super::hold_out;
 use crate::checkpoint::Chosen;
 use crate::config::{EarlyStopOn, Evaluate, TransferMode};
 use crate::data::{Split, counted, grouped};
+use crate::train::labelled;
 use std::sync::Arc;
 
 /// One image in so many of a class is held out.
@@ -20,7 +20,7 @@ const HELD_OUT: usize = 10;
 pub fn hold_out(split: &Split, seed: u64) -> Option<(Split, Split)> {
     let labels = split.labels.as_ref()?;
     let count = |members: usize| (members / HELD_OUT).max(usize::from(members > 1));
-    let (kept, held_out) = hold_out::hold_out(labels, seed, 4, count);
+    let (kept, held_out) = labelled::hold_out(labels, seed, 4, count);
     if held_out.is_empty() {
         return None;
     }

@@ -55,6 +55,9 @@ pub struct Outcome {
     #[serde(default)]
     pub held_out_images: usize,
     pub test_images: usize,
+    /// They are a part of the training images, because the data set has no others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub test_images_held_out: bool,
     /// Broken files of either part, under `--bad-images skip`.
     #[serde(default)]
     pub bad_images_left_out: usize,
@@ -103,7 +106,7 @@ pub struct Outcome {
 }
 
 /// What each number says.
-const MEANINGS: [(&str, &str); 20] = [
+const MEANINGS: [(&str, &str); 21] = [
     (
         "test_top1_last_epoch",
         "percent of the test images classified correctly after the last epoch: the number to quote",
@@ -141,6 +144,10 @@ const MEANINGS: [(&str, &str); 20] = [
     ),
     ("train_images", "labelled training images used"),
     ("held_out_images", "of these, kept from training to decide when to stop"),
+    (
+        "test_images_held_out",
+        "the data set has no test images: a fifth of every class of its training images was kept from training instead",
+    ),
     ("label_ratio", "share of the training labels that was asked for"),
     ("checkpoint_epoch", "epoch of the pre-training, as the checkpoint's name has it"),
     ("seconds_features", "making the features and counting the neighbours"),

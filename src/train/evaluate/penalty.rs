@@ -4,11 +4,11 @@
 
 use super::accuracy::accuracy_of;
 use super::fit::Fit;
-use super::hold_out::hold_out;
 use super::trial::Trial;
 use crate::config::Evaluate;
 use crate::report::{Table, short};
 use crate::train::features::Features;
+use crate::train::labelled::hold_out;
 use anyhow::{Result, bail};
 use tch::Tensor;
 

@@ -8,7 +8,7 @@ use super::libtorch_failed;
 use crate::augment::EvalTransform;
 use crate::checkpoint::{self, EvaluationCheckpoint};
 use crate::config::{Config, DataConfig, Evaluate, Job, Objective, OptimizerName, TransferMode, differences};
-use crate::data::{self, BadImage, Part, Split, counted, grouped};
+use crate::data::{self, BadImage, Split, grouped};
 use crate::device;
 use crate::model::footprint::{self, StepSize};
 use crate::model::{Encoder, HeadKind};
@@ -17,11 +17,11 @@ use crate::report::{Console, short};
 use crate::run_dir;
 use crate::train::encoder_source::{self, Origin, Reading, Source};
 use crate::train::features::{Extractor, trunk_hash};
+use crate::train::labelled::Labelled;
 use crate::train::ranks::Ranks;
-use crate::train::readable;
 use crate::train::shortage::Memory;
 use anyhow::{Context, Result, bail};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::Device;
 
@@ -32,6 +32,8 @@ pub struct Images {
     pub test: Arc<Split>,
     /// Broken images that are in neither.
     pub left_out: Arc<Vec<BadImage>>,
+    /// The test images are a part of the training images, which is kept from training.
+    pub held_out: bool,
 }
 
 impl Images {
@@ -39,29 +41,12 @@ impl Images {
     ///
     /// Errors: data that is missing, unlabelled, or whose parts have different classes.
     pub fn load(run: &Evaluate, console: &Console) -> Result<Images> {
-        let train = readable::load(&run.data, Part::Train, console)?;
-        let test = readable::load(&run.data, Part::Test, console)?;
-        let left_out: Vec<BadImage> = train.left_out.into_iter().chain(test.left_out).collect();
-        let (mut train, test) = (train.split, test.split);
-        for split in [&train, &test] {
-            if split.labels.is_none() {
-                bail!("{} has no labels: there is nothing to evaluate on; choose a labelled data set", split.name);
-            }
-        }
-        if train.classes != test.classes {
-            bail!(
-                "{} has {} and {} has {}, or they differ in name: both parts need the same classes",
-                train.name,
-                counted(train.classes.len(), "class"),
-                test.name,
-                test.classes.len()
-            );
-        }
+        let Labelled { mut train, test, left_out, held_out } = Labelled::load(&run.data, console)?;
         if run.label_ratio < 1.0 {
             let listed = data::list_for(run.data.dataset, &run.data.root, run.label_ratio);
             train = data::semi_subset(&train, run.label_ratio, run.seed, listed.as_deref())?;
         }
-        Ok(Images { train: Arc::new(train), test: Arc::new(test), left_out: Arc::new(left_out) })
+        Ok(Images { train: Arc::new(train), test: Arc::new(test), left_out: Arc::new(left_out), held_out })
     }
 
     pub fn classes(&self) -> usize {
@@ -177,7 +162,12 @@ impl Plan {
         let scrap = (!ranks.writes()).then(Scrap::create).transpose()?;
         let save_dir = scrap.as_ref().map_or(&config.save_dir, |scrap| &scrap.0).clone();
         let plan = Plan {
-            config: Config { save_dir, job: Job::Evaluate(Box::new(run.clone())), ..config.clone() },
+            config: Config {
+                save_dir,
+                save_dir_is_default: config.save_dir_is_default && scrap.is_none(),
+                job: Job::Evaluate(Box::new(run.clone())),
+                ..config.clone()
+            },
             run,
             device,
             ranks: ranks.clone(),
@@ -201,13 +191,18 @@ impl Plan {
         Opened::open(origin, &self.config, &self.run, &self.images, self.device, console)
     }
 
-    /// The directory of an evaluation that is continued; else that which gets a new one, `results/{dataset}/{clr}/
-    /// {batch}_{epoch}_fc|_ft`, without pre-training `results/{dataset}/scratch/{batch}_{epochs}_fc|_ft`.
+    /// The directory of an evaluation that is continued; else that which gets a new one: in the directory of the encoder's
+    /// run, unless `--save-dir` asks for another place, where it is as upstream has it, `{dataset}/{clr}/{batch}_{epoch}_fc|_ft`;
+    /// without pre-training `{dataset}/scratch/{batch}_{epochs}_fc|_ft`.
     pub(super) fn place(&self, source: &Source) -> PathBuf {
         if let Some((directory, _)) = &self.run.resume {
             return directory.clone();
         }
         let (run, save_dir, dataset) = (&self.run, &self.config.save_dir, self.run.data.dataset);
+        let home = source.path.as_deref().and_then(Path::parent).filter(|_| self.config.save_dir_is_default);
+        if let Some(home) = home.filter(|home| run_dir::is_run(home)) {
+            return run_dir::evaluation_inside(home, dataset, source.epoch, run.mode);
+        }
         let objective = source.objective.unwrap_or(Objective::FlatClr);
         let parent = |batch, epoch| run_dir::evaluation_parent(save_dir, dataset, objective, batch, epoch, run.mode);
         if source.path.is_some() {

@@ -24,7 +24,7 @@ const CURVES: [Curve; 4] = [
 ];
 
 /// Prints the table and writes it, the outcomes and the picture into a directory of their own beside those of the
-/// single evaluations: `{batch}_all_fc/{date}/accuracy_over_epochs.{md,json,png}`.
+/// single evaluations: `{batch}_all_fc/{date}/accuracy_over_epochs.{md,json,png}`, as [`parent`] has it.
 ///
 /// Errors: a file cannot be written.
 pub fn report(config: &Config, run: &Evaluate, outcomes: &[Outcome], parent: &Path, console: &Console) -> Result<()> {
@@ -44,13 +44,14 @@ pub fn report(config: &Config, run: &Evaluate, outcomes: &[Outcome], parent: &Pa
     Ok(())
 }
 
-/// `.../{batch}_{epoch}_fc` of one evaluation to `.../{batch}_all_fc`.
+/// `.../{batch}_{epoch}_fc` of one evaluation to `.../{batch}_all_fc`, or `{dataset}_{epoch}_fc` to `{dataset}_all_fc`.
 pub fn parent(of_one: &Path) -> PathBuf {
     let name = of_one.file_name().unwrap_or_default().to_string_lossy();
-    let mut parts: Vec<&str> = name.split('_').collect();
+    let mut parts: Vec<&str> = name.rsplitn(3, '_').collect();
     if let [_, epoch, _] = parts.as_mut_slice() {
         *epoch = "all";
     }
+    parts.reverse();
     of_one.with_file_name(parts.join("_"))
 }
 

@@ -130,6 +130,7 @@ impl<'a> Trial<'a> {
             checkpoint_epoch: source.epoch,
             train_images: self.images.train.len(),
             test_images: self.images.test.len(),
+            test_images_held_out: self.images.held_out,
             bad_images_left_out: self.images.left_out.len(),
             classes: self.images.classes(),
             label_ratio: self.run.label_ratio,

@@ -6,15 +6,15 @@
 
 use crate::augment::EvalTransform;
 use crate::config::{DataConfig, OnlineKnn};
-use crate::data::{Part, Split, counted, some_of};
+use crate::data::{Split, counted, some_of};
 use crate::model::Encoder;
 use crate::monitor::knn::{Bank, PLAIN_NEIGHBOURS, Vote};
 use crate::report::Console;
 use crate::train::features::Extractor;
+use crate::train::labelled::Labelled;
 use crate::train::ranks::Ranks;
-use crate::train::readable;
 use crate::train::shortage::{single_class, voters};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tch::Kind;
@@ -45,20 +45,12 @@ impl KnnEvaluator {
     /// Errors: the data set has no labels, or its labelled parts are not there.
     pub fn new(settings: OnlineKnn, data: &DataConfig, console: &Console) -> Result<KnnEvaluator> {
         let labelled = DataConfig { train_images: None, ..data.clone() };
-        let part = |part: Part, at_most: usize| -> Result<Arc<Split>> {
-            let split = readable::load(&labelled, part, console)?.split;
-            if split.labels.is_none() {
-                bail!("{} has no labels", split.name);
-            }
-            Ok(Arc::new(if split.len() > at_most { some_of(&split, at_most)? } else { split }))
+        let at_most = |split: Split, count: usize| -> Result<Arc<Split>> {
+            Ok(Arc::new(if split.len() > count { some_of(&split, count)? } else { split }))
         };
+        let Labelled { train, test, .. } = Labelled::load(&labelled, console)?;
         let transform = EvalTransform::evaluation(data.dataset, data.image_size_px as usize);
-        Ok(KnnEvaluator {
-            settings,
-            bank: part(Part::Train, BANK_IMAGES)?,
-            test: part(Part::Test, TEST_IMAGES)?,
-            transform,
-        })
+        Ok(KnnEvaluator { settings, bank: at_most(train, BANK_IMAGES)?, test: at_most(test, TEST_IMAGES)?, transform })
     }
 
     /// Images that pass through the trunk in the evaluations of a run of which so many epochs are done.

@@ -4,15 +4,18 @@
 //! A step of the whole batch may take minutes, so the batch begins small and grows
 //! as far as a step takes [`STEP_SECONDS`].
 
+use super::budget::{Choice, Fixed, Way, choose, ways};
 use super::recorded::WARM_UP_STEPS;
-use super::session::Session;
+use super::session::{Plan, Session};
 use super::tally::peak_memory_mib;
-use crate::config::{Depth, ModelConfig, Pretrain, Stem};
+use crate::config::{Config, Pretrain, Start, Verbosity};
+use crate::data::counted;
 use crate::model::{Encoder, HeadKind, footprint};
 use crate::native;
 use crate::report::Console;
 use crate::threads;
-use crate::train::facts::{DAY, Facts, about, per_second};
+use crate::train::facts::{DAY, Facts, HOUR, about, per_second};
+use crate::train::ranks::Ranks;
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -75,7 +78,7 @@ pub fn tell(facts: &mut Facts, mut session: Session, console: &Console) -> Resul
     facts.say("time", format!("{most} {} {all}, at {}", about(seconds), per_second(rate)));
     facts.say("time", format!("measured just now: {steps} of {} images{part}, thrown away", pace.images));
     if seconds > DAY {
-        facts.say("time", shorter(&run, device, resumes, seconds));
+        facts.say("time", shorter(&run, session.loader.split().len(), device, resumes, rate));
     }
     Ok(())
 }
@@ -127,35 +130,77 @@ fn steps(session: &mut Session, images: usize, parts: u32, seconds: f64) -> Resu
     Ok(Pace { images, steps, seconds: took.as_secs_f64() })
 }
 
-/// What would bring a run of so many seconds below a day, or nearest to it: the smallest change of each kind.
-fn shorter(run: &Pretrain, device: Device, resumes: bool, seconds: f64) -> String {
-    let work = |model: &ModelConfig, side: u32| {
-        let parameters = Encoder::new(model, HeadKind::Projection, Device::Cpu, 0).parameters();
-        footprint::multiplications(&parameters, model.stem, side)
-    };
-    let (side, own) = (run.data.image_size_px, work(&run.model, run.data.image_size_px));
-    let smallest_change = |ways: &mut dyn Iterator<Item = (String, f64)>| {
-        let mut found = None;
-        for (way, work) in ways.filter(|(_, work)| *work < 0.9 * own) {
-            let seconds = seconds * work / own;
-            found = Some(format!("{way}: {}", about(seconds)));
-            if seconds < DAY {
-                break;
-            }
-        }
-        found
-    };
-    let mut smaller = Depth::ALL.iter().rev().skip_while(|&&depth| depth != run.model.depth).map(|&depth| {
-        let model = ModelConfig { depth, ..run.model.clone() };
-        (format!("--model {depth}"), work(&model, side))
-    });
-    let stem = if run.model.stem == Stem::Imagenet { " --stem imagenet" } else { "" };
-    let halved = [side / 2, side / 4].into_iter().filter(|&side| side >= 32);
-    let mut halved = halved.map(|side| (format!("--image-size {side}{stem}"), work(&run.model, side)));
-    let epochs = (f64::from(run.epochs) * DAY / seconds).floor().max(1.0);
+/// Images a second of a run, in steps that are thrown away; `None` where there may be too little memory for one. Nothing is
+/// written.
+///
+/// Errors: those of the run's plan, and of steps.
+pub fn rate(config: &Config, run: &Pretrain, device: Device) -> Result<Option<f64>> {
+    let console = Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink());
+    // Neighbours are no part of a step.
+    let (config, run) =
+        (Config { start: Start::Fresh, ..config.clone() }, Pretrain { online_knn: None, ..run.clone() });
+    let mut session = Plan::make(&config, &run, None, device, &console, &Ranks::alone())?.session;
+    session.release();
+    let Some(fitting) = session.memory.fitting(&session.parameters) else { return Ok(None) };
+    let pace = native::caught(|| measure(&mut session, fitting as usize))
+        .unwrap_or_else(|error| Err(session.memory.explain(error, &session.parameters, session.at.step + 1)))?;
+    Ok(Some(pace.images_per_second()))
+}
+
+/// Says how long a new run on a CPU will take, where that may be long: a few steps are taken beforehand. Where it is more than
+/// a day, what would end within an hour is said too.
+///
+/// Errors: those of [`rate`].
+pub fn foresee(plan: &Plan, config: &Config, console: &Console) -> Result<()> {
+    let Plan { session, .. } = plan;
+    let run = &session.pretrain;
+    let images = session.loader.split().len();
+    let passes = (session.steps_left() * u64::from(run.batch_size)) as f64;
+    if session.device != Device::Cpu || session.ranks.count() > 1 || session.at.step > 0 {
+        return Ok(());
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+    let work = work(run);
+    if passes * work < FORESEEN_SECONDS * cores * FASTEST_CORE {
+        return Ok(());
+    }
+    let waiting = console.waiting("taking a few steps to see how long this will take");
+    let rate = rate(config, run, session.device)?;
+    drop(waiting);
+    let Some(rate) = rate else { return Ok(()) };
+    let seconds = passes / rate;
+    let epochs = counted(run.epochs as usize, "epoch");
+    let (images, speed) = (counted(images, "image"), per_second(rate));
+    console.note(&format!("time: about {} for {epochs} of {images}, at {speed} in steps just now", about(seconds)));
+    if seconds > DAY {
+        let shorter = shorter(run, session.loader.split().len(), session.device, false, rate);
+        console.warn(&format!("this will take about {}; {shorter}", about(seconds)));
+    }
+    Ok(())
+}
+
+/// From this on a run's time is told before its first step, and what a core multiplies a second at best.
+const FORESEEN_SECONDS: f64 = 600.0;
+const FASTEST_CORE: f64 = 3e10;
+
+/// Multiplications for one image of a run: two views, forward and, with twice the work, backward.
+fn work(run: &Pretrain) -> f64 {
+    let parameters = Encoder::new(&run.model, HeadKind::Projection, Device::Cpu, 0).parameters();
+    6.0 * footprint::multiplications(&parameters, run.model.stem, run.data.image_size_px)
+}
+
+/// What would bring a run that trains `rate` images a second to an hour.
+fn shorter(run: &Pretrain, images: usize, device: Device, resumes: bool, rate: f64) -> String {
+    let gpu = (device == Device::Cpu).then_some("a machine with a GPU is the other way");
+    let own = work(run);
+    let ways: Vec<Way> = ways(run.model.depth, run.data.image_size_px, Fixed::default());
+    let ways: Vec<Way> = ways.into_iter().filter(|way| 6.0 * way.multiplications <= own).collect();
     // A run that goes on keeps what it is.
-    let changes = [smallest_change(&mut smaller), smallest_change(&mut halved), Some(format!("--epochs {epochs}"))];
-    let gpu = (device == Device::Cpu).then(|| "a machine with a GPU".to_owned());
-    let ways: Vec<String> = changes.into_iter().filter(|_| !resumes).chain([gpu]).flatten().collect();
-    if ways.is_empty() { String::new() } else { format!("shorter with {}", ways.join("; ")) }
+    let choice = choose(&ways, images, HOUR, rate * own / 6.0).filter(|_| !resumes);
+    let within = choice.map(|Choice { way, epochs, train_images }| {
+        let part = train_images.map(|count| format!("--train-images={count}"));
+        let flags: Vec<String> = way.flags().into_iter().chain([format!("--epochs={epochs}")]).chain(part).collect();
+        format!("within an hour on this machine: {}", flags.join(" "))
+    });
+    within.as_deref().into_iter().chain(gpu).collect::<Vec<_>>().join("; ")
 }

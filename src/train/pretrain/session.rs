@@ -7,6 +7,7 @@ mod ending;
 mod plan;
 mod saves;
 
+use super::crowded::Crowd;
 use super::memory_check::MemoryCheck;
 use super::online_knn::KnnEvaluator;
 use super::recorded::Recorder;
@@ -82,6 +83,8 @@ pub struct Session {
     watch: Watch,
     pub knn: Option<KnnEvaluator>,
     workers: usize,
+    /// Of one process alone: ranks with other numbers of threads would drift apart.
+    crowd: Option<Crowd>,
     /// Whether this process writes files: one of several does, and none in a rehearsal.
     writes: bool,
     last_begun: Option<CheckpointName>,
@@ -159,6 +162,9 @@ impl Session {
 
     /// Writes the numbers of the steps so far, if those before are some seconds old. Waits for the device then.
     pub fn write_steps_when_due(&mut self, tally: &mut Tally) {
+        if let Some(text) = self.crowd.as_mut().filter(|_| self.writes).and_then(Crowd::look) {
+            self.log.warn(&text);
+        }
         if self.writes && self.log.steps_due() {
             self.log.record_steps(&tally.new_records());
         }

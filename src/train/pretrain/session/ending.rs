@@ -2,11 +2,11 @@
 //! commands that come next.
 
 use super::Session;
-use crate::config::{BadImages, ExportFormat, Orientation, Pretrain};
-use crate::data::{self, Part, counted, source_of, usual_size_px};
+use crate::config::ExportFormat;
+use crate::data::{self, Part, counted};
 use crate::own::ENCODER_WEIGHTS;
 use crate::report::{duration, plots, read_json_lines};
-use crate::run_dir::{self, CheckpointName, shell_words};
+use crate::run_dir::{CheckpointName, shell_words};
 use crate::train::encoder_file;
 use crate::train::encoder_source::Source;
 use crate::train::pretrain::curves;
@@ -73,18 +73,12 @@ impl Session {
     fn next_commands(&self, path: &Path, written: bool) -> Vec<String> {
         let show = |path: &Path| path.display().to_string();
         let (directory, weights) = (show(&self.directory), self.directory.join(ENCODER_WEIGHTS));
-        let (judged, out) = (self.has_labelled_test(), show(&self.directory.join("features")));
-        let encoder = show(if written { &weights } else { path });
-        let images = self.data_flags();
-        let mut first = if judged {
-            let words = ["flatnce", "--train-mode", "eval", "--transfer-mode", "linear_eval"];
-            [&words[..], &["--checkpoint-dir", &directory]].concat()
+        let (judged, out) = (self.has_labels(), show(&self.directory.join("features")));
+        let first: &[&str] = if judged {
+            &["flatnce", "--train-mode", "eval", "--transfer-mode", "linear_eval", "--checkpoint-dir", &directory]
         } else {
-            vec!["flatnce", "embed", "--part", "train", "--checkpoint", &encoder, "--out", &out]
+            &["flatnce", "embed", "--checkpoint-dir", &directory, "--out", &out]
         };
-        first.extend(images.iter().map(String::as_str));
-        let results = self.results().map(show).filter(|results| judged && results != "results");
-        first.extend(results.iter().flat_map(|results| ["--save-dir", results]));
         let load = if written {
             let lines = encoder_file::recipe(&weights, ExportFormat::Safetensors, &self.pretrain.model);
             shell_words(&["python3", "-i", "-c", &lines.join("; ")])
@@ -93,43 +87,12 @@ impl Session {
         };
         let what = if judged { "evaluate the encoder" } else { "write the features of the images" };
         let header = format!("to be pasted: {what}, load the encoder in Python, show the results");
-        vec![header, shell_words(&first), load, shell_words(&["flatnce", "report", &directory])]
+        vec![header, shell_words(first), load, shell_words(&["flatnce", "report", &directory])]
     }
 
-    /// Whether a linear evaluation finds labelled images, and labelled test images, where the run's images are.
-    fn has_labelled_test(&self) -> bool {
-        let labelled = |part: Part| data::load(&self.pretrain.data, part).is_ok_and(|split| split.labels.is_some());
-        labelled(Part::Test) && labelled(Part::Train)
-    }
-
-    /// The directory of all results, where the run lies in it as runs do.
-    fn results(&self) -> Option<&Path> {
-        let Pretrain { data, batch_size, objective, .. } = &self.pretrain;
-        let results = self.directory.ancestors().nth(3)?;
-        let parent = run_dir::pretrain_parent(results, data.dataset, *batch_size, *objective);
-        (self.directory.parent() == Some(&parent)).then_some(results)
-    }
-
-    /// The images of the run, as flags.
-    fn data_flags(&self) -> Vec<String> {
-        let data = &self.pretrain.data;
-        let mut words = vec!["--dataset-name".to_owned(), data.dataset.to_string()];
-        let mut flag = |name: &str, value: String| words.extend([name.to_owned(), value]);
-        let found_without = source_of(data.dataset).homes.is_empty() || data.root == Path::new("datasets");
-        if !found_without {
-            data.roots().for_each(|root| flag("--data", root.display().to_string()));
-        }
-        if data.image_size_px != usual_size_px(data.dataset, &data.root) {
-            flag("--image-size", data.image_size_px.to_string());
-        }
-        if data.bad_images != BadImages::default() {
-            flag("--bad-images", data.bad_images.to_string());
-        }
-        if data.orientation != Orientation::default() {
-            flag("--orientation", data.orientation.to_string());
-        }
-        data.labels.into_iter().for_each(|labels| flag("--labels", labels.to_string()));
-        words
+    /// Whether a linear evaluation finds labelled images where the run's images are.
+    fn has_labels(&self) -> bool {
+        data::load(&self.pretrain.data, Part::Train).is_ok_and(|split| split.labels.is_some())
     }
 }
 

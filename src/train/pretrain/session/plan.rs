@@ -16,6 +16,7 @@ use crate::optim::{self, Rate, Scaler, Schedule};
 use crate::report::{self, Console, RunLog, Verbosity};
 use crate::run_dir::{self, Lineage};
 use crate::train::encoder_source::load_weights;
+use crate::train::pretrain::crowded::Crowd;
 use crate::train::pretrain::memory_check::MemoryCheck;
 use crate::train::pretrain::numbers::numbers;
 use crate::train::pretrain::online_knn::KnnEvaluator;
@@ -220,6 +221,7 @@ impl Session {
             watch: Watch::default(),
             knn: None,
             workers: config.workers as usize,
+            crowd: if ranks.count() == 1 { Crowd::new(device, pretrain.numerics) } else { None },
             last_begun: None,
             directory: PathBuf::new(),
             writes: ranks.writes(),
