@@ -184,7 +184,8 @@ fn words_of(plain: &Typed, choice: &Choice, count: usize, labelled: bool, device
     let most = if device == Device::Cpu { 64 } else { 256 };
     // Four batches an epoch, or of very few images two.
     let count = choice.train_images.map_or(count, |part| part as usize);
-    let batch = [most, most / 2, most / 4, 16].into_iter().find(|batch| 4 * batch <= count).unwrap_or(count / 2);
+    let batch = [most, most / 2, most / 4, 16].into_iter().find(|batch| 4 * batch <= count);
+    let batch = batch.map_or(count / 2, |batch| leaving_least(count, batch));
     let mut flags = choice.way.flags();
     flags.extend([
         format!("--batch-size={batch}"),
@@ -204,6 +205,14 @@ fn words_of(plain: &Typed, choice: &Choice, count: usize, labelled: bool, device
         plain.has(&name)
     };
     plain.words.iter().cloned().chain(flags.into_iter().filter(|flag| !typed(flag))).collect()
+}
+
+/// Of the batches of three quarters to the whole of `most`, in steps of eight or four, that of which an epoch of `count`
+/// images leaves out the fewest.
+fn leaving_least(count: usize, most: usize) -> usize {
+    let step = if most > 64 { 8 } else { 4 };
+    let sizes = (3 * most / 4..=most).rev().filter(|size| size % step == 0);
+    sizes.min_by_key(|size| count % size).unwrap_or(most)
 }
 
 #[cfg(test)]
@@ -228,9 +237,10 @@ mod tests {
     #[test]
     fn batches_leave_several_steps_an_epoch() {
         for (count, device, batch) in [
-            (300, Device::Cpu, 64),
-            (300, Device::Cuda(0), 64),
-            (5_000, Device::Cuda(0), 256),
+            (300, Device::Cpu, 60),
+            (300, Device::Cuda(0), 60),
+            (4_096, Device::Cuda(0), 256),
+            (5_000, Device::Cuda(0), 200),
             (100, Device::Cpu, 16),
             (20, Device::Cpu, 10),
         ] {

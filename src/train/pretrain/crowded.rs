@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn the_system_tells_how_long_its_cores_were_idle() {
-        let text = "cpu  100 2 30 4000 50 6 7 0 0 0\ncpu0 50 1 15 2000 25 3 3 0 0 0\ncpu1 50 1 15 2000 25 3 4 0 0 0\nintr 5\n";
+        let text =
+            "cpu  100 2 30 4000 50 6 7 0 0 0\ncpu0 50 1 15 2000 25 3 3 0 0 0\ncpu1 50 1 15 2000 25 3 4 0 0 0\nintr 5\n";
         assert_eq!(idle(text), Some((4050.0, 2.0)));
         assert_eq!(idle("intr 5\n"), None);
         let (first, started) = (times().unwrap(), Instant::now());
