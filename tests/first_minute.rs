@@ -48,7 +48,7 @@ fn the_program_alone_shows_the_short_help_and_three_commands_to_paste() {
     assert_eq!(help, printed(place.path(), &["-h"]), "the short help");
     assert_eq!(std::fs::read_dir(place.path()).expect("a directory").count(), 0);
 
-    let (_, commands) = help.split_once("First commands: ").expect("commands");
+    let (_, commands) = help.split_once("First commands, ").expect("commands");
     let commands = commands.replace("\\\n", " ");
     let commands: Vec<Vec<&str>> = commands
         .lines()

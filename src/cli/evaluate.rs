@@ -53,7 +53,7 @@ pub struct EvaluationArgs {
     /// all evaluates every one, oldest first. Without this flag --train-mode eval
     /// counts as main.py does where it is told to: every --save-every-n-epochs
     /// up to --epochs.
-    #[arg(long, value_name = "N|last|all", default_value = "last", value_parser = checkpoint_choice)]
+    #[arg(long, value_name = "N|last|all", default_value = "last", value_parser = checkpoint_choice, hide_short_help = true)]
     pub transfer_from_epoch: CheckpointChoice,
     /// One checkpoint file to evaluate
     #[arg(long, value_name = "FILE", conflicts_with_all = ["checkpoint_dir", "transfer_from_epoch"])]

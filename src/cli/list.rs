@@ -155,7 +155,9 @@ fn flags() -> Vec<FlagEntry> {
     let of = |row: &Flag| {
         let arg = program.get_arguments().find(|arg| arg.get_id() == row.id).expect("every row has its flag");
         let values: Vec<String> = arg.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
-        let has = |tool: &&clap::Command| tool.get_arguments().any(|arg| arg.get_id() == row.id);
+        // `train` has the flags of pre-training, which are named by that mode.
+        let own = |tool: &&clap::Command| tool.get_name() != "train";
+        let has = |tool: &&clap::Command| own(tool) && tool.get_arguments().any(|arg| arg.get_id() == row.id);
         FlagEntry {
             name: flag_name(row.id),
             default: default_of(arg),

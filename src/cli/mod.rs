@@ -66,8 +66,7 @@ names of flags work as well as dashes.";
 
 /// Behind the short help, which is also what a command without a word gets.
 const FIRST_COMMANDS: &str = "\
-First commands: a look at your images (in photos), a training of an hour on them,
-every flag:
+First commands, for images in photos: a look, a training of an hour, every flag:
   flatnce preview --dataset-name folder --data photos --out views.png
   flatnce train photos
   flatnce --help";
@@ -238,7 +237,11 @@ pub fn flag_name(id: &str) -> String {
 /// The whole command line, with what holds for every flag of it.
 pub fn command() -> clap::Command {
     let names: Vec<String> = Args::command().get_subcommands().map(|tool| tool.get_name().to_owned()).collect();
-    names.iter().fold(rules(Args::command()), |all, name| all.mut_subcommand(name, rules))
+    let all = names.iter().fold(rules(Args::command()), |all, name| all.mut_subcommand(name, rules));
+    // What it chooses, and what a run that goes on has, are no flags of it.
+    all.mut_subcommand("train", |tool| {
+        train::REFUSED.into_iter().fold(tool, |tool, id| tool.mut_arg(id, |arg| arg.hide(true)))
+    })
 }
 
 /// Of a flag given twice the last one counts, as argparse has it; names with dashes are read with underscores too. All

@@ -55,7 +55,7 @@ pub struct TrainArgs {
 }
 
 /// Flags that say what `train` says, or are about another run.
-const REFUSED: [&str; 8] =
+pub(super) const REFUSED: [&str; 8] =
     ["data", "dataset_name", "train_mode", "resume", "log_dir", "train_from", "nproc", "checkpoint"];
 
 /// The run that the command stands for, as if it had been typed. Takes some steps of it for the time.
