@@ -238,10 +238,7 @@ pub fn flag_name(id: &str) -> String {
 pub fn command() -> clap::Command {
     let names: Vec<String> = Args::command().get_subcommands().map(|tool| tool.get_name().to_owned()).collect();
     let all = names.iter().fold(rules(Args::command()), |all, name| all.mut_subcommand(name, rules));
-    // What it chooses, and what a run that goes on has, are no flags of it.
-    all.mut_subcommand("train", |tool| {
-        train::REFUSED.into_iter().fold(tool, |tool, id| tool.mut_arg(id, |arg| arg.hide(true)))
-    })
+    all.mut_subcommand("train", train::of_pretraining)
 }
 
 /// Of a flag given twice the last one counts, as argparse has it; names with dashes are read with underscores too. All

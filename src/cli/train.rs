@@ -5,7 +5,7 @@ use super::{
     AugmentationArgs, DataArgs, EvaluationArgs, MachineArgs, ObjectiveArgs, OptimisationArgs, OutputArgs, ResultsArgs,
     TrainingMachineArgs, Typed, flag_name, parse, resolve, table,
 };
-use crate::config::{Config, DataConfig, DatasetName, Depth, Job, Part, Pretrain};
+use crate::config::{Config, DataConfig, DatasetName, Depth, Job, Part, Pretrain, TrainMode};
 use crate::data::{self, Split, counted, grouped, meant};
 use crate::report::Console;
 use crate::run_dir::shell_words;
@@ -57,6 +57,39 @@ pub struct TrainArgs {
 /// Flags that say what `train` says, or are about another run.
 pub(super) const REFUSED: [&str; 8] =
     ["data", "dataset_name", "train_mode", "resume", "log_dir", "train_from", "nproc", "checkpoint"];
+
+/// What is chosen where it is not typed.
+const CHOSEN: [&str; 12] = [
+    "image_size",
+    "model",
+    "stem",
+    "batch_size",
+    "epochs",
+    "lr",
+    "optimizer",
+    "warmup_epochs",
+    "save_every_n_epochs",
+    "keep_last",
+    "knn_every",
+    "knn_neighbours",
+];
+
+/// The tool with those flags in its help that a new pre-training has, and with no default where one is chosen.
+pub(super) fn of_pretraining(tool: clap::Command) -> clap::Command {
+    let none = |id: &str| table().any(|flag| flag.id == id && !flag.modes.contains(&TrainMode::Ssl));
+    tool.mut_args(|arg| {
+        let id = arg.get_id().as_str();
+        if REFUSED.contains(&id) || none(id) {
+            arg.hide(true)
+        } else if CHOSEN.contains(&id) {
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            let help = help.split(" [default").next().unwrap_or_default().to_owned();
+            arg.hide_default_value(true).help(help + " [default: chosen]")
+        } else {
+            arg
+        }
+    })
+}
 
 /// The run that the command stands for, as if it had been typed. Takes some steps of it for the time.
 ///
@@ -202,7 +235,9 @@ fn words_of(plain: &Typed, choice: &Choice, count: usize, labelled: bool, device
     flags.extend(choice.train_images.map(|part| format!("--train-images={part}")));
     let typed = |flag: &String| {
         let name = flag.split('=').next().unwrap_or_default().trim_start_matches('-').replace('-', "_");
-        plain.has(&name)
+        // The rate is one of Adam's.
+        let own_rate = plain.has("learning_rate_scaling") || plain.has("optimizer");
+        plain.has(&name) || (name == "lr" && own_rate)
     };
     plain.words.iter().cloned().chain(flags.into_iter().filter(|flag| !typed(flag))).collect()
 }
