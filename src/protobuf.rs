@@ -15,6 +15,10 @@ impl Message {
         &self.0
     }
 
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     pub fn varint(&mut self, field: u64, value: u64) {
         self.key(field, VARINT);
         self.raw_varint(value);

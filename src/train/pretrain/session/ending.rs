@@ -86,7 +86,9 @@ impl Session {
         let results = self.results().map(show).filter(|results| judged && results != "results");
         first.extend(results.iter().flat_map(|results| ["--save-dir", results]));
         let load = if written {
-            let lines = encoder_file::recipe(&weights, ExportFormat::Safetensors, &self.pretrain.model);
+            let Pretrain { model, data, .. } = &self.pretrain;
+            let size = Some(data.image_size_px);
+            let lines = encoder_file::recipe(&weights, ExportFormat::Safetensors, model, size);
             shell_words(&["python3", "-i", "-c", &lines.join("; ")])
         } else {
             export_command(path, &weights)
