@@ -21,7 +21,7 @@ mod weights;
 
 pub use evaluation::{Best, Chosen, EpochPart, EvaluationCheckpoint, LastEpoch, read_evaluation, write_evaluation};
 pub use optimizer::{OptimizerState, SavedOptimizer};
-pub use safetensors_file::{Notes, is_safetensors, write_safetensors};
+pub use safetensors_file::{Notes, is_safetensors, safetensors_bytes, write_bytes, write_safetensors};
 use tensors::{first_not_finite, from_state, to_state};
 pub use tensors::{from_tensor, to_tensor};
 pub use weights::{Weights, WeightsFile, read_weights};

@@ -42,6 +42,7 @@ pub mod native;
 pub mod optim;
 pub mod own;
 pub mod pixels;
+mod protobuf;
 pub mod report;
 pub mod rng;
 pub mod run_dir;

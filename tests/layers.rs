@@ -22,6 +22,7 @@ const FLOORS: &[&[&str]] = &[
         "device",
         "distributed",
         "pixels",
+        "protobuf",
         "rng",
         "durable",
         "files",

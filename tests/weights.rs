@@ -1,5 +1,5 @@
-//! Encoders cross to torchvision and timm and back (`flatnce export`, `--from-pretrained`, `--checkpoint`), and
-//! `flatnce inspect` says what a file holds.
+//! Encoders cross to torchvision and timm and back (`flatnce export`, `--from-pretrained`, `--checkpoint`), and to
+//! onnxruntime and transformers; `flatnce inspect` says what a file holds.
 
 #[path = "support/program.rs"]
 mod program;
@@ -71,8 +71,12 @@ fn features(path: &Path) -> Vec<f64> {
 
 /// Runs Python and reads the JSON of its last line.
 fn python(interpreter: &Path, script: &str) -> serde_json::Value {
-    let output =
-        Command::new(interpreter).args(["-c", script]).env("OMP_NUM_THREADS", "1").output().expect("it starts");
+    let mut command = Command::new(interpreter);
+    command.args(["-c", script]).env("OMP_NUM_THREADS", "1").env("HF_HUB_OFFLINE", "1");
+    command
+        .env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/python"))
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = command.output().expect("it starts");
     assert!(output.status.success(), "{script}\n{}", said(&output));
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
     serde_json::from_str(out.trim().lines().last().expect("a line")).expect("JSON")
@@ -113,6 +117,160 @@ with torch.no_grad():
         assert!(largest < 1e-5 * scale, "{name}: {largest:e} of {scale}");
         assert!(ours.iter().any(|value| value.abs() > 0.1), "{name}: features of nothing");
     }
+}
+
+/// What other programs make of an export, held against what our Python package makes of its checkpoint.
+const BESIDE: &str = "
+import flatnce, json, numpy, onnx, torch, transformers
+import PIL.Image
+found = []
+def ours(checkpoint, images):
+    with torch.inference_mode():
+        return flatnce.load_encoder(checkpoint)(torch.from_numpy(images).permute(0, 3, 1, 2) / 255).numpy()
+def drawn(*shape):
+    return numpy.random.default_rng(3).integers(0, 256, (*shape, 3), numpy.uint8)
+def compare(found, expected):
+    assert found.shape == expected.shape and str(found.dtype) == 'float32', (found.shape, found.dtype)
+    largest = abs(expected).max()
+    error, spread = abs(found - expected).max(), abs(expected - expected.mean(1, keepdims=True)).max()
+    assert error <= 1e-4 * max(1, largest) and spread > 1e-2 * largest > 1e-3, (error, spread, largest)
+
+def check_onnx(checkpoint, path, session, images, features, sizes):
+    compare(features, ours(checkpoint, images))
+    for size in sizes:
+        images = drawn(*size)
+        compare(session.run(['features'], {'images': images})[0], ours(checkpoint, images))
+    written = onnx.load(path)
+    onnx.checker.check_model(written, full_check=True)
+    ends = [*written.graph.input, *written.graph.output]
+    shapes = [[d.dim_param or d.dim_value for d in end.type.tensor_type.shape.dim] for end in ends]
+    properties = session.get_modelmeta().custom_metadata_map
+    found.append([properties, shapes, written.ir_version, written.opset_import[0].version])
+
+def check_transformers(checkpoint, path, model, processor, images, features):
+    compare(features.numpy(), ours(checkpoint, numpy.stack(images)))
+    pooled = lambda pixels: model(pixels).pooler_output.flatten(1).detach().numpy()
+    # Of the size that the encoder was trained on: nothing is resized, and Pillow's images are as good as arrays.
+    images = drawn(3, 32, 32)
+    for given in [list(images), [PIL.Image.fromarray(image) for image in images]]:
+        compare(pooled(processor(given, return_tensors='pt')['pixel_values']), ours(checkpoint, images))
+    images = drawn(1, 224, 224)
+    compare(pooled((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5), ours(checkpoint, images))
+    _, about = transformers.ResNetModel.from_pretrained(path, output_loading_info=True)
+    keys = {name: sorted(keys) for name, keys in about.items() if name.endswith('_keys')}
+    assert len(keys) > 2 and not any(keys.values()), keys
+";
+
+#[test]
+fn onnxruntime_and_transformers_have_the_features_of_pytorch() {
+    let Some(interpreter) = support::python("onnxruntime").and(support::python("transformers")) else { return };
+    let place = tempfile::tempdir().expect("a directory");
+    let mut script = BESIDE.to_owned();
+    let cases = [("res18", "small", 512), ("res18", "imagenet", 512), ("res50", "imagenet", 2048)];
+    for (model, stem, _) in cases {
+        let file = trained(place.path(), model, stem, &[]);
+        // The lines that are printed are what is run.
+        let export = |format: &str| {
+            let out = place.path().join(format!("{model} {stem} {format}"));
+            let format = format!("--format={format}");
+            let said = flatnce(&["export", "--checkpoint", text(&file), &format, "--out", text(&out)]);
+            (said.split_once("it loads with\n").expect("a recipe").1.to_owned(), out)
+        };
+        let (recipe, out) = export("onnx");
+        let sizes = if stem == "small" {
+            "(1, 32, 32), (3, 40, 24)"
+        } else {
+            "(1, 32, 32), (3, 32, 32), (1, 224, 224), (3, 224, 224)"
+        };
+        script.push_str(&format!("{recipe}check_onnx({file:?}, {out:?}, session, images, features, [{sizes}])\n"));
+        if stem == "imagenet" {
+            let (recipe, out) = export("huggingface");
+            let call = format!("check_transformers({file:?}, {out:?}, model, processor, images, features)\n");
+            script.push_str(&(recipe + &call));
+        }
+    }
+    let found = python(&interpreter, &(script + "print(json.dumps(found))"));
+    for ((model, stem, width), found) in cases.iter().zip(found.as_array().expect("a list")) {
+        let expected = serde_json::json!([["batch", "height", "width", 3], ["batch", width]]);
+        assert_eq!((&found[1], &found[2], &found[3]), (&expected, &8.into(), &17.into()));
+        for (key, expected) in [
+            ("model", *model),
+            ("stem", stem),
+            ("normalize_mean", "[0.5, 0.5, 0.5]"),
+            ("image_size_px", "32"),
+            ("objective", "flatclr"),
+            ("dataset", "fashion_mnist_mini"),
+            ("epoch", "1"),
+            ("input", "images: uint8 [batch, height, width, 3], RGB from 0 to 255; the model normalises"),
+            ("output", &format!("features: float32 [batch, {width}]")),
+        ] {
+            assert_eq!(found[0][key], expected, "{found}");
+        }
+    }
+}
+
+/// A directory takes the place of another one whole, and only where it is asked to.
+#[test]
+fn what_a_format_cannot_say_and_where_it_cannot_be_written_is_an_error() {
+    let place = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| place.path().join(name);
+    let small = trained(place.path(), "res10", "small", &[]);
+    let file = trained(place.path(), "res10", "imagenet", &[]);
+    let (out, taken) = (at("out"), at("taken"));
+    let words = |file: &Path, out: &Path, format: &str, more: &[&str]| {
+        let format = format!("--format={format}");
+        let words = ["export", "--checkpoint", text(file), &format, "--out", text(out)];
+        [&words[..], more].concat().into_iter().map(str::to_owned).collect::<Vec<String>>()
+    };
+    let errors = |words: Vec<String>| refused(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let writes = |words: Vec<String>| flatnce(&words.iter().map(String::as_str).collect::<Vec<_>>());
+
+    let error = errors(words(&small, &out, "huggingface", &[]));
+    assert!(error.contains("has the small stem") && error.contains("--format onnx, safetensors"), "{error}");
+    assert!(!out.exists());
+    std::fs::write(&taken, "precious").expect("writes");
+    let error = errors(words(&file, &taken, "huggingface", &["--force"]));
+    assert!(error.contains("taken is no directory") && std::fs::read(&taken).expect("reads") == b"precious", "{error}");
+    let error = errors(words(&file, &taken, "onnx", &[]));
+    assert!(error.contains("taken is there already") && error.contains("--force"), "{error}");
+    for format in ["onnx", "huggingface"] {
+        let error = errors(words(&file, &at("absent/out"), format, &[]));
+        assert!(error.contains("absent does not exist"), "{error}");
+    }
+    let error = errors(words(&file, Path::new("/dev/full"), "onnx", &["--force"]));
+    assert!(error.contains("/dev/full") && error.contains("No space left on device"), "{error}");
+
+    // Into a directory with other files; they stay.
+    std::fs::create_dir(&out).expect("a directory");
+    std::fs::write(out.join("notes.txt"), "mine").expect("writes");
+    writes(words(&file, &out, "huggingface", &[]));
+    let names = |directory: &Path| {
+        let entries =
+            std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("readable").file_name());
+        let mut names: Vec<_> = entries.map(|name| name.into_string().expect("utf-8")).collect();
+        names.sort();
+        names
+    };
+    let whole = ["config.json", "model.safetensors", "notes.txt", "preprocessor_config.json"];
+    assert_eq!(names(&out), whole);
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(out.join(name)).expect("reads")).expect("JSON")
+    };
+    let (config, processor) = (read("config.json"), read("preprocessor_config.json"));
+    assert_eq!((&config["depths"], &config["layer_type"]), (&serde_json::json!([1, 1, 1, 1]), &"basic".into()));
+    assert_eq!(processor["image_mean"], serde_json::json!([0.5, 0.5, 0.5]));
+    assert_eq!(processor["crop_size"], serde_json::json!({"height": 32, "width": 32}));
+    let error = errors(words(&file, &out, "huggingface", &[]));
+    assert!(error.contains("out/config.json is there already") && error.contains("--force"), "{error}");
+    std::fs::remove_file(out.join("config.json")).expect("removes");
+    let error = errors(words(&file, &out, "huggingface", &[]));
+    assert!(error.contains("out/model.safetensors is there already"), "{error}");
+    writes(words(&file, &out, "huggingface", &["--force"]));
+    assert_eq!(names(&out), whole);
+    std::fs::remove_file(out.join("model.safetensors")).expect("removes");
+    std::fs::create_dir(out.join("model.safetensors")).expect("a directory");
+    let error = errors(words(&file, &out, "huggingface", &["--force"]));
+    assert!(error.contains("cannot write") && error.contains("out/model.safetensors"), "{error}");
 }
 
 #[test]

@@ -62,6 +62,22 @@ fn parse(bytes: &[u8]) -> Result<(StateDict, Notes)> {
 ///
 /// Errors: a type that the format does not have; no space, no permission.
 pub fn write_safetensors(path: &Path, state: &StateDict, notes: &Notes) -> Result<u64> {
+    write_bytes(path, &safetensors_bytes(state, notes)?)
+}
+
+/// Writes a file so that it is whole or not there, and returns its size in bytes.
+///
+/// Errors: no space, with the size needed; no permission.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<u64> {
+    let written = durable::replace(path, |file| Ok(file.write_all(bytes)?));
+    written.map_err(|error| room::explained(error, path, || Some(bytes.len() as u64)))?;
+    Ok(bytes.len() as u64)
+}
+
+/// Tensors and notes as a file holds them.
+///
+/// Errors: a type that the format does not have.
+pub fn safetensors_bytes(state: &StateDict, notes: &Notes) -> Result<Vec<u8>> {
     let tensors: Result<Vec<(String, TensorData)>> =
         state.iter().map(|(name, tensor)| Ok((name.to_owned(), from_tensor(tensor)?))).collect();
     let tensors = tensors?;
@@ -73,10 +89,7 @@ pub fn write_safetensors(path: &Path, state: &StateDict, notes: &Notes) -> Resul
         })
         .collect();
     let notes = notes.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-    let bytes = safetensors::serialize(views?, Some(notes)).context("the safetensors library refuses the tensors")?;
-    let written = durable::replace(path, |file| Ok(file.write_all(&bytes)?));
-    written.map_err(|error| room::explained(error, path, || Some(bytes.len() as u64)))?;
-    Ok(bytes.len() as u64)
+    safetensors::serialize(views?, Some(notes)).context("the safetensors library refuses the tensors")
 }
 
 #[cfg(test)]

@@ -277,7 +277,14 @@ choice! {
 
 choice! {
     /// For whom an encoder is written.
-    ExportFormat { Safetensors = "safetensors", Torchvision = "torchvision", Timm = "timm" }
+    ExportFormat {
+        Safetensors = "safetensors",
+        Torchvision = "torchvision",
+        Timm = "timm",
+        Onnx = "onnx",
+        /// A directory that transformers reads.
+        Huggingface = "huggingface",
+    }
 }
 
 choice! {

@@ -352,7 +352,7 @@ pub struct BatchNorm {
 impl BatchNorm {
     /// PyTorch's defaults.
     pub(super) const MOMENTUM: f64 = 0.1;
-    pub(super) const EPSILON: f64 = 1e-5;
+    pub const EPSILON: f64 = 1e-5;
 
     /// The running statistics have moved once more.
     pub(super) fn count_batch(&self) {

@@ -8,8 +8,8 @@ mod layers;
 mod resnet;
 
 pub use head::Head;
-pub use layers::{Builder, Linear, Pass, Registry, channels_last};
-pub use resnet::{feature_dim, layers, trunk_weights};
+pub use layers::{BatchNorm, Builder, Linear, Pass, Registry, channels_last};
+pub use resnet::{BlockPlan, LayerPlan, TrunkPlan, feature_dim, layers, stage_width, stages, trunk_weights};
 
 use crate::config::ModelConfig;
 use crate::state::{Parameter, StateDict};

@@ -4,9 +4,10 @@
 //! gathered and written together at every flush; a crash in the middle leaves
 //! a file whose whole records can all be read. A resumed run starts a file
 //! that withdraws what earlier ones hold beyond the step it continues from.
+//!
+//! Field numbers are those of TensorFlow's `event.proto`, `summary.proto` and `tensor.proto`.
 
 mod histogram;
-mod protobuf;
 mod records;
 
 pub use histogram::Histogram;
@@ -16,8 +17,8 @@ use super::log_file::{LogFile, file_in};
 use super::numbers::{Number, Record};
 use super::png::encode_png;
 use crate::pixels::RgbRef;
+use crate::protobuf::Message;
 use anyhow::Result;
-use protobuf::Message;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,6 +1,6 @@
 //! A histogram over equal bins, and its form in TensorBoard's `HistogramProto`.
 
-use super::protobuf::Message;
+use crate::protobuf::Message;
 
 /// Counts over equal bins of [low, high]; values outside fall into the outer bins.
 #[derive(Clone, Debug, PartialEq)]

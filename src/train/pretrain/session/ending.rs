@@ -80,7 +80,9 @@ impl Session {
             &["flatnce", "embed", "--checkpoint-dir", &directory, "--out", &out]
         };
         let load = if written {
-            let lines = encoder_file::recipe(&weights, ExportFormat::Safetensors, &self.pretrain.model);
+            let Pretrain { model, data, .. } = &self.pretrain;
+            let size = Some(data.image_size_px);
+            let lines = encoder_file::recipe(&weights, ExportFormat::Safetensors, model, size);
             shell_words(&["python3", "-i", "-c", &lines.join("; ")])
         } else {
             export_command(path, &weights)

@@ -1,10 +1,9 @@
-//! The four wire types of protocol buffers, for the few messages that events need.
-//!
-//! Field numbers are those of TensorFlow's `event.proto`, `summary.proto` and `tensor.proto`.
+//! The four wire types of protocol buffers, for the messages that TensorBoard's events and ONNX models consist of.
+//! Which field has which number and type is the business of those who write them.
 
 /// A message under construction.
 #[derive(Default)]
-pub(super) struct Message(Vec<u8>);
+pub struct Message(Vec<u8>);
 
 const VARINT: u64 = 0;
 const BITS_64: u64 = 1;
@@ -14,6 +13,10 @@ const BITS_32: u64 = 5;
 impl Message {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
     }
 
     pub fn varint(&mut self, field: u64, value: u64) {
@@ -48,10 +51,15 @@ impl Message {
         self.bytes(field, value.as_bytes());
     }
 
+    /// A message within this one: what `fill` writes. It grows in its place, so that a large one is not there twice.
     pub fn message(&mut self, field: u64, fill: impl FnOnce(&mut Message)) {
-        let mut inner = Message::default();
-        fill(&mut inner);
-        self.bytes(field, &inner.0);
+        self.key(field, BYTES);
+        let start = self.0.len();
+        fill(self);
+        let length = self.0.len() - start;
+        self.raw_varint(length as u64);
+        // The length goes before what it counts.
+        self.0[start..].rotate_left(length);
     }
 
     fn key(&mut self, field: u64, wire_type: u64) {
@@ -79,6 +87,18 @@ mod tests {
         message.text(2, "testing");
         message.message(3, |inner| inner.varint(1, 150));
         assert_eq!(message.as_bytes(), b"\x08\x96\x01\x12\x07testing\x1a\x03\x08\x96\x01");
+    }
+
+    #[test]
+    fn a_message_lies_in_another_behind_its_length_of_several_bytes() {
+        let mut message = Message::default();
+        message.message(1, |outer| {
+            outer.message(2, |inner| inner.bytes(3, &[7; 200]));
+            outer.varint(4, 5);
+        });
+        // 200 is C8 01; its message has 3 bytes more (CB 01), and the outer one 3 and 2 more (D0 01).
+        let before: &[u8] = b"\x0a\xd0\x01\x12\xcb\x01\x1a\xc8\x01";
+        assert_eq!(message.as_bytes(), [before, &[7; 200], b"\x20\x05"].concat());
     }
 
     #[test]
