@@ -2,7 +2,7 @@
 //! commands that come next.
 
 use super::Session;
-use crate::config::ExportFormat;
+use crate::config::{ExportFormat, Pretrain};
 use crate::data::{self, Part, counted};
 use crate::own::ENCODER_WEIGHTS;
 use crate::report::{duration, plots, read_json_lines};
