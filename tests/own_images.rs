@@ -214,6 +214,7 @@ fn a_run_of_days_is_told_before_its_first_step() {
     child.wait().expect("it ends");
     let (said, warning) = (seen.join("\n"), seen.last().expect("a line"));
     assert!(said.contains("time: about") && said.contains("1,000,000 epochs of 4,000 images"), "{said}");
+    assert!(said.contains("memory: about") && said.contains("GiB in main memory"), "{said}");
     assert!(warning.contains("days (") && warning.contains("within an hour on this machine: --model=res18"), "{said}");
     assert!(warning.contains("--epochs=") && warning.contains("GPU"), "{said}");
     assert!(!said.contains("results go to"), "nothing is written yet: {said}");

@@ -185,7 +185,7 @@ fn choice(
     timed.sort_by(|a, b| b.0.multiplications.total_cmp(&a.0.multiplications));
     let choices = timed.iter().map(|(way, rate)| (Choice::of(*way, *rate, count, seconds), *rate));
     let worthwhile = |choice: &Choice| choice.train_images.is_none() && choice.epochs >= worthwhile_epochs(count);
-    let best = choices.clone().find(|(choice, _)| worthwhile(choice)).or_else(|| choices.last());
+    let best = choices.clone().find(|(choice, _)| worthwhile(choice)).or_else(|| choices.clone().next_back());
     let Some((choice, rate)) = best else {
         bail!("there is too little memory for a step of two images; give a smaller --image-size or --model")
     };

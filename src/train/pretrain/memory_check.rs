@@ -52,6 +52,12 @@ impl MemoryCheck {
         facts.memory(footprint::estimate(parameters, self.size), self.memory.free, &place);
     }
 
+    /// What a process needs, by the estimate: `0.9 GiB in main memory`.
+    pub fn describe(&self, parameters: &[Parameter]) -> String {
+        let total = footprint::estimate(parameters, self.size).total();
+        format!("{} {}", gib(total), Memory::place(self.memory.device))
+    }
+
     /// Images of a batch that fits in its parts, as many as the run's at most; `None` where not even 2 images do.
     pub fn fitting(&self, parameters: &[Parameter]) -> Option<u64> {
         match self.memory.free {

@@ -171,7 +171,11 @@ pub fn foresee(plan: &Plan, config: &Config, console: &Console) -> Result<()> {
     let seconds = passes / rate;
     let epochs = counted(run.epochs as usize, "epoch");
     let (images, speed) = (counted(images, "image"), per_second(rate));
-    console.note(&format!("time: about {} for {epochs} of {images}, at {speed} in steps just now", about(seconds)));
+    let memory = session.memory.describe(&session.parameters);
+    console.note(&format!(
+        "time: about {} for {epochs} of {images}, at {speed} in steps just now; memory: about {memory}",
+        about(seconds)
+    ));
     if seconds > DAY {
         let shorter = shorter(run, session.loader.split().len(), session.device, false, rate);
         console.warn(&format!("this will take about {}; {shorter}", about(seconds)));
