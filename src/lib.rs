@@ -92,7 +92,8 @@ fn libtorch_failed(error: native::NativeError) -> anyhow::Error {
 }
 
 fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
-    let cli::Resolved { config, checkpoint, device, placement, device_note, precision_note, warnings } = resolved;
+    let cli::Resolved { config, checkpoint, device, placement, device_note, precision_note, settings_note, warnings } =
+        resolved;
     let place = placement.as_ref();
     let console = console_of(place, || Console::new(config.talk, config.log_format));
     let timeout = Duration::from_secs(config.distributed_timeout_seconds.into());
@@ -121,6 +122,9 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
     }
     if config.dry_run {
         let mut facts = Facts::default();
+        if let Some(note) = &settings_note {
+            facts.say("settings", note);
+        }
         facts.say("device", &device_note);
         facts.say("precision", &precision_note);
         facts.say("workers", format!("{} to load and augment", data::counted(config.workers as usize, "thread")));
@@ -135,6 +139,7 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
         console.result(&facts.to_string());
         return told.and_then(|()| console.delivered()).map(|()| Outcome::Done);
     }
+    settings_note.iter().for_each(|note| console.note(note));
     machine.lines().for_each(|line| console.note(line));
     let hello = distributed::hello(&serde_json::to_value(&config)?);
     match &config.job {

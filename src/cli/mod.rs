@@ -23,6 +23,7 @@ mod pretrain;
 pub mod resolve;
 mod results;
 mod resume;
+mod settings;
 mod tool;
 
 pub use augmentation::AugmentationArgs;
@@ -38,8 +39,10 @@ pub use tool::{ToolArgs, resolve_tool};
 use crate::config::{DatasetName, TrainMode};
 use crate::native;
 use crate::values::OnePath;
+use anyhow::{Result, anyhow};
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches};
+use settings::FlagValues;
 use std::any::TypeId;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -127,6 +130,8 @@ pub struct Typed {
     /// The command line with the program's name.
     pub words: Vec<String>,
     matches: clap::ArgMatches,
+    /// The same with the settings that stand in for flags, see [`Typed::over`].
+    given: clap::ArgMatches,
 }
 
 impl Typed {
@@ -137,12 +142,35 @@ impl Typed {
         self.matches.value_source(id) == Some(ValueSource::CommandLine)
     }
 
+    /// True when the flag stands on the command line, or a setting in its place.
+    ///
+    /// Panics if there is no such flag.
+    fn says(&self, id: &str) -> bool {
+        self.given.value_source(id) == Some(ValueSource::CommandLine)
+    }
+
+    /// This command, with these flags in the place of those that were not typed: what was typed, and what it decides, wins.
+    /// [`Typed::words`] and [`Typed::has`] stay those of the command line.
+    ///
+    /// Errors: clap's, without the advice to look at the help.
+    fn over(&self, flags: &[FlagValues]) -> Result<Typed> {
+        let typed: Vec<_> = table().filter(|row| self.has(row.id)).collect();
+        let kept = flags.iter().filter(|flag| !typed.iter().any(|row| settings::decides(row, flag.id)));
+        let (program, words) = self.words.split_at(1);
+        let words = program.iter().cloned().chain(kept.flat_map(FlagValues::words)).chain(words.iter().cloned());
+        let Typed { args, given, .. } = parse(words).map_err(|error| {
+            let text = error.to_string();
+            anyhow!("{}", text.lines().next().unwrap_or_default().trim_start_matches("error: "))
+        })?;
+        Ok(Typed { args, given, ..self.clone() })
+    }
+
     /// Whether --transfer-dataset-name names the images.
     fn names_other_images(&self) -> bool {
         match self.args.evaluation.train_mode {
             TrainMode::Transfer => true,
             TrainMode::Eval => false,
-            TrainMode::Ssl | TrainMode::Semi | TrainMode::Supervised => self.has("transfer_dataset_name"),
+            TrainMode::Ssl | TrainMode::Semi | TrainMode::Supervised => self.says("transfer_dataset_name"),
         }
     }
 
@@ -208,7 +236,7 @@ pub fn parse(words: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Typ
     let matches = command().try_get_matches_from(&words)?;
     let args = Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))?;
     let words = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    Ok(Typed { args, words, matches })
+    Ok(Typed { args, words, given: matches.clone(), matches })
 }
 
 #[cfg(test)]

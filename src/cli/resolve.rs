@@ -4,7 +4,7 @@
 pub use super::resume::{Origin, ReadSaved, Saved, read_saved};
 
 use super::machine::{own_device, workers};
-use super::{Typed, evaluate, flags, pretrain, resume};
+use super::{Typed, evaluate, flags, pretrain, resume, settings};
 use crate::checkpoint::Checkpoint;
 use crate::config::{
     CheckpointPolicy, Config, CudaSettings, DataOnDevice, Engine, Job, Precision, Settings, Start, TrainMode,
@@ -27,6 +27,8 @@ pub struct Resolved {
     pub device_note: String,
     /// What was chosen as precision, and why.
     pub precision_note: String,
+    /// What the command changes of the settings in the file that it names.
+    pub settings_note: Option<String>,
     /// What the user should know before the run starts.
     pub warnings: Vec<String>,
 }
@@ -36,9 +38,13 @@ pub struct Resolved {
 /// Errors: flags that contradict each other or the run to be continued, a device or precision that this machine
 /// does not have, a checkpoint that cannot be read.
 pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
+    let file = typed.args.results.config.as_deref().map(|path| settings::File::read(path, typed)).transpose()?;
+    let filled = file.as_ref().map(|file| file.under(typed)).transpose()?;
+    let typed = filled.as_ref().unwrap_or(typed);
     let args = &typed.args;
     flags::refuse(typed)?;
-    if !typed.names_other_images() && !typed.has("resume") && !typed.has("log_dir") {
+    // What goes on from settings knows its images.
+    if !typed.names_other_images() && !["resume", "log_dir", "config"].iter().any(|id| typed.has(id)) {
         args.data.check_named(typed)?;
     }
     let ssl = args.evaluation.train_mode == TrainMode::Ssl;
@@ -51,7 +57,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let (device, device_note) = device::resolve(choice)?;
     let asked = args.machine.precision_asked()?;
     let (mut checkpoint, mut adopted) = (None, Vec::new());
-    let (job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {
+    let (mut job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {
         let origin = resume::origin(typed)?;
         let run = origin.map(|origin| saved(&origin, &mut |text| warnings.push(text))).transpose()?;
         // A continued run keeps its precision unless another one is asked for.
@@ -76,6 +82,11 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         let (precision, note) = device::resolve_precision(asked, device);
         (Job::Evaluate(Box::new(evaluate::from_flags(typed, precision)?)), Start::Fresh, note)
     };
+    let settings_note = file.map(|file| {
+        file.complete(typed, &mut job);
+        file.told(typed, &job)
+    });
+    let settings_note = settings_note.transpose()?;
     match &job {
         Job::Pretrain(run) => run.check()?,
         Job::Evaluate(run) => run.check()?,
@@ -106,7 +117,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         command: typed.words.clone(),
         adopted,
     };
-    Ok(Resolved { config, checkpoint, device, placement, device_note, precision_note, warnings })
+    Ok(Resolved { config, checkpoint, device, placement, device_note, precision_note, settings_note, warnings })
 }
 
 fn fresh(typed: &Typed) -> Start {
