@@ -958,6 +958,12 @@ fn what_is_typed_beside_a_file_wins_and_is_said() {
     let expected =
         Pretrain { epochs: 2, optimizer: OptimizerConfig { lr: 0.1, ..began.optimizer.clone() }, ..began.clone() };
     assert_eq!(run("--epochs 2 --lr 0.1"), expected);
+    // What the file has none of.
+    let plain = left_by("--dataset-name cifar10");
+    let note = again(&plain, "--train-images 100 --ess-target 0.5 --from-pretrained a.pth").unwrap().settings_note;
+    let expected =
+        "--train-images 100 instead of all, --ess-target 0.5 instead of none, --from-pretrained a.pth instead of none";
+    assert!(note.as_ref().unwrap().ends_with(expected), "{note:?}");
     // The same in other words is no change, and names have their underscores here too.
     assert_eq!(changed("--weight_decay 0.00001 --sync_bn=no --save_dir out"), "its settings as they are");
     // Flags of one setting.

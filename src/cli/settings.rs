@@ -115,13 +115,18 @@ impl File {
         let path = |row: &Flag| if matches!(job, Job::Pretrain(_)) { row.pretraining() } else { row.evaluation };
         let mut changes = Vec::new();
         for row in table().filter(|row| typed.has(row.id)) {
-            let same_setting = path(row).is_some_and(|path| shown(&old, path) == shown(&new, path));
             let wanted: Vec<String> = typed.words(row.id).iter().map(|word| word.replacen('=', " ", 1)).collect();
-            for flag in self.flags.iter().filter(|flag| decides(row, flag.id)) {
-                let has = flag.values.join(", ");
-                let name = flag_name(flag.id);
-                let same_words = wanted.last().is_some_and(|last| *last == format!("{name} {has}"));
-                if !same_setting && !same_words {
+            if path(row).is_some_and(|path| shown(&old, path) == shown(&new, path)) {
+                continue;
+            }
+            let decided: Vec<_> = self.flags.iter().filter(|flag| decides(row, flag.id)).collect();
+            if decided.is_empty() && (path(row).is_some() || row.command.is_some()) {
+                let has = path(row).map_or_else(|| "none".to_owned(), |path| shown(&old, path));
+                changes.push(format!("{} instead of {has}", wanted.join(" ")));
+            }
+            for flag in decided {
+                let (name, has) = (flag_name(flag.id), flag.values.join(", "));
+                if wanted.last().is_none_or(|last| *last != format!("{name} {has}")) {
                     let has = if flag.id == row.id { has } else { format!("{name} {has}") };
                     changes.push(format!("{} instead of {has}", wanted.join(" ")));
                 }
