@@ -136,7 +136,7 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
         })
         .unwrap_or_else(|error| Err(libtorch_failed(error)));
         // What is known is said, whatever stops the run.
-        console.result(&facts.to_string());
+        console.results("plan", &[facts.record()], &facts.to_string());
         return told.and_then(|()| console.delivered()).map(|()| Outcome::Done);
     }
     settings_note.iter().for_each(|note| console.note(note));

@@ -880,14 +880,15 @@ fn again(directory: &tempfile::TempDir, more: &str) -> anyhow::Result<Resolved> 
     cli::resolve(&typed(&format!("--config {} {more}", file.display())), &no_checkpoint)
 }
 
-const ODD: &str = "--dataset-name folder --data photos --data more --image-size 40 --train-images 77 --bad-images skip:5% \
+const ODD: &str = "\
+    --dataset-name folder --data photos --data more --image-size 40 --train-images 77 --bad-images skip:5% \
     --orientation exif --labels none --clr simclr --temperature 0.07 --ess-target 0.5 --model res18 --stem imagenet \
     --proj-head-mode linear --num-proj-layers 3 --proj-out-dim 32 --batch-size 48 --grad-cache 3 --epochs 7 \
     --learning-rate-scaling sqrt --optimizer sgd --weight-decay 1e-5 --momentum 0.8 --lars-exclude bn \
     --use-scheduler false --warmup-epochs 3 --sync-bn false --seed 12345678901234567890 --faster-version \
-    --crop-scale-min 0.3 --crop-scale-max 0.9 --crop-ratio-min 0.5 --crop-ratio-max 2 --flip-prob 0.1 \
-    --jitter-prob 0.2 --jitter-strength 0.3 --grayscale-prob 0.4 --blur-prob 0.6 --blur-kernel 7 \
-    --blur-sigma-min 0.2 --blur-sigma-max 1.5 --knn-neighbours 9 --knn-temperature 0.2 --knn-every 4 --log-every 6 \
+    --crop-scale-min 0.3 --crop-scale-max 0.9 --crop-ratio-min 0.5 --crop-ratio-max 2 --flip-prob 0.1 --jitter-prob \
+    0.2 --jitter-strength 0.3 --grayscale-prob 0.4 --blur-prob 0.6 --blur-kernel 7 --blur-sigma-min 0.2 \
+    --blur-sigma-max 1.5 --knn-neighbours 9 --knn-temperature 0.2 --knn-every 4 --log-every 6 \
     --save-every-n-epochs 3 --save-every-n-steps 11 --keep-last 2 --keep-every 6 --checkpoint-prefix module. \
     --workers 3 --allow-tf32 --deterministic --distributed-timeout 30 --cuda-graph no --fused-kernels no \
     --memory-check off --data-on-device no --save-dir out --from-pretrained some.pth --checkpoint-key teacher \
@@ -1054,14 +1055,7 @@ fn a_file_may_have_been_edited() {
 #[test]
 fn a_run_begins_with_the_settings_of_another_one() {
     let place = tempfile::tempdir().unwrap();
-    let below = |results: &str| {
-        let mut at = place.path().join(results);
-        while !at.join("config.yml").exists() {
-            at =
-                std::fs::read_dir(&at).unwrap().flatten().map(|entry| entry.path()).find(|path| path.is_dir()).unwrap();
-        }
-        at
-    };
+    let below = |results: &str| holder(&place.path().join(results), "config.yml");
     let settings = |run: &Path| run_dir::read_config(run).unwrap()["job"]["pretrain"].clone();
     let line = "--dataset_name fashion_mnist_mini --train_images 40 --image_size 16 --model res10 --batch_size 20 \
                 --epochs 0 --temperature 0.3 --jitter_strength 0.25 --knn_every 3 --device cpu --save_dir first";
@@ -1229,4 +1223,68 @@ fn a_real_checkpoint_gives_its_run_back() {
     assert_eq!(code, 0, "{errors}");
     assert!(facts.contains("results/fashion_mnist_mini/flatclr/64_1_fc/{dd-mm-YYYY-HH-MM-SS}"), "{facts}");
     assert!(facts.contains("2 epochs of flatclr on fashion_mnist_mini"), "{facts}");
+}
+
+/// The directory below `results` that has this file.
+fn holder(results: &Path, file: &str) -> PathBuf {
+    let mut places = vec![results.to_owned()];
+    while let Some(place) = places.pop() {
+        if place.join(file).exists() {
+            return place;
+        }
+        places.extend(
+            std::fs::read_dir(&place).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_dir()),
+        );
+    }
+    panic!("{file} is nowhere in {}", results.display())
+}
+
+#[test]
+fn for_programs_every_line_is_an_object_and_results_have_fields() {
+    let directory = tempfile::tempdir().unwrap();
+    let lines = |line: &str| -> Vec<serde_json::Value> {
+        let mut command = program(directory.path());
+        command.env("OMP_NUM_THREADS", "1").args(line.split_whitespace()).args([
+            "--log-format=json",
+            "--device=cpu",
+            "--train-images=60",
+        ]);
+        let (code, text, errors) = output(command.args(["--dataset-name=fashion_mnist_mini", "--image-size=8"]));
+        assert!(code == 0 && errors.is_empty(), "{text}{errors}");
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    };
+    let of_kind = |lines: &[serde_json::Value], kind: &str| -> Vec<serde_json::Value> {
+        let mut found: Vec<_> = lines.iter().filter(|line| line["kind"] == kind).cloned().collect();
+        for line in &mut found {
+            let fields = line.as_object_mut().unwrap();
+            assert!(fields.remove("kind").is_some() && fields.remove("time").is_some());
+        }
+        found
+    };
+    lines("--model res10 --batch-size 20 --epochs 1 --warmup-epochs 0 --save-every-n-epochs 1 --save-dir runs");
+    let run = holder(&directory.path().join("runs"), "checkpoint_0001.pth.tar");
+    // A second checkpoint of the same weights.
+    std::fs::copy(run.join("checkpoint_0001.pth.tar"), run.join("checkpoint_0000.pth.tar")).unwrap();
+    let evaluation = format!("--train-mode eval --checkpoint-dir {} --fc-epochs 2 --feature-cache off", run.display());
+
+    let said = lines(&format!("{evaluation} --transfer-from-epoch all --reg-weight 0,0.1 --save-dir all"));
+    let (results, over_epochs) = (of_kind(&said, "result"), of_kind(&said, "accuracy_over_epochs"));
+    let penalties = of_kind(&said, "reg_weight");
+    assert_eq!((results.len(), over_epochs.len(), penalties.len()), (2, 2, 4), "{said:?}");
+    let weights: Vec<_> = penalties.iter().map(|row| row["reg_weight"].as_f64().unwrap()).collect();
+    assert_eq!(weights, [0.0, 0.1, 0.0, 0.1]);
+    assert!(penalties.iter().all(|row| row["held_out_top1"].is_f64()), "{penalties:?}");
+    for (one, row) in results.iter().zip(&over_epochs) {
+        assert!(one["checkpoint"].as_str().unwrap().ends_with(row["checkpoint"].as_str().unwrap()));
+        for field in ["test_top1_last_epoch", "test_top1_best_epoch", "knn_weighted_top1", "knn_plain_top1"] {
+            assert!(row[field].is_f64() && row[field] == one[field], "{field}: {row} {one}");
+        }
+    }
+    let file = holder(&directory.path().join("all"), "linear_eval.json").join("linear_eval.json");
+    let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    file.as_object_mut().unwrap().remove("meaning");
+    assert!(results.contains(&file), "{file} is none of {results:?}");
+
+    let plan = of_kind(&lines(&format!("{evaluation} --dry-run")), "plan");
+    assert!(plan.len() == 1 && plan[0]["facts"]["optimiser"] == "sgd, weight decay 0, momentum 0.9", "{plan:?}");
 }
