@@ -371,6 +371,7 @@ fn pretraining_commands_of_the_paper() {
         save_every_n_epochs: 2,
         checkpoints: CheckpointPolicy::default(),
         online_knn: Some(OnlineKnn { every_epochs: 10, knn: KnnConfig { neighbours: 200, temperature: 0.1 } }),
+        online_probe: None,
         workers: None,
     };
     assert_eq!(*run, expected);
@@ -823,6 +824,19 @@ fn the_online_evaluation_of_a_continued_run_changes_in_what_was_typed() {
     assert_eq!(online("--knn-neighbours 7", "--knn-every 3"), Some(OnlineKnn { every_epochs: 3, knn }));
     assert_eq!(online("--knn-neighbours 7", "--knn-every 0"), None);
     assert_eq!(online("--knn-every 0", "--knn-every 4 --knn-neighbours 7"), Some(OnlineKnn { every_epochs: 4, knn }));
+    let probe = |began: &str, line: &str| match resumed(&format!("{BEGAN} {began}"), line).unwrap().config.job {
+        Job::Pretrain(run) => run.online_probe.map(|probe| probe.every_epochs),
+        Job::Evaluate(_) => panic!("pre-training"),
+    };
+    assert_eq!((probe("", ""), probe("--probe-every 3", ""), probe("", "--probe_every 5")), (None, Some(3), Some(5)));
+    // Checkpoints of older versions do not know it.
+    let mut older = serde_json::to_value(pretrain(BEGAN)).unwrap();
+    assert!(older.as_object_mut().unwrap().remove("online_probe").is_some());
+    assert_eq!(serde_json::from_value::<Pretrain>(older).unwrap(), pretrain(BEGAN));
+    assert_eq!(
+        (probe("--probe-every 3", "--probe-every 0"), probe("--probe-every 3", "--probe-every 2")),
+        (None, Some(2))
+    );
 }
 
 #[test]
@@ -888,7 +902,7 @@ const ODD: &str = "\
     --use-scheduler false --warmup-epochs 3 --sync-bn false --seed 12345678901234567890 --faster-version \
     --crop-scale-min 0.3 --crop-scale-max 0.9 --crop-ratio-min 0.5 --crop-ratio-max 2 --flip-prob 0.1 --jitter-prob \
     0.2 --jitter-strength 0.3 --grayscale-prob 0.4 --blur-prob 0.6 --blur-kernel 7 --blur-sigma-min 0.2 \
-    --blur-sigma-max 1.5 --knn-neighbours 9 --knn-temperature 0.2 --knn-every 4 --log-every 6 \
+    --blur-sigma-max 1.5 --knn-neighbours 9 --knn-temperature 0.2 --knn-every 4 --log-every 6 --probe-every 5 \
     --save-every-n-epochs 3 --save-every-n-steps 11 --keep-last 2 --keep-every 6 --checkpoint-prefix module. \
     --workers 3 --allow-tf32 --deterministic --distributed-timeout 30 --cuda-graph no --fused-kernels no \
     --memory-check off --data-on-device no --save-dir out --from-pretrained some.pth --checkpoint-key teacher \

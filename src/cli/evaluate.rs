@@ -135,6 +135,13 @@ pub struct EvaluationArgs {
     /// images, where there are labels. It changes nothing in the training.
     #[arg(long, value_name = "N", default_value = "10", hide_short_help = true, value_parser = count::<0>)]
     pub knn_every: u32,
+    /// Epochs of pre-training between two linear probes; 0 is none
+    ///
+    /// A logistic regression on the standardised features of the labelled
+    /// images of --knn-every, with a small penalty, judged on its test images.
+    /// It changes nothing in the training.
+    #[arg(long, value_name = "N", default_value = "0", hide_short_help = true, value_parser = count::<0>)]
+    pub probe_every: u32,
     /// Where linear evaluations keep features for the next one, or off
     ///
     /// Only under transforms that are not random; at most 8 GiB, the oldest go.
@@ -179,6 +186,7 @@ pub const FLAGS: &[Flag] = &[
         .adopted("online_knn.knn.temperature")
         .evaluated("knn.temperature"),
     flag("knn_every", PRETRAINING).adopted("online_knn.every_epochs"),
+    flag("probe_every", PRETRAINING).adopted("online_probe.every_epochs"),
     flag("feature_cache", LABELS).only(Only::Linear).beside_the_job("feature_cache"),
     flag("fc_log_dir", LABELS).refused(""),
     flag("fc_train_from", LABELS).refused(""),

@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn the_rows_name_every_setting_of_a_run() {
         let line = "flatnce --ess-target=0.5 --train-images=9 --workers=3 --keep-last=1 --keep-every=2 \
-                    --save-every-n-steps=3 --checkpoint-prefix=module.";
+                    --save-every-n-steps=3 --checkpoint-prefix=module. --probe-every=4";
         let typed = parse(line.split_whitespace()).unwrap();
         let run = crate::cli::pretrain::from_flags(&typed, Precision::Fp32, Device::Cpu).unwrap();
         let run = serde_json::to_value(run).unwrap();
@@ -249,7 +249,9 @@ mod tests {
                 let own = |row: &&Flag| row.id != "learning_rate_scaling";
                 let Some(row) = table().filter(own).find(reads) else { continue };
                 // Of these flags 0 means that there is no such setting.
-                let least = if ["knn_every", "save_every_n_steps", "keep_last", "keep_every"].contains(&row.id) {
+                let least = if ["knn_every", "probe_every", "save_every_n_steps", "keep_last", "keep_every"]
+                    .contains(&row.id)
+                {
                     1.0
                 } else {
                     -1.0

@@ -5,8 +5,8 @@ use super::{Args, Typed};
 use crate::config::TrainMode::{Eval, Ssl, Supervised};
 use crate::config::{
     CheckpointPolicy, DataConfig, Depth, HeadConfig, HeadMode, KnnConfig, LearningRateScaling, ModelConfig,
-    Normalisation, Objective, OnlineKnn, OptimizerConfig, OptimizerName, Precision, Pretrain, ScheduleConfig,
-    ScheduleName, Stem,
+    Normalisation, Objective, OnlineKnn, OnlineProbe, OptimizerConfig, OptimizerName, Precision, Pretrain,
+    ScheduleConfig, ScheduleName, Stem,
 };
 use crate::optim::scaled_lr;
 use crate::values::{
@@ -188,6 +188,7 @@ pub fn from_flags(typed: &Typed, precision: Precision, device: Device) -> Result
         grad_cache,
         sync_bn: optimisation.sync_bn,
         online_knn: some(evaluation.knn_every).map(|every_epochs| OnlineKnn { every_epochs, knn }),
+        online_probe: some(evaluation.probe_every).map(|every_epochs| OnlineProbe { every_epochs }),
         log_every: output.log_every,
         save_every_n_epochs: results.save_every_n_epochs,
         checkpoints: CheckpointPolicy {

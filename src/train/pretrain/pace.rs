@@ -51,7 +51,8 @@ pub fn tell(facts: &mut Facts, mut session: Session, console: &Console) -> Resul
         return Ok(());
     };
     let run = session.pretrain.clone();
-    let judged = session.knn.as_ref().map_or(0, |knn| knn.images_left(session.at.epoch, u64::from(run.epochs)));
+    let judged =
+        session.online.as_ref().map_or(0, |online| online.images_left(session.at.epoch, u64::from(run.epochs)));
     let whole = run.batch_size as usize;
     let waiting = console.waiting("taking a few steps");
     let pace = native::caught(|| measure(&mut session, fitting as usize))
