@@ -19,7 +19,7 @@ pub use choices::{
     Orientation, Part, Precision, PrecisionAsked, ReportFormat, ScheduleName, Shell, Stem, TrainMode, TransferMode,
 };
 pub use compare::{Setting, differences, side_by_side};
-pub use jobs::{CheckpointChoice, EncoderSource, Evaluate, KnnConfig, OnlineKnn, Pretrain, StatedEncoder};
+pub use jobs::{CheckpointChoice, EncoderSource, Evaluate, KnnConfig, OnlineKnn, OnlineProbe, Pretrain, StatedEncoder};
 pub use parts::{
     Augmentation, CheckpointPolicy, DataConfig, EvalTransform, Filter, HeadConfig, ModelConfig, Normalisation,
     Numerics, OptimizerConfig, ScheduleConfig,

@@ -95,8 +95,17 @@ fn libtorch_failed(error: native::NativeError) -> anyhow::Error {
 }
 
 fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
-    let cli::Resolved { config, checkpoint, device, placement, device_note, precision_note, images_note, warnings } =
-        resolved;
+    let cli::Resolved {
+        config,
+        checkpoint,
+        device,
+        placement,
+        device_note,
+        precision_note,
+        images_note,
+        settings_note,
+        warnings,
+    } = resolved;
     let place = placement.as_ref();
     let console = console_of(place, || Console::new(config.talk, config.log_format));
     let timeout = Duration::from_secs(config.distributed_timeout_seconds.into());
@@ -125,6 +134,9 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
     }
     if config.dry_run {
         let mut facts = Facts::default();
+        if let Some(note) = &settings_note {
+            facts.say("settings", note);
+        }
         facts.say("device", &device_note);
         facts.say("precision", &precision_note);
         facts.say("workers", format!("{} to load and augment", data::counted(config.workers as usize, "thread")));
@@ -136,9 +148,10 @@ fn run_resolved(resolved: cli::Resolved) -> anyhow::Result<Outcome> {
         })
         .unwrap_or_else(|error| Err(libtorch_failed(error)));
         // What is known is said, whatever stops the run.
-        console.result(&facts.to_string());
+        console.results("plan", &[facts.record()], &facts.to_string());
         return told.and_then(|()| console.delivered()).map(|()| Outcome::Done);
     }
+    settings_note.iter().for_each(|note| console.note(note));
     machine.lines().chain(images_note.as_deref()).for_each(|line| console.note(line));
     let hello = distributed::hello(&serde_json::to_value(&config)?);
     match &config.job {

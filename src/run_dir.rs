@@ -9,7 +9,7 @@ mod name;
 mod retention;
 mod room;
 
-pub use config_file::{read_config, shell_words, to_yaml, write_config};
+pub use config_file::{read_config, read_config_file, shell_words, to_yaml, write_config};
 pub use continuation::{Continuation, amend_config, read_lineage, write_run_config};
 pub use lineage::{Branch, Lineage};
 pub use name::{check_name, create_with_name, run_name};

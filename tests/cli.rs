@@ -8,6 +8,7 @@ use flatnce::cli::resolve::{Origin, Saved, read_saved};
 use flatnce::cli::{self, Resolved, Typed};
 use flatnce::config::*;
 use flatnce::model::{Encoder, HeadKind};
+use flatnce::run_dir;
 use std::path::{Path, PathBuf};
 
 fn typed(line: &str) -> Typed {
@@ -370,6 +371,7 @@ fn pretraining_commands_of_the_paper() {
         save_every_n_epochs: 2,
         checkpoints: CheckpointPolicy::default(),
         online_knn: Some(OnlineKnn { every_epochs: 10, knn: KnnConfig { neighbours: 200, temperature: 0.1 } }),
+        online_probe: None,
         workers: None,
     };
     assert_eq!(*run, expected);
@@ -822,6 +824,19 @@ fn the_online_evaluation_of_a_continued_run_changes_in_what_was_typed() {
     assert_eq!(online("--knn-neighbours 7", "--knn-every 3"), Some(OnlineKnn { every_epochs: 3, knn }));
     assert_eq!(online("--knn-neighbours 7", "--knn-every 0"), None);
     assert_eq!(online("--knn-every 0", "--knn-every 4 --knn-neighbours 7"), Some(OnlineKnn { every_epochs: 4, knn }));
+    let probe = |began: &str, line: &str| match resumed(&format!("{BEGAN} {began}"), line).unwrap().config.job {
+        Job::Pretrain(run) => run.online_probe.map(|probe| probe.every_epochs),
+        Job::Evaluate(_) => panic!("pre-training"),
+    };
+    assert_eq!((probe("", ""), probe("--probe-every 3", ""), probe("", "--probe_every 5")), (None, Some(3), Some(5)));
+    // Checkpoints of older versions do not know it.
+    let mut older = serde_json::to_value(pretrain(BEGAN)).unwrap();
+    assert!(older.as_object_mut().unwrap().remove("online_probe").is_some());
+    assert_eq!(serde_json::from_value::<Pretrain>(older).unwrap(), pretrain(BEGAN));
+    assert_eq!(
+        (probe("--probe-every 3", "--probe-every 0"), probe("--probe-every 3", "--probe-every 2")),
+        (None, Some(2))
+    );
 }
 
 #[test]
@@ -861,6 +876,224 @@ fn contradictions_with_the_run_are_listed_with_both_values() {
     }
     let message = resumed(BEGAN, "--learning-rate-scaling linear").unwrap_err().to_string();
     assert!(message.contains("--learning-rate-scaling linear (lr 0.075): the run has lr 0.6"), "{message}");
+}
+
+// A file of settings.
+
+/// The settings of this command line in a file, as a run leaves them; the directory that it lies in.
+fn left_by(line: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let config = resolve(line).unwrap_or_else(|error| panic!("{line}: {error:#}")).config;
+    run_dir::write_config(directory.path(), &serde_json::to_value(&config).unwrap(), &config.command).unwrap();
+    directory
+}
+
+/// The settings of that command line again, with more typed.
+fn again(directory: &tempfile::TempDir, more: &str) -> anyhow::Result<Resolved> {
+    let file = directory.path().join("config.yml");
+    cli::resolve(&typed(&format!("--config {} {more}", file.display())), &no_checkpoint)
+}
+
+const ODD: &str = "\
+    --dataset-name folder --data photos --data more --image-size 40 --train-images 77 --bad-images skip:5% \
+    --orientation exif --labels none --clr simclr --temperature 0.07 --ess-target 0.5 --model res18 --stem imagenet \
+    --proj-head-mode linear --num-proj-layers 3 --proj-out-dim 32 --batch-size 48 --grad-cache 3 --epochs 7 \
+    --learning-rate-scaling sqrt --optimizer sgd --weight-decay 1e-5 --momentum 0.8 --lars-exclude bn \
+    --use-scheduler false --warmup-epochs 3 --sync-bn false --seed 12345678901234567890 --faster-version \
+    --crop-scale-min 0.3 --crop-scale-max 0.9 --crop-ratio-min 0.5 --crop-ratio-max 2 --flip-prob 0.1 --jitter-prob \
+    0.2 --jitter-strength 0.3 --grayscale-prob 0.4 --blur-prob 0.6 --blur-kernel 7 --blur-sigma-min 0.2 \
+    --blur-sigma-max 1.5 --knn-neighbours 9 --knn-temperature 0.2 --knn-every 4 --log-every 6 --probe-every 5 \
+    --save-every-n-epochs 3 --save-every-n-steps 11 --keep-last 2 --keep-every 6 --checkpoint-prefix module. \
+    --workers 3 --allow-tf32 --deterministic --distributed-timeout 30 --cuda-graph no --fused-kernels no \
+    --memory-check off --data-on-device no --save-dir out --from-pretrained some.pth --checkpoint-key teacher \
+    --feature-cache off";
+
+#[test]
+fn the_settings_of_a_file_are_those_of_the_run_that_left_it() {
+    for line in [ODD, "", "--dataset-name cifar10 --blur", "--knn-every 0 --lars-exclude none", BEGAN] {
+        let (began, directory) = (resolve(line).unwrap().config, left_by(line));
+        let again = again(&directory, "").unwrap_or_else(|error| panic!("{line}: {error:#}"));
+        assert!(again.warnings.is_empty(), "{:?}", again.warnings);
+        let note = again.settings_note.unwrap();
+        assert!(note.ends_with("config.yml: its settings as they are"), "{note}");
+        // What was typed is kept as it was typed.
+        let command = again.config.command.clone();
+        assert_eq!(command[..2], ["flatnce", "--config"]);
+        assert_eq!(Config { command: began.command.clone(), ..again.config }, began, "{line}");
+    }
+}
+
+#[test]
+fn the_settings_of_a_file_are_those_of_the_evaluation_that_left_it() {
+    for line in [
+        "--train-mode eval --checkpoint some.pth --dataset-name cifar10 --clr simclr --model res18 --batch-size 64",
+        "--train-mode eval --checkpoint-dir d --transfer-from-epoch 3 --fc-epochs 5 --fc-batch-size 64 --fc-lr 0.1 \
+         --fc-optimizer lars --reg-weight 0,1e-4,0.01 --fc-scheduler constant --fc-weight-decay 1e-5 --fc-momentum 0.5 \
+         --knn-neighbours 20 --knn-temperature 0.07 --fc-save-every-n-epochs 4 --fc-standardize --fc-augment crop-flip \
+         --lars-exclude none --seed 7 --image-size 48 --save-dir out --feature-cache there --checkpoint-key encoder_q",
+        "--train-mode eval --checkpoint-dir d --transfer-from-epoch all --fc-optimizer lbfgs",
+        "--train-mode eval --checkpoint-dir d --epochs 9 --save-every-n-epochs 3",
+        "--train-mode eval --checkpoint-dir d --transfer-mode finetune --patience-epochs 3 --early-stop-on test",
+        "--train-mode transfer --transfer-dataset-name voc --checkpoint-dir d --batch-size 32",
+        "--train-mode transfer --transfer-dataset-name voc --dataset-name cifar10 --checkpoint-dir d --batch-size 32 \
+         --fc-batch-size 99",
+        "--train-mode semi --semi-ratio 0.01 --checkpoint some.pth --dataset-name cifar10",
+        "--train-mode semi --semi-ratio 1 --checkpoint some.pth --dataset-name stl10 --transfer-dataset-name cifar10",
+        "--train-mode supervised --dataset-name cifar10 --model res18 --stem imagenet --proj-out-dim 17",
+    ] {
+        let (began, directory) = (evaluate(line), left_by(line));
+        let again = again(&directory, "").unwrap_or_else(|error| panic!("{line}: {error:#}"));
+        assert!(again.warnings.is_empty(), "{:?}", again.warnings);
+        let Job::Evaluate(run) = again.config.job else { panic!("{line}: an evaluation") };
+        // The size that the images had is one that was asked for.
+        let data = DataConfig { size_is_default: false, ..began.data.clone() };
+        assert_eq!(*run, Evaluate { data, ..began }, "{line}");
+    }
+    // What it continued is not continued again.
+    let line = "--train-mode eval --checkpoint some.pth --fc-log-dir logs --fc-train-from c.pth.tar";
+    let Job::Evaluate(run) = again(&left_by(line), "").unwrap().config.job else { panic!("an evaluation") };
+    assert_eq!((run.resume, run.source), (None, EncoderSource::File("some.pth".into())));
+}
+
+#[test]
+fn what_is_typed_beside_a_file_wins_and_is_said() {
+    let directory = left_by(ODD);
+    let resolved = |more: &str| again(&directory, more).unwrap_or_else(|error| panic!("{more}: {error:#}"));
+    let changed = |more: &str| {
+        let note = resolved(more).settings_note.unwrap();
+        note.split_once("config.yml: ").unwrap().1.to_owned()
+    };
+    let run = |more: &str| match resolved(more).config.job {
+        Job::Pretrain(run) => *run,
+        Job::Evaluate(_) => panic!("pre-training"),
+    };
+    let began = pretrain(ODD);
+    let lr = began.optimizer.lr;
+    assert_eq!(changed("--epochs 2 --lr 0.1"), format!("--epochs 2 instead of 7, --lr 0.1 instead of {lr}"));
+    let expected =
+        Pretrain { epochs: 2, optimizer: OptimizerConfig { lr: 0.1, ..began.optimizer.clone() }, ..began.clone() };
+    assert_eq!(run("--epochs 2 --lr 0.1"), expected);
+    // What the file has none of.
+    let plain = left_by("--dataset-name cifar10");
+    let note = again(&plain, "--train-images 100 --ess-target 0.5 --from-pretrained a.pth").unwrap().settings_note;
+    let expected =
+        "--train-images 100 instead of all, --ess-target 0.5 instead of none, --from-pretrained a.pth instead of none";
+    assert!(note.as_ref().unwrap().ends_with(expected), "{note:?}");
+    // The same in other words is no change, and names have their underscores here too.
+    assert_eq!(changed("--weight_decay 0.00001 --sync_bn=no --save_dir out"), "its settings as they are");
+    // Flags of one setting.
+    assert_eq!(
+        changed("--learning-rate-scaling linear"),
+        format!("--learning-rate-scaling linear instead of --lr {lr}")
+    );
+    assert_eq!(run("--learning-rate-scaling linear").optimizer.lr, 0.3 * 48.0 / 256.0);
+    assert_eq!(changed("--blur false"), "--blur false instead of --blur-prob 0.6");
+    assert_eq!(run("--blur false").augmentation.blur_prob, 0.0);
+    assert_eq!(resolved("--data elsewhere").config.job, {
+        let data = DataConfig { root: "elsewhere".into(), more_roots: Vec::new(), ..began.data.clone() };
+        Job::Pretrain(Box::new(Pretrain { data, ..began.clone() }))
+    });
+    assert_eq!(changed("--data elsewhere"), "--data elsewhere instead of photos, more");
+    assert_eq!(run("--knn-every 0").online_knn, None);
+    // What follows from nothing typed stays.
+    assert_eq!(run("--batch-size 96").optimizer.lr, lr);
+    let config = resolved("--save-dir other --disable-cuda").config;
+    assert_eq!((config.save_dir.as_path(), config.device), (Path::new("other"), DeviceChoice::Cpu));
+    assert_eq!(config.start, Start::Pretrained("some.pth".into()));
+    // A directory stands for its file.
+    let whole = cli::resolve(&typed(&format!("--config {}", directory.path().display())), &no_checkpoint).unwrap();
+    assert_eq!(whole.config.job, Job::Pretrain(Box::new(began)));
+
+    let directory = left_by("--train-mode eval --checkpoint-dir d --transfer-from-epoch 3 --dataset-name cifar10");
+    let resolved = again(&directory, "--checkpoint other.pth --fc-lr 0.2").unwrap();
+    let Job::Evaluate(run) = resolved.config.job else { panic!("an evaluation") };
+    assert_eq!((run.source, run.rate_follows_batch), (EncoderSource::File("other.pth".into()), false));
+    let note = resolved.settings_note.unwrap();
+    assert!(note.contains("--checkpoint other.pth instead of --checkpoint-dir d"), "{note}");
+    let run = again(&directory, "--train-mode semi --semi-ratio 0.5").unwrap().config.job;
+    assert!(matches!(run, Job::Evaluate(run) if run.label_ratio == 0.5 && run.mode == TransferMode::Finetune));
+}
+
+/// What no flag asks for, and what somebody has written by hand.
+#[test]
+fn a_file_may_have_been_edited() {
+    let directory = left_by("--dataset-name cifar10");
+    let file = directory.path().join("config.yml");
+    let edit = |old: &str, new: &str| {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(old), "{old} in {text}");
+        std::fs::write(&file, text.replacen(old, new, 1)).unwrap();
+    };
+    edit("mean: [", "mean: [0.125, 0.25, 0.5] # ");
+    let Job::Pretrain(run) = again(&directory, "").unwrap().config.job else { panic!("pre-training") };
+    assert_eq!(run.model.normalisation.mean, [0.125, 0.25, 0.5]);
+    let Job::Pretrain(run) = again(&directory, "--dataset-name stl10").unwrap().config.job else { panic!() };
+    assert_eq!(run.model.normalisation, Normalisation::of(DatasetName::Stl10));
+    // The least that is a file of settings.
+    edit("device: cpu\n", "");
+    assert!(again(&directory, "--device cpu").is_ok());
+
+    let wrong = |more: &str| format!("{:#}", again(&directory, more).map(|_| ()).expect_err(more));
+    edit("temperature: 0.1", "temperature: -1");
+    let error = wrong("");
+    assert!(
+        error.contains("config.yml") && error.contains("temperature is -1; it has to be a number above 0"),
+        "{error}"
+    );
+    edit("temperature: -1", "temperature: 0.1");
+    edit("distributed_timeout_seconds: 600", "distributed_timeout_seconds: 0");
+    let error = wrong("");
+    assert!(error.contains("config.yml cannot be used: invalid value '0' for '--distributed-timeout"), "{error}");
+    edit("distributed_timeout_seconds: 0", "distributed_timeout_seconds: 600");
+    edit("depth: res50", "depth: vit");
+    assert!(wrong("").contains("config.yml cannot be used: \"vit\" is none of res10, res18"), "{}", wrong(""));
+    edit("depth: vit", "depth: res50");
+    edit("pretrain:", "dream:");
+    assert!(wrong("").contains("config.yml has no job of this program"), "{}", wrong(""));
+    std::fs::write(&file, "job: [1, 2\n").unwrap();
+    assert!(wrong("").contains("config.yml is damaged"), "{}", wrong(""));
+    std::fs::remove_file(&file).unwrap();
+    assert!(wrong("").contains("config.yml: there is no such file; give a run's directory"), "{}", wrong(""));
+
+    let (training, evaluation) = (left_by(""), left_by("--train-mode eval --checkpoint some.pth"));
+    let error = again(&training, "--train-mode eval --checkpoint some.pth").unwrap_err().to_string();
+    assert!(error.contains("is of a pre-training, and --train-mode eval is none"), "{error}");
+    let error = again(&evaluation, "--train-mode ssl").unwrap_err().to_string();
+    assert!(error.contains("is of an evaluation, and --train-mode ssl is none"), "{error}");
+    for continued in ["--resume d", "--log-dir d", "--fc-log-dir d --fc-train-from c"] {
+        let (flag, line) = (continued.split(' ').next().unwrap(), format!("--config x {continued}"));
+        assert!(refused(&line).contains("cannot be used with") && refused(&line).contains(flag), "{}", refused(&line));
+    }
+}
+
+#[test]
+fn a_run_begins_with_the_settings_of_another_one() {
+    let place = tempfile::tempdir().unwrap();
+    let below = |results: &str| holder(&place.path().join(results), "config.yml");
+    let settings = |run: &Path| run_dir::read_config(run).unwrap()["job"]["pretrain"].clone();
+    let line = "--dataset_name fashion_mnist_mini --train_images 40 --image_size 16 --model res10 --batch_size 20 \
+                --epochs 0 --temperature 0.3 --jitter_strength 0.25 --knn_every 3 --device cpu --save_dir first";
+    let (code, _, errors) = output(program(place.path()).args(line.split_whitespace()));
+    assert_eq!(code, 0, "{errors}");
+    let first = below("first");
+    let line = format!("--config {} --temperature 0.4 --save-dir=second", first.join("config.yml").display());
+    let (code, facts, errors) = output(program(place.path()).args(line.split_whitespace()).arg("--dry-run"));
+    assert_eq!(code, 0, "{errors}");
+    let said = format!(
+        "--config {}: --temperature 0.4 instead of 0.3, --save-dir second instead of first",
+        first.join("config.yml").display()
+    );
+    assert!(facts.contains(&said) && !place.path().join("second").exists(), "{facts}");
+    let (code, told, errors) = output(program(place.path()).args(line.split_whitespace()));
+    assert_eq!(code, 0, "{errors}");
+    assert!(told.contains(&said), "{told}");
+    let second = below("second");
+    let mut expected = settings(&first);
+    expected["temperature"] = serde_json::json!(0.4);
+    assert_eq!(settings(&second), expected);
+    let recorded = run_dir::read_config(&second).unwrap();
+    let words: Vec<&str> = recorded["command"].as_array().unwrap().iter().skip(1).filter_map(|w| w.as_str()).collect();
+    assert_eq!(words, line.split_whitespace().collect::<Vec<_>>());
 }
 
 // The program itself.
@@ -1004,4 +1237,68 @@ fn a_real_checkpoint_gives_its_run_back() {
     assert_eq!(code, 0, "{errors}");
     assert!(facts.contains("results/fashion_mnist_mini/flatclr/64_1_fc/{dd-mm-YYYY-HH-MM-SS}"), "{facts}");
     assert!(facts.contains("2 epochs of flatclr on fashion_mnist_mini"), "{facts}");
+}
+
+/// The directory below `results` that has this file.
+fn holder(results: &Path, file: &str) -> PathBuf {
+    let mut places = vec![results.to_owned()];
+    while let Some(place) = places.pop() {
+        if place.join(file).exists() {
+            return place;
+        }
+        places.extend(
+            std::fs::read_dir(&place).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_dir()),
+        );
+    }
+    panic!("{file} is nowhere in {}", results.display())
+}
+
+#[test]
+fn for_programs_every_line_is_an_object_and_results_have_fields() {
+    let directory = tempfile::tempdir().unwrap();
+    let lines = |line: &str| -> Vec<serde_json::Value> {
+        let mut command = program(directory.path());
+        command.env("OMP_NUM_THREADS", "1").args(line.split_whitespace()).args([
+            "--log-format=json",
+            "--device=cpu",
+            "--train-images=60",
+        ]);
+        let (code, text, errors) = output(command.args(["--dataset-name=fashion_mnist_mini", "--image-size=8"]));
+        assert!(code == 0 && errors.is_empty(), "{text}{errors}");
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    };
+    let of_kind = |lines: &[serde_json::Value], kind: &str| -> Vec<serde_json::Value> {
+        let mut found: Vec<_> = lines.iter().filter(|line| line["kind"] == kind).cloned().collect();
+        for line in &mut found {
+            let fields = line.as_object_mut().unwrap();
+            assert!(fields.remove("kind").is_some() && fields.remove("time").is_some());
+        }
+        found
+    };
+    lines("--model res10 --batch-size 20 --epochs 1 --warmup-epochs 0 --save-every-n-epochs 1 --save-dir runs");
+    let run = holder(&directory.path().join("runs"), "checkpoint_0001.pth.tar");
+    // A second checkpoint of the same weights.
+    std::fs::copy(run.join("checkpoint_0001.pth.tar"), run.join("checkpoint_0000.pth.tar")).unwrap();
+    let evaluation = format!("--train-mode eval --checkpoint-dir {} --fc-epochs 2 --feature-cache off", run.display());
+
+    let said = lines(&format!("{evaluation} --transfer-from-epoch all --reg-weight 0,0.1 --save-dir all"));
+    let (results, over_epochs) = (of_kind(&said, "result"), of_kind(&said, "accuracy_over_epochs"));
+    let penalties = of_kind(&said, "reg_weight");
+    assert_eq!((results.len(), over_epochs.len(), penalties.len()), (2, 2, 4), "{said:?}");
+    let weights: Vec<_> = penalties.iter().map(|row| row["reg_weight"].as_f64().unwrap()).collect();
+    assert_eq!(weights, [0.0, 0.1, 0.0, 0.1]);
+    assert!(penalties.iter().all(|row| row["held_out_top1"].is_f64()), "{penalties:?}");
+    for (one, row) in results.iter().zip(&over_epochs) {
+        assert!(one["checkpoint"].as_str().unwrap().ends_with(row["checkpoint"].as_str().unwrap()));
+        for field in ["test_top1_last_epoch", "test_top1_best_epoch", "knn_weighted_top1", "knn_plain_top1"] {
+            assert!(row[field].is_f64() && row[field] == one[field], "{field}: {row} {one}");
+        }
+    }
+    let file = holder(&directory.path().join("all"), "linear_eval.json").join("linear_eval.json");
+    let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    file.as_object_mut().unwrap().remove("meaning");
+    assert!(results.contains(&file), "{file} is none of {results:?}");
+
+    let plan = of_kind(&lines(&format!("{evaluation} --dry-run")), "plan");
+    assert!(plan.len() == 1 && plan[0]["facts"]["optimiser"] == "sgd, weight decay 0, momentum 0.9", "{plan:?}");
 }

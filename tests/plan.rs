@@ -190,6 +190,27 @@ fn trained_on_pictures(place: &Path) -> (String, PathBuf) {
 }
 
 #[test]
+fn without_labels_nothing_is_judged_while_training_goes_on_and_one_warning_says_so() {
+    let place = tempfile::tempdir().unwrap();
+    pictures(&place.path().join("data"), 0..8);
+    let base = PRETRAIN
+        .replace("--dataset-name=fashion_mnist_mini --train-images=48", "--dataset-name=folder")
+        .replace("--batch-size=8", "--batch-size=4")
+        .replace("--knn-every=0", "--knn-every=1 --probe-every=1");
+    let facts = both_succeed(place.path(), &base, &[&format!("--data={}", place.path().join("data").display())]);
+    assert!(!facts.contains("probe"), "{facts}");
+    let run = holders(place.path(), "metrics.jsonl").remove(0);
+    let text = |name: &str| std::fs::read_to_string(run.join(name)).unwrap();
+    let log = text("training.log");
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("has no labels")).collect();
+    let [warning] = warnings[..] else { panic!("{log}") };
+    assert!(warning.contains("no kNN evaluation and no probe during training: "), "{warning}");
+    assert!(warning.ends_with("(--knn-every 0 and --probe-every 0 ask for none)"), "{warning}");
+    let metrics = text("metrics.jsonl");
+    assert!(!metrics.contains("knn_top1") && !metrics.contains("probe_top1"), "{metrics}");
+}
+
+#[test]
 fn data_that_changed_stop_a_run_that_goes_on() {
     let place = tempfile::tempdir().unwrap();
     let (_, run) = trained_on_pictures(place.path());

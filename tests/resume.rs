@@ -336,26 +336,33 @@ fn looking_closely_changes_no_bit_of_the_training() {
 }
 
 #[test]
-fn neighbours_are_asked_while_training_goes_on_and_change_no_bit_of_it() {
+fn neighbours_and_a_probe_judge_while_training_goes_on_and_change_no_bit_of_it() {
     let place = tempfile::tempdir().expect("a directory");
-    let states: Vec<Vec<Value>> = ["2", "0"]
+    let states: Vec<Vec<Value>> = [(2, 3), (0, 0)]
         .iter()
-        .map(|every| {
-            let results = place.path().join(every);
-            let (save_dir, flag) = (save_dir(&results), format!("--knn-every={every}"));
-            succeeds(flatnce(&[SMALL, &["--epochs=4", "--optimizer=adam", "--lr=1e-3", &flag, &save_dir]].concat()));
+        .map(|(knn, probe)| {
+            let results = place.path().join(format!("{knn} {probe}"));
+            let flags = [format!("--knn-every={knn}"), format!("--probe-every={probe}"), save_dir(&results)];
+            let flags = flags.each_ref().map(String::as_str);
+            let said = succeeds(flatnce(&[SMALL, &["--epochs=4", "--optimizer=adam", "--lr=1e-3"], &flags].concat()));
             let directory = run_directory(&results);
             let metrics = std::fs::read_to_string(directory.join("metrics.jsonl")).expect("metrics");
-            let judged: Vec<bool> = metrics
-                .lines()
-                .map(|line| {
+            let judged = |keys: &[&str]| -> Vec<bool> {
+                let epochs = metrics.lines().map(|line| {
                     let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
-                    let [weighted, plain] = ["knn_top1", "knn_plain_top1"].map(|key| line[key].as_f64());
                     // Ten classes: better than chance, and not perfect.
-                    weighted.is_some_and(|top1| (15.0..99.0).contains(&top1)) && plain.is_some()
-                })
-                .collect();
-            assert_eq!(judged, if *every == "2" { [false, true, false, true] } else { [false; 4] }, "{metrics}");
+                    let good = |key: &&str| line[key].as_f64().is_some_and(|top1| (15.0..99.0).contains(&top1));
+                    assert!(keys.iter().all(|key| line[key].is_null() || good(key)), "{line}");
+                    keys.iter().all(good)
+                });
+                epochs.collect()
+            };
+            let due = |every: usize| (1..=4).map(|epoch| every > 0 && epoch % every == 0).collect::<Vec<_>>();
+            assert_eq!(judged(&["knn_top1", "knn_plain_top1"]), due(*knn), "{metrics}");
+            assert_eq!(judged(&["probe_top1"]), due(*probe), "{metrics}");
+            let text = String::from_utf8_lossy(&said.stdout).into_owned();
+            let told = "probe every 3 epochs: a linear classifier of 4,000 labelled images on 1,000 test images";
+            assert_eq!(text.contains(told), *probe > 0, "{text}");
             state(&directory.join("checkpoint_0004.pth.tar"))
         })
         .collect();

@@ -6,7 +6,7 @@ mod program;
 mod support;
 
 use flatnce::checkpoint::{self, WeightsFile};
-use flatnce::config::{OptimizerName, Pretrain};
+use flatnce::config::{OnlineProbe, OptimizerName, Pretrain};
 use flatnce::model::{Encoder, HeadKind, Pass};
 use flatnce::train::encoder_source::{Origin, Reading};
 use program::{run_directory, said, save_dir, start, succeeds};
@@ -559,11 +559,12 @@ fn settings_in_a_checkpoint_have_the_ranges_of_flags() {
     std::fs::create_dir(&directory).expect("creates");
     let edited = directory.join("checkpoint_0001.pth.tar");
     type Edit = fn(&mut Pretrain);
-    let cases: [(Edit, &str); 17] = [
+    let cases: [(Edit, &str); 18] = [
         (|run| run.grad_cache = 0, "grad_cache is 0; it has to be a whole number of 1 or more"),
         (|run| run.grad_cache = 5, "grad_cache 5 is above batch_size 4"),
         (|run| run.online_knn.as_mut().expect("it has").knn.neighbours = 0, "online_knn.knn.neighbours is 0"),
         (|run| run.online_knn.as_mut().expect("it has").every_epochs = 0, "online_knn.every_epochs is 0"),
+        (|run| run.online_probe = Some(OnlineProbe { every_epochs: 0 }), "online_probe.every_epochs is 0"),
         (|run| run.data.image_size_px = 0, "data.image_size_px is 0; it has to be a whole number from 8 to 1024"),
         (|run| run.model.head.layers = 4_000_000_000, "model.head.layers is 4000000000"),
         (|run| run.model.head.out_dim = 0, "model.head.out_dim is 0"),

@@ -57,13 +57,13 @@ pub struct DataArgs {
 }
 
 pub const FLAGS: &[Flag] = &[
-    flag("data", EVERY).adopted("data.root"),
+    flag("data", EVERY).adopted("data.root").evaluated("data.root"),
     flag("dataset_name", EVERY).only(Only::NamedImages).identity("data.dataset"),
-    flag("image_size", EVERY).identity("data.image_size_px"),
-    flag("train_images", EVERY).identity("data.train_images"),
-    flag("bad_images", EVERY).identity("data.bad_images"),
-    flag("orientation", EVERY).identity("data.orientation"),
-    flag("labels", EVERY).only(Only::OwnImages).identity("data.labels"),
+    flag("image_size", EVERY).identity("data.image_size_px").evaluated("data.image_size_px"),
+    flag("train_images", EVERY).identity("data.train_images").evaluated("data.train_images"),
+    flag("bad_images", EVERY).identity("data.bad_images").evaluated("data.bad_images"),
+    flag("orientation", EVERY).identity("data.orientation").evaluated("data.orientation"),
+    flag("labels", EVERY).only(Only::OwnImages).identity("data.labels").evaluated("data.labels"),
 ];
 
 impl DataArgs {

@@ -135,6 +135,13 @@ pub struct EvaluationArgs {
     /// images, where there are labels. It changes nothing in the training.
     #[arg(long, value_name = "N", default_value = "10", hide_short_help = true, value_parser = count::<0>)]
     pub knn_every: u32,
+    /// Epochs of pre-training between two linear probes; 0 is none
+    ///
+    /// A logistic regression on the standardised features of the labelled
+    /// images of --knn-every, with a small penalty, judged on its test images.
+    /// It changes nothing in the training.
+    #[arg(long, value_name = "N", default_value = "0", hide_short_help = true, value_parser = count::<0>)]
+    pub probe_every: u32,
     /// Where linear evaluations keep features for the next one, or off
     ///
     /// Only under transforms that are not random; at most 8 GiB, the oldest go.
@@ -154,32 +161,36 @@ pub struct EvaluationArgs {
 
 pub const FLAGS: &[Flag] = &[
     flag("train_mode", EVERY),
-    flag("transfer_mode", LABELS),
+    flag("transfer_mode", LABELS).evaluated("mode"),
     flag("transfer_dataset_name", &[Transfer, Semi, Supervised]).refused(": give the images with --dataset-name"),
     flag("checkpoint_dir", ENCODER).refused(""),
     flag("transfer_from_epoch", ENCODER).refused(""),
     flag("checkpoint", ENCODER).refused(""),
-    flag("checkpoint_key", ENCODER_TOO),
-    flag("semi_ratio", &[Semi]).refused(""),
-    flag("fc_epochs", LABELS),
-    flag("fc_batch_size", LABELS).only(Only::NotLbfgs),
-    flag("fc_lr", LABELS).only(Only::NotLbfgs),
-    flag("fc_optimizer", LABELS),
-    flag("fc_scheduler", LABELS).only(Only::NotLbfgs),
-    flag("fc_weight_decay", LABELS).only(Only::NotLbfgs),
-    flag("fc_momentum", LABELS).only(Only::NotLbfgs),
-    flag("fc_standardize", LABELS).only(Only::Linear),
-    flag("reg_weight", LABELS).only(Only::Linear),
-    flag("fc_augment", LABELS),
-    flag("patience_epochs", LABELS).only(Only::WholeNetwork),
-    flag("early_stop_on", LABELS).only(Only::WholeNetwork),
-    flag("knn_neighbours", EVERY).only(Only::Linear).adopted("online_knn.knn.neighbours"),
-    flag("knn_temperature", EVERY).only(Only::Linear).adopted("online_knn.knn.temperature"),
+    flag("checkpoint_key", ENCODER_TOO).beside_the_job("checkpoint_key"),
+    flag("semi_ratio", &[Semi]).refused("").evaluated("label_ratio"),
+    flag("fc_epochs", LABELS).evaluated("epochs"),
+    flag("fc_batch_size", LABELS).only(Only::NotLbfgs).evaluated("batch_size"),
+    flag("fc_lr", LABELS).only(Only::NotLbfgs).evaluated("optimizer.lr"),
+    flag("fc_optimizer", LABELS).evaluated("optimizer.name"),
+    flag("fc_scheduler", LABELS).only(Only::NotLbfgs).evaluated("schedule.name"),
+    flag("fc_weight_decay", LABELS).only(Only::NotLbfgs).evaluated("optimizer.weight_decay"),
+    flag("fc_momentum", LABELS).only(Only::NotLbfgs).evaluated("optimizer.momentum"),
+    flag("fc_standardize", LABELS).only(Only::Linear).evaluated("standardize"),
+    flag("reg_weight", LABELS).only(Only::Linear).evaluated("reg_weights"),
+    flag("fc_augment", LABELS).evaluated("augment"),
+    flag("patience_epochs", LABELS).only(Only::WholeNetwork).evaluated("patience_epochs"),
+    flag("early_stop_on", LABELS).only(Only::WholeNetwork).evaluated("early_stop_on"),
+    flag("knn_neighbours", EVERY).only(Only::Linear).adopted("online_knn.knn.neighbours").evaluated("knn.neighbours"),
+    flag("knn_temperature", EVERY)
+        .only(Only::Linear)
+        .adopted("online_knn.knn.temperature")
+        .evaluated("knn.temperature"),
     flag("knn_every", PRETRAINING).adopted("online_knn.every_epochs"),
-    flag("feature_cache", LABELS).only(Only::Linear),
+    flag("probe_every", PRETRAINING).adopted("online_probe.every_epochs"),
+    flag("feature_cache", LABELS).only(Only::Linear).beside_the_job("feature_cache"),
     flag("fc_log_dir", LABELS).refused(""),
     flag("fc_train_from", LABELS).refused(""),
-    flag("fc_save_every_n_epochs", LABELS),
+    flag("fc_save_every_n_epochs", LABELS).evaluated("save_every_n_epochs"),
 ];
 
 /// An evaluation.
@@ -217,10 +228,10 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
     let read = linear_transfer && flags.fc_optimizer != OptimizerName::Lbfgs;
     let borrowed = read && typed.has("batch_size") && !typed.has("fc_batch_size");
     let stated = StatedEncoder {
-        dataset: (typed.names_other_images() && typed.has("dataset_name")).then_some(args.data.dataset_name),
-        objective: typed.has("clr").then_some(args.objective.clr),
-        depth: typed.has("model").then_some(args.objective.model),
-        batch_size: (typed.has("batch_size") && !borrowed).then_some(args.optimisation.batch_size),
+        dataset: (typed.names_other_images() && typed.says("dataset_name")).then_some(args.data.dataset_name),
+        objective: typed.says("clr").then_some(args.objective.clr),
+        depth: typed.says("model").then_some(args.objective.model),
+        batch_size: (typed.says("batch_size") && !borrowed).then_some(args.optimisation.batch_size),
     };
     let protocol = data::protocol(data.dataset);
     let usual_augment = if mode == TransferMode::LinearEval { protocol.frozen } else { protocol.training };
@@ -242,7 +253,7 @@ pub fn from_flags(typed: &Typed, precision: Precision) -> Result<Evaluate> {
         schedule: ScheduleConfig { name: flags.fc_scheduler.unwrap_or(usual_schedule), warmup_epochs: 0 },
         batch_size: if borrowed { args.optimisation.batch_size } else { flags.fc_batch_size },
         epochs: flags.fc_epochs,
-        rate_follows_batch: !typed.has("fc_lr"),
+        rate_follows_batch: !typed.says("fc_lr"),
         patience_epochs: flags.patience_epochs.unwrap_or(usual_patience),
         early_stop_on: flags.early_stop_on,
         augment: flags.fc_augment.or(resume.is_none().then_some(usual_augment)),
@@ -294,8 +305,8 @@ fn encoder_source(typed: &Typed) -> Result<EncoderSource> {
 
 /// Which checkpoints of a directory; upstream's `main_eval` counts through them with two flags of pre-training.
 fn checkpoints(typed: &Typed) -> CheckpointChoice {
-    let (flags, counted) = (&typed.args.evaluation, typed.has("epochs") || typed.has("save_every_n_epochs"));
-    if flags.train_mode != Eval || typed.has("transfer_from_epoch") || !counted {
+    let (flags, counted) = (&typed.args.evaluation, typed.says("epochs") || typed.says("save_every_n_epochs"));
+    if flags.train_mode != Eval || typed.says("transfer_from_epoch") || !counted {
         return flags.transfer_from_epoch;
     }
     CheckpointChoice::Every { epochs: typed.args.results.save_every_n_epochs, until: typed.args.optimisation.epochs }

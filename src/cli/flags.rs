@@ -1,5 +1,5 @@
-//! The table of flags: which modes read each, what one that nobody reads means, and what it may change in a run that is
-//! continued.
+//! The table of flags: which modes read each, what one that nobody reads means, which setting each is, and what it may
+//! change in a run that is continued.
 //!
 //! The rows stand beside the flags, one list a group; [`table`] joins them. A tool has only flags that it reads, and
 //! nothing to continue: those that are its own have no row.
@@ -30,6 +30,10 @@ pub struct Flag {
     /// In another mode it is an error with this advice behind it; `None`: a warning.
     pub refused: Option<&'static str>,
     pub resume: Resume,
+    /// Its setting in [`crate::config::Evaluate`].
+    pub evaluation: Option<&'static str>,
+    /// Its setting in [`crate::config::Config`], where that is no job's.
+    pub command: Option<&'static str>,
 }
 
 /// A condition beside the mode.
@@ -60,7 +64,7 @@ pub enum Resume {
 
 /// A row of a flag that is free on resume.
 pub const fn flag(id: &'static str, modes: &'static [TrainMode]) -> Flag {
-    Flag { id, modes, only: None, refused: None, resume: Resume::Free }
+    Flag { id, modes, only: None, refused: None, resume: Resume::Free, evaluation: None, command: None }
 }
 
 impl Flag {
@@ -83,6 +87,24 @@ impl Flag {
     /// Adopted, with a warning.
     pub const fn adopted_changing(self, path: &'static str, what: &'static str) -> Flag {
         Flag { resume: Resume::Adopted { path, changes: Some(what) }, ..self }
+    }
+
+    /// Read by evaluations, as this setting of theirs.
+    pub const fn evaluated(self, path: &'static str) -> Flag {
+        Flag { evaluation: Some(path), ..self }
+    }
+
+    /// A setting of whatever is done.
+    pub const fn beside_the_job(self, path: &'static str) -> Flag {
+        Flag { command: Some(path), ..self }
+    }
+
+    /// Its setting in [`crate::config::Pretrain`].
+    pub fn pretraining(&self) -> Option<&'static str> {
+        match self.resume {
+            Resume::Free => None,
+            Resume::Identity(path) | Resume::Adopted { path, .. } => Some(path),
+        }
     }
 }
 
@@ -127,7 +149,7 @@ impl Only {
                 Only::Linear => !flags.trains_whole_network(),
                 Only::WholeNetwork => flags.trains_whole_network(),
                 Only::NotLbfgs => flags.fc_optimizer != OptimizerName::Lbfgs,
-                Only::Sweep => !typed.has("transfer_from_epoch") && !typed.has("checkpoint"),
+                Only::Sweep => !typed.says("transfer_from_epoch") && !typed.says("checkpoint"),
                 // A continued run knows its images.
                 Only::OwnImages => {
                     typed.has("resume") || typed.has("log_dir") || source_of(typed.dataset()).several_roots
@@ -152,7 +174,8 @@ impl Only {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{command, parse, resume};
+    use crate::cli::settings::shown;
+    use crate::cli::{command, parse};
     use crate::config::{Precision, Pretrain, Settings, side_by_side};
     use tch::Device;
 
@@ -173,16 +196,11 @@ mod tests {
     #[test]
     fn the_rows_name_every_setting_of_a_run() {
         let line = "flatnce --ess-target=0.5 --train-images=9 --workers=3 --keep-last=1 --keep-every=2 \
-                    --save-every-n-steps=3 --checkpoint-prefix=module.";
+                    --save-every-n-steps=3 --checkpoint-prefix=module. --probe-every=4";
         let typed = parse(line.split_whitespace()).unwrap();
         let run = crate::cli::pretrain::from_flags(&typed, Precision::Fp32, Device::Cpu).unwrap();
         let run = serde_json::to_value(run).unwrap();
-        let named: Vec<&str> = table()
-            .filter_map(|row| match row.resume {
-                Resume::Free => None,
-                Resume::Identity(path) | Resume::Adopted { path, .. } => Some(path),
-            })
-            .collect();
+        let named: Vec<&str> = table().filter_map(Flag::pretraining).collect();
         for setting in side_by_side(&[&run]) {
             // The data set's.
             let derived = setting.path.starts_with("model.normalisation");
@@ -190,7 +208,32 @@ mod tests {
             assert!(derived || named.iter().any(|name| path.starts_with(name)), "no row names {path}");
         }
         for path in named {
-            assert_ne!(resume::shown(&run, path), "none", "{path} is no setting");
+            assert_ne!(shown(&run, path), "none", "{path} is no setting");
+        }
+    }
+
+    /// So that a file of settings forgets none of an evaluation's.
+    #[test]
+    fn the_rows_name_every_setting_of_an_evaluation() {
+        let of = |line: &str| {
+            let typed = parse(line.split_whitespace()).unwrap();
+            serde_json::to_value(crate::cli::evaluate::from_flags(&typed, Precision::Fp32).unwrap()).unwrap()
+        };
+        let (judged, trained) = (of("flatnce --train-mode=eval --checkpoint=x"), of("flatnce --train-mode=supervised"));
+        let named: Vec<&str> = table().filter_map(|row| row.evaluation).collect();
+        // What the source is, whose images they are, and whether a rate was given is told by flags of more than one setting.
+        let by_themselves =
+            ["source.file", "source.scratch.depth", "data.dataset", "stated.dataset", "rate_follows_batch", "resume"];
+        // The data set's; and nothing but pre-training warms up.
+        let derived = ["source.scratch.normalisation", "schedule.warmup_epochs"];
+        for setting in side_by_side(&[&judged, &trained]) {
+            let path = setting.path.as_str();
+            let known = named.iter().chain(&by_themselves).chain(&derived).any(|name| path.starts_with(name));
+            assert!(known, "no row names {path}");
+        }
+        for path in named {
+            let somewhere = [&judged, &trained].iter().any(|run| shown(run, path) != "none");
+            assert!(somewhere || path.starts_with("stated."), "{path} is no setting");
         }
     }
 
@@ -201,15 +244,14 @@ mod tests {
         for (part, rows) in Pretrain::RANGES {
             for (name, range) in *rows {
                 let path = if part.is_empty() { (*name).to_owned() } else { format!("{part}.{name}") };
-                let reads = |row: &&Flag| match row.resume {
-                    Resume::Identity(setting) | Resume::Adopted { path: setting, .. } => setting == path,
-                    Resume::Free => false,
-                };
+                let reads = |row: &&Flag| row.pretraining() == Some(path.as_str());
                 // The rule that the rate follows and the number of images both have the setting of another flag.
                 let own = |row: &&Flag| row.id != "learning_rate_scaling";
                 let Some(row) = table().filter(own).find(reads) else { continue };
                 // Of these flags 0 means that there is no such setting.
-                let least = if ["knn_every", "save_every_n_steps", "keep_last", "keep_every"].contains(&row.id) {
+                let least = if ["knn_every", "probe_every", "save_every_n_steps", "keep_last", "keep_every"]
+                    .contains(&row.id)
+                {
                     1.0
                 } else {
                     -1.0

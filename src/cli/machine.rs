@@ -96,19 +96,23 @@ pub struct TrainingMachineArgs {
 }
 
 pub const FLAGS: &[Flag] = &[
-    flag("device", EVERY),
-    flag("disable_cuda", EVERY),
-    flag("precision", EVERY).adopted_changing("precision", "its numbers"),
-    flag("fp16_precision", EVERY).adopted_changing("precision", "its numbers"),
-    flag("allow_tf32", EVERY).adopted_changing("numerics.allow_tf32", "on a GPU its numbers"),
-    flag("deterministic", EVERY).adopted_changing("numerics.deterministic", "on a GPU its numbers"),
+    flag("device", EVERY).beside_the_job("device"),
+    flag("disable_cuda", EVERY).beside_the_job("device"),
+    flag("precision", EVERY).adopted_changing("precision", "its numbers").evaluated("precision"),
+    flag("fp16_precision", EVERY).adopted_changing("precision", "its numbers").evaluated("precision"),
+    flag("allow_tf32", EVERY)
+        .adopted_changing("numerics.allow_tf32", "on a GPU its numbers")
+        .evaluated("numerics.allow_tf32"),
+    flag("deterministic", EVERY)
+        .adopted_changing("numerics.deterministic", "on a GPU its numbers")
+        .evaluated("numerics.deterministic"),
     flag("workers", EVERY).adopted("workers"),
     flag("nproc", EVERY),
-    flag("distributed_timeout", EVERY),
-    flag("data_on_device", PRETRAINING),
-    flag("cuda_graph", PRETRAINING),
-    flag("fused_kernels", EVERY),
-    flag("memory_check", EVERY).only(Only::WholeNetwork),
+    flag("distributed_timeout", EVERY).beside_the_job("distributed_timeout_seconds"),
+    flag("data_on_device", PRETRAINING).beside_the_job("data_on_device"),
+    flag("cuda_graph", PRETRAINING).beside_the_job("cuda.graph"),
+    flag("fused_kernels", EVERY).beside_the_job("cuda.fused_kernels"),
+    flag("memory_check", EVERY).only(Only::WholeNetwork).beside_the_job("memory_check"),
 ];
 
 impl MachineArgs {

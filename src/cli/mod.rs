@@ -23,6 +23,7 @@ mod pretrain;
 pub mod resolve;
 mod results;
 mod resume;
+mod settings;
 mod tool;
 pub mod train;
 
@@ -41,9 +42,10 @@ use crate::config::{DatasetName, TrainMode};
 use crate::native;
 use crate::train::encoder_source;
 use crate::values::OnePath;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches};
+use settings::FlagValues;
 use std::any::TypeId;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -134,6 +136,8 @@ pub struct Typed {
     /// What of the images follows from the encoder's training, in a sentence.
     pub taken: Option<String>,
     matches: clap::ArgMatches,
+    /// The same with the settings that stand in for flags, see [`Typed::over`].
+    given: clap::ArgMatches,
 }
 
 impl Typed {
@@ -151,6 +155,8 @@ impl Typed {
     pub fn completed(self) -> Result<Typed> {
         match self.args.tool.clone() {
             Some(ToolArgs::Train(args)) => train::chosen(&self, &args),
+            // The file has them.
+            None if self.has("config") => Ok(self),
             _ => self.with_images_of_encoder(),
         }
     }
@@ -185,12 +191,35 @@ impl Typed {
         }
     }
 
+    /// True when the flag stands on the command line, or a setting in its place.
+    ///
+    /// Panics if there is no such flag.
+    fn says(&self, id: &str) -> bool {
+        self.given.value_source(id) == Some(ValueSource::CommandLine)
+    }
+
+    /// This command, with these flags in the place of those that were not typed: what was typed, and what it decides, wins.
+    /// [`Typed::words`] and [`Typed::has`] stay those of the command line.
+    ///
+    /// Errors: clap's, without the advice to look at the help.
+    fn over(&self, flags: &[FlagValues]) -> Result<Typed> {
+        let typed: Vec<_> = table().filter(|row| self.has(row.id)).collect();
+        let kept = flags.iter().filter(|flag| !typed.iter().any(|row| settings::decides(row, flag.id)));
+        let (program, words) = self.words.split_at(1);
+        let words = program.iter().cloned().chain(kept.flat_map(FlagValues::words)).chain(words.iter().cloned());
+        let Typed { args, given, .. } = parse(words).map_err(|error| {
+            let text = error.to_string();
+            anyhow!("{}", text.lines().next().unwrap_or_default().trim_start_matches("error: "))
+        })?;
+        Ok(Typed { args, given, ..self.clone() })
+    }
+
     /// Whether --transfer-dataset-name names the images.
     fn names_other_images(&self) -> bool {
         match self.args.evaluation.train_mode {
             TrainMode::Transfer => true,
             TrainMode::Eval => false,
-            TrainMode::Ssl | TrainMode::Semi | TrainMode::Supervised => self.has("transfer_dataset_name"),
+            TrainMode::Ssl | TrainMode::Semi | TrainMode::Supervised => self.says("transfer_dataset_name"),
         }
     }
 
@@ -267,7 +296,7 @@ pub fn parse(words: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Typ
     let matches = command().try_get_matches_from(&words)?;
     let args = Args::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))?;
     let words = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    Ok(Typed { args, words, taken: None, matches })
+    Ok(Typed { args, words, taken: None, given: matches.clone(), matches })
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use super::{Args, Typed};
 use crate::config::TrainMode::{Eval, Ssl, Supervised};
 use crate::config::{
     CheckpointPolicy, DataConfig, Depth, HeadConfig, HeadMode, KnnConfig, LearningRateScaling, ModelConfig,
-    Normalisation, Objective, OnlineKnn, OptimizerConfig, OptimizerName, Precision, Pretrain, ScheduleConfig,
-    ScheduleName, Stem,
+    Normalisation, Objective, OnlineKnn, OnlineProbe, OptimizerConfig, OptimizerName, Precision, Pretrain,
+    ScheduleConfig, ScheduleName, Stem,
 };
 use crate::optim::scaled_lr;
 use crate::values::{
@@ -126,17 +126,17 @@ pub struct OptimisationArgs {
 }
 
 pub const FLAGS: &[Flag] = &[
-    flag("clr", ENCODER_TOO).identity("objective"),
+    flag("clr", ENCODER_TOO).identity("objective").evaluated("stated.objective"),
     flag("temperature", PRETRAINING).identity("temperature"),
     flag("ess_target", PRETRAINING).identity("ess_target"),
-    flag("model", EVERY).identity("model.depth"),
-    flag("stem", &[Ssl, Supervised]).identity("model.stem"),
-    flag("proj_head_mode", PRETRAINING).identity("model.head.mode"),
-    flag("num_proj_layers", PRETRAINING).identity("model.head.layers"),
-    flag("proj_out_dim", PRETRAINING).identity("model.head.out_dim"),
+    flag("model", EVERY).identity("model.depth").evaluated("stated.depth"),
+    flag("stem", &[Ssl, Supervised]).identity("model.stem").evaluated("source.scratch.stem"),
+    flag("proj_head_mode", PRETRAINING).identity("model.head.mode").evaluated("source.scratch.head.mode"),
+    flag("num_proj_layers", PRETRAINING).identity("model.head.layers").evaluated("source.scratch.head.layers"),
+    flag("proj_out_dim", PRETRAINING).identity("model.head.out_dim").evaluated("source.scratch.head.out_dim"),
     // There is one value, whatever is done.
     flag("n_views", EVERY),
-    flag("batch_size", ENCODER_TOO).identity("batch_size"),
+    flag("batch_size", ENCODER_TOO).identity("batch_size").evaluated("stated.batch_size"),
     flag("grad_cache", PRETRAINING).identity("grad_cache"),
     flag("epochs", &[Ssl, Eval]).only(Only::Sweep).adopted("epochs"),
     flag("lr", PRETRAINING).identity("optimizer.lr"),
@@ -144,12 +144,12 @@ pub const FLAGS: &[Flag] = &[
     flag("optimizer", PRETRAINING).identity("optimizer.name"),
     flag("weight_decay", PRETRAINING).identity("optimizer.weight_decay"),
     flag("momentum", PRETRAINING).identity("optimizer.momentum"),
-    flag("lars_exclude", EVERY).identity("optimizer.lars_exclude"),
+    flag("lars_exclude", EVERY).identity("optimizer.lars_exclude").evaluated("optimizer.lars_exclude"),
     flag("scheduler", PRETRAINING).identity("schedule.name"),
     flag("use_scheduler", PRETRAINING).identity("schedule.name"),
     flag("warmup_epochs", PRETRAINING).identity("schedule.warmup_epochs"),
     flag("sync_bn", PRETRAINING).identity("sync_bn"),
-    flag("seed", EVERY).identity("seed"),
+    flag("seed", EVERY).identity("seed").evaluated("seed"),
 ];
 
 /// A new run.
@@ -188,6 +188,7 @@ pub fn from_flags(typed: &Typed, precision: Precision, device: Device) -> Result
         grad_cache,
         sync_bn: optimisation.sync_bn,
         online_knn: some(evaluation.knn_every).map(|every_epochs| OnlineKnn { every_epochs, knn }),
+        online_probe: some(evaluation.probe_every).map(|every_epochs| OnlineProbe { every_epochs }),
         log_every: output.log_every,
         save_every_n_epochs: results.save_every_n_epochs,
         checkpoints: CheckpointPolicy {

@@ -4,7 +4,7 @@
 pub use super::resume::{Origin, ReadSaved, Saved, read_saved};
 
 use super::machine::{own_device, workers};
-use super::{Typed, evaluate, flags, pretrain, resume};
+use super::{Typed, evaluate, flags, pretrain, resume, settings};
 use crate::checkpoint::Checkpoint;
 use crate::config::{
     CheckpointPolicy, Config, CudaSettings, DataOnDevice, Engine, Job, Precision, Settings, Start, TrainMode,
@@ -29,6 +29,8 @@ pub struct Resolved {
     pub precision_note: String,
     /// Which images were chosen, and why, where the command does not name them.
     pub images_note: Option<String>,
+    /// What the command changes of the settings in the file that it names.
+    pub settings_note: Option<String>,
     /// What the user should know before the run starts.
     pub warnings: Vec<String>,
 }
@@ -38,10 +40,14 @@ pub struct Resolved {
 /// Errors: flags that contradict each other or the run to be continued, a device or precision that this machine
 /// does not have, a checkpoint that cannot be read.
 pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
+    let file = typed.args.results.config.as_deref().map(|path| settings::File::read(path, typed)).transpose()?;
+    let filled = file.as_ref().map(|file| file.under(typed)).transpose()?;
+    let typed = filled.as_ref().unwrap_or(typed);
     let args = &typed.args;
     flags::refuse(typed)?;
     let named = typed.names_other_images() || typed.taken.is_some();
-    if !named && !typed.has("resume") && !typed.has("log_dir") {
+    // What goes on from settings knows its images.
+    if !named && !["resume", "log_dir", "config"].iter().any(|id| typed.has(id)) {
         args.data.check_named(typed)?;
     }
     let ssl = args.evaluation.train_mode == TrainMode::Ssl;
@@ -54,7 +60,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
     let (device, device_note) = device::resolve(choice)?;
     let asked = args.machine.precision_asked()?;
     let (mut checkpoint, mut adopted) = (None, Vec::new());
-    let (job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {
+    let (mut job, start, precision_note) = if args.evaluation.train_mode == TrainMode::Ssl {
         let origin = resume::origin(typed)?;
         let run = origin.map(|origin| saved(&origin, &mut |text| warnings.push(text))).transpose()?;
         // A continued run keeps its precision unless another one is asked for.
@@ -79,6 +85,11 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         let (precision, note) = device::resolve_precision(asked, device);
         (Job::Evaluate(Box::new(evaluate::from_flags(typed, precision)?)), Start::Fresh, note)
     };
+    let settings_note = file.map(|file| {
+        file.complete(typed, &mut job);
+        file.told(typed, &job)
+    });
+    let settings_note = settings_note.transpose()?;
     match &job {
         Job::Pretrain(run) => run.check()?,
         Job::Evaluate(run) => run.check()?,
@@ -100,7 +111,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         distributed_timeout_seconds: args.machine.distributed_timeout,
         memory_check: gpu.memory_check,
         save_dir: args.results.save_dir.clone(),
-        save_dir_is_default: !typed.has("save_dir"),
+        save_dir_is_default: !typed.has("save_dir") && args.results.save_dir == Path::new("results"),
         name: args.results.name.clone(),
         checkpoint_key: args.evaluation.checkpoint_key.clone(),
         feature_cache: feature_cache(args.evaluation.feature_cache.as_deref()),
@@ -118,6 +129,7 @@ pub fn resolve(typed: &Typed, saved: &ReadSaved) -> Result<Resolved> {
         device_note,
         precision_note,
         images_note: typed.taken.clone(),
+        settings_note,
         warnings,
     })
 }

@@ -58,6 +58,15 @@ pub struct ResultsArgs {
     /// What the run had saved later goes into a directory abandoned-DATE in --log-dir.
     #[arg(long, value_name = "FILE", requires = "log_dir", hide_short_help = true)]
     pub train_from: Option<PathBuf>,
+    /// Begin anew with the settings of an earlier run or evaluation: its directory, or its config.yml
+    ///
+    /// Its settings are the defaults of this command, places and the evaluated
+    /// checkpoint among them; flags that are typed win. What would follow from
+    /// a typed flag stays the file's: the learning rate with --batch-size. To
+    /// continue a run there is --resume.
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    #[arg(conflicts_with_all = ["resume", "log_dir", "train_from", "fc_log_dir"])]
+    pub config: Option<PathBuf>,
     /// Begin a new run with this checkpoint's trunk
     #[arg(long, value_name = "FILE", conflicts_with_all = ["resume", "log_dir"])]
     pub from_pretrained: Option<PathBuf>,
@@ -66,7 +75,7 @@ pub struct ResultsArgs {
 const ADVICE: &str = ": an evaluation is continued with --fc-log-dir and --fc-train-from";
 
 pub const FLAGS: &[Flag] = &[
-    flag("save_dir", EVERY),
+    flag("save_dir", EVERY).beside_the_job("save_dir"),
     flag("name", PRETRAINING),
     flag("save_every_n_epochs", &[Ssl, Eval]).only(Only::Sweep).adopted("save_every_n_epochs"),
     flag("save_every_n_steps", PRETRAINING).adopted("checkpoints.every_n_steps"),
@@ -76,5 +85,8 @@ pub const FLAGS: &[Flag] = &[
     flag("resume", PRETRAINING).refused(ADVICE),
     flag("log_dir", PRETRAINING).refused(ADVICE),
     flag("train_from", PRETRAINING).refused(ADVICE),
-    flag("from_pretrained", PRETRAINING).refused(": give the encoder with --checkpoint"),
+    flag("config", EVERY),
+    flag("from_pretrained", PRETRAINING)
+        .refused(": give the encoder with --checkpoint")
+        .beside_the_job("start.pretrained"),
 ];

@@ -2,6 +2,7 @@
 //! calls its identity must agree with them; what it calls adopted changes them from here on.
 
 use super::flags::Resume;
+use super::settings::{self, MORE_ROOTS, shown};
 use super::{Typed, flag_name, pretrain, table};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Depth, Precision, Pretrain, Start};
@@ -108,22 +109,14 @@ pub fn continued(
         let config = pretrain::from_flags(&typed, precision, device)?;
         return Ok((config, Start::Resume(saved.path.clone())));
     };
-    // What follows from these three flags follows from the run's, where they were not typed.
-    let mut filled = typed.clone();
-    if !typed.has("dataset_name") {
-        filled.args.data.dataset_name = config.data.dataset;
-    }
-    if !typed.has("batch_size") {
-        filled.args.optimisation.batch_size = config.batch_size;
-    }
-    if !typed.has("engine") && !typed.args.augmentation.faster_version {
-        filled.args.augmentation.engine = Some(config.engine);
-    }
+    let began = serde_json::to_value(config)?;
+    // What follows from other flags follows from the run's, where they were not typed.
+    let filled = typed.over(&settings::of_pretraining(&began))?;
     let asked = pretrain::from_flags(&filled, precision, device)?;
-    let (mut run, asked) = (serde_json::to_value(config)?, serde_json::to_value(&asked)?);
+    let (mut run, asked) = (began, serde_json::to_value(&asked)?);
     let mut contradictions = Vec::new();
     for flag in table().filter(|flag| typed.has(flag.id)) {
-        let (Resume::Identity(path) | Resume::Adopted { path, .. }) = flag.resume else { continue };
+        let Some(path) = flag.pretraining() else { continue };
         let (wanted, has) = (shown(&asked, path), shown(&run, path));
         let name = flag_name(flag.id);
         match flag.resume {
@@ -159,41 +152,6 @@ pub fn continued(
     }
     Ok((serde_json::from_value(run)?, Start::Resume(saved.path.clone())))
 }
-
-/// A setting as text, so that flag and run can be compared and shown. Three flags are of more than one setting.
-pub(super) fn shown(run: &Value, path: &str) -> String {
-    let at = |path: &str| path.split('.').try_fold(run, |value, key| value.get(key)).unwrap_or(&Value::Null);
-    match path {
-        "augmentation.blur" => (at("augmentation.blur_prob").as_f64() > Some(0.0)).to_string(),
-        "data.root" => {
-            let more = at(MORE_ROOTS).as_array().into_iter().flatten();
-            let all: Vec<&str> = std::iter::once(at(path)).chain(more).filter_map(Value::as_str).collect();
-            all.join(", ")
-        }
-        "optimizer.lars_exclude" => {
-            let is = |part: &str| at(&format!("{path}_{part}")) == true;
-            let parts: Vec<&str> = ["bn", "bias"].into_iter().filter(|part| is(part)).collect();
-            if parts.is_empty() { "none".to_owned() } else { parts.join(",") }
-        }
-        _ => match at(path) {
-            Value::Null => match path {
-                "data.train_images" => "all",
-                // Left out of the settings where it is the usual one.
-                "data.orientation" => "stored",
-                // Which is not the setting of that name.
-                "data.labels" => "the default",
-                _ => "none",
-            }
-            .to_owned(),
-            Value::String(text) => text.clone(),
-            Value::Number(number) if number.is_f64() => number.as_f64().unwrap_or(f64::NAN).to_string(),
-            other => other.to_string(),
-        },
-    }
-}
-
-/// Where the images lie that join those of `data.root`.
-const MORE_ROOTS: &str = "data.more_roots";
 
 /// Takes the setting at `path` over; with what is around it where one of the two has none there.
 fn adopt(run: &mut Value, asked: &Value, path: &str) {

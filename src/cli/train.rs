@@ -55,8 +55,8 @@ pub struct TrainArgs {
 }
 
 /// Flags that say what `train` says, or are about another run.
-pub(super) const REFUSED: [&str; 8] =
-    ["data", "dataset_name", "train_mode", "resume", "log_dir", "train_from", "nproc", "checkpoint"];
+pub(super) const REFUSED: [&str; 9] =
+    ["data", "dataset_name", "train_mode", "config", "resume", "log_dir", "train_from", "nproc", "checkpoint"];
 
 /// What is chosen where it is not typed.
 const CHOSEN: [&str; 12] = [

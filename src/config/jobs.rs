@@ -44,6 +44,9 @@ pub struct Pretrain {
     /// `None` = not.
     #[serde(default)]
     pub online_knn: Option<OnlineKnn>,
+    /// `None` = not, as in older versions.
+    #[serde(default)]
+    pub online_probe: Option<OnlineProbe>,
     /// Threads that load and augment, where so many were asked for; `None` = as the machine has cores.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<u32>,
@@ -111,6 +114,12 @@ pub struct KnnConfig {
 pub struct OnlineKnn {
     pub every_epochs: u32,
     pub knn: KnnConfig,
+}
+
+/// A linear classifier on the trunk's features while pre-training goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnlineProbe {
+    pub every_epochs: u32,
 }
 
 /// What the command says of a checkpoint's encoder. The checkpoint must agree, and need not say it itself then.

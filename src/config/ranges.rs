@@ -167,6 +167,7 @@ impl Settings for Pretrain {
                 ("checkpoints.keep_last", at_least(1)),
                 ("checkpoints.keep_every", at_least(1)),
                 ("online_knn.every_epochs", at_least(1)),
+                ("online_probe.every_epochs", at_least(1)),
                 ("workers", from_to(1, 1024)),
             ],
         ),

@@ -3,7 +3,8 @@
 //! Notes and results go to standard output, warnings, errors and bars to
 //! standard error. A bar is drawn only where standard error is a terminal;
 //! elsewhere long work writes a plain line every five minutes instead. With
-//! `--log-format json` every line is an object on standard output, without bars.
+//! `--log-format json` every line is an object on standard output, without bars,
+//! and a table is a line a row, in fields.
 //!
 //! Whatever is printed comes through [`Console`], which spells control characters out: names of files and of what is
 //! inside them are other people's.
@@ -146,6 +147,18 @@ impl Console {
         }
     }
 
+    /// The same of results that have fields: `text` in one format; in the other a line of this kind for each record.
+    pub fn results(&self, kind: &str, records: &[Map<String, Value>], text: &str) {
+        if self.0.format == LogFormat::Text {
+            return self.result(text);
+        }
+        for record in records {
+            if let Err(error) = self.json(kind, Value::Object(record.clone())) {
+                let _ = self.0.lost.set(error);
+            }
+        }
+    }
+
     /// Checks that every result has been printed.
     ///
     /// # Errors
@@ -161,11 +174,18 @@ impl Console {
 
     /// Numbers that `text` tells to people: the line of one format or the fields of the other. Not printed when quiet.
     pub fn numbers(&self, what: &str, fields: &impl Serialize, text: &str) {
+        self.all_numbers(what, std::slice::from_ref(fields), text);
+    }
+
+    /// The same of several records, a line each.
+    pub fn all_numbers(&self, what: &str, records: &[impl Serialize], text: &str) {
         match self.0.format {
             LogFormat::Text => self.note(text),
             LogFormat::Json if self.0.verbosity >= Verbosity::Normal => {
-                let fields = serde_json::to_value(fields).expect("reports are plain numbers and names");
-                let _ = self.json(what, fields);
+                for fields in records {
+                    let fields = serde_json::to_value(fields).expect("reports are plain numbers and names");
+                    let _ = self.json(what, fields);
+                }
             }
             LogFormat::Json => {}
         }

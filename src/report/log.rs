@@ -3,6 +3,7 @@
 use super::console::{Console, Verbosity};
 use super::json_lines::JsonLines;
 use super::log_file::{LogFile, file_in};
+use super::table::Table;
 use anyhow::Result;
 use serde::Serialize;
 use std::path::Path;
@@ -70,6 +71,20 @@ impl Log {
     /// Why the run stops, for `training.log`; printing it is the caller's part.
     pub fn failed(&mut self, text: &str) {
         self.write("ERROR", text);
+    }
+
+    /// A table on the way to the result: for programs lines of this kind.
+    pub fn note_table(&mut self, kind: &str, table: &Table) {
+        let text = table.to_string();
+        self.console.all_numbers(kind, table.records(), &text);
+        self.write("INFO", &text);
+    }
+
+    /// The table of the result, printed whatever the verbosity.
+    pub fn result_table(&mut self, kind: &str, table: &Table) {
+        let text = table.to_string();
+        self.console.results(kind, table.records(), &text);
+        self.write("INFO", &text);
     }
 
     /// The result, printed whatever the verbosity.

@@ -28,4 +28,4 @@ pub use numbers::{Chart, EvalRecord, Number, Record, Scale};
 pub use png::{encode_png, save_png};
 pub use progress::{Progress, Waiting};
 pub use run_log::{Plan, RunLog};
-pub use table::Table;
+pub use table::{Cell, Table};

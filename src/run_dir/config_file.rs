@@ -32,9 +32,16 @@ pub(super) fn write(directory: &Path, config: &Value, what: &str, command: &[Str
 /// # Errors
 /// The file cannot be read, or is no mapping in YAML, with the line; a setting that no run can have.
 pub fn read_config(directory: &Path) -> Result<Value> {
-    let path = directory.join("config.yml");
+    read_config_file(&directory.join("config.yml"))
+}
+
+/// The same of a file by any name.
+///
+/// # Errors
+/// As [`read_config`].
+pub fn read_config_file(path: &Path) -> Result<Value> {
     let text =
-        files::read_text(&path, files::SETTINGS_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
+        files::read_text(path, files::SETTINGS_BYTES).with_context(|| format!("cannot read {}", path.display()))?;
     let settings = from_yaml(&text).with_context(|| format!("{} is damaged", path.display()))?;
     let part = |name: &str| settings.pointer(name).unwrap_or(&Value::Null);
     Pretrain::in_range(part("/job/pretrain"))

@@ -84,7 +84,7 @@ pub fn run(report: &Report, console: &Console) -> Result<()> {
     let accuracy = charts::accuracy(&found, &names);
     if let Some(path) = &report.plot {
         let Some(panel) = &accuracy else {
-            bail!("nothing to draw for --plot: no run was evaluated, and none has kNN in its metrics.jsonl")
+            bail!("nothing to draw for --plot: no run was evaluated, and none has kNN or a probe in its metrics.jsonl")
         };
         curves(path, &figure(panel))?;
         console.note(&format!("accuracy over epochs: {}", path.display()));

@@ -14,6 +14,7 @@ mod losses;
 pub mod outcome;
 pub mod penalty;
 mod plan;
+pub mod probe;
 mod sizes;
 mod standardise;
 mod sweep;

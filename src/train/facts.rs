@@ -6,6 +6,7 @@ use crate::model::Encoder;
 use crate::model::footprint::Estimate;
 use crate::optim::Schedule;
 use crate::report::short;
+use serde_json::{Map, Value};
 
 /// Lines under names, in the order in which they were said.
 #[derive(Debug, Default)]
@@ -17,6 +18,19 @@ impl Facts {
     /// A fact under its name; line breaks in it are kept.
     pub fn say(&mut self, name: &'static str, fact: impl AsRef<str>) {
         self.lines.extend(fact.as_ref().lines().map(|line| (name, line.to_owned())));
+    }
+
+    /// For programs: in `facts` every fact under its name, its lines with their breaks.
+    pub fn record(&self) -> Map<String, Value> {
+        let mut facts: Map<String, Value> = Map::new();
+        for (name, line) in &self.lines {
+            let text = match facts.get(*name).and_then(Value::as_str) {
+                Some(before) => format!("{before}\n{line}"),
+                None => line.clone(),
+            };
+            facts.insert((*name).to_owned(), text.into());
+        }
+        Map::from_iter([("facts".to_owned(), facts.into())])
     }
 
     pub fn optimizer(&mut self, config: &OptimizerConfig) {

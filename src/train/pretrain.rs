@@ -15,7 +15,7 @@ pub mod curves;
 mod facts;
 mod memory_check;
 pub mod numbers;
-mod online_knn;
+mod online;
 mod pace;
 mod recorded;
 mod restore;

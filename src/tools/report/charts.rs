@@ -42,7 +42,7 @@ fn over_epochs(run: &Run, key: &str) -> Vec<(f64, f64)> {
 }
 
 /// Accuracy over the epochs of pre-training: linear evaluation bold, weighted kNN of the evaluations dashed, kNN during
-/// training thin. `None` where nothing was evaluated.
+/// training thin, a linear probe during training as dots. `None` where nothing was evaluated.
 pub fn accuracy(found: &Found, names: &[String]) -> Option<Panel> {
     let mut series = Vec::new();
     for (colour, (run, name)) in found.runs.iter().zip(names).enumerate() {
@@ -57,6 +57,7 @@ pub fn accuracy(found: &Found, names: &[String]) -> Option<Panel> {
             ("linear", Stroke::Bold, evaluated(|one| Some(one.outcome.test_top1_last_epoch))),
             ("kNN", Stroke::Dashed, evaluated(|one| Some(one.outcome.knn?.knn_weighted_top1))),
             ("kNN while training", Stroke::Faint, over_epochs(run, "knn_top1")),
+            ("probe while training", Stroke::Dots, over_epochs(run, "probe_top1")),
         ];
         for (what, stroke, points) in lines {
             if !points.is_empty() {

@@ -98,7 +98,7 @@ pub fn html(page: &Page) -> String {
     }
     if let Some(panel) = page.accuracy {
         out.push_str("<h2>Accuracy over the epochs</h2>\n<div class=\"grid-of\">\n");
-        let reading = "Bold: linear evaluation, last epoch. Dashed: weighted kNN beside it. Thin: kNN while training.";
+        let reading = "Bold: linear evaluation, last epoch. Dashed: weighted kNN beside it. Thin: kNN while training. Dots: a linear probe while training.";
         figure(&mut out, panel, reading);
         out.push_str("</div>\n");
     }

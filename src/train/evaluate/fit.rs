@@ -91,6 +91,12 @@ impl Fit {
         Ok(Fit { classifier, reg_weight, method })
     }
 
+    /// The same for LBFGS under a penalty, whoever asks for it: every epoch is an iteration on the way to the minimum, which
+    /// is the same from wherever it begins.
+    pub fn to_the_minimum(reg_weight: f64, width: i64, classes: i64, device: Device) -> Fit {
+        Fit { classifier: Classifier::new(width, classes, device, 0), reg_weight, method: Method::Whole(None) }
+    }
+
     /// Trains for one epoch, counted from 0.
     ///
     /// Errors: a loss that is not finite, with its step and learning rate.

@@ -4,7 +4,7 @@
 use super::accuracy::Accuracy;
 use crate::checkpoint::{Best, Chosen, EvaluationCheckpoint, LastEpoch};
 use crate::durable;
-use crate::report::Table;
+use crate::report::{Cell, Table};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -216,26 +216,29 @@ impl Outcome {
         })
     }
 
-    /// The numbers as a markdown table, one a row.
+    /// The numbers for people, one a row; programs get those of the file.
     pub fn table(&self) -> Table {
-        let mut table = Table::new([self.protocol.name(), "percent"]);
-        let percent = |value: f64| format!("{value:.2}");
-        table.row(["test top-1, last epoch".to_owned(), percent(self.test_top1_last_epoch)]);
+        let fields = serde_json::to_value(self).expect("outcomes are plain numbers and names");
+        let record = fields.as_object().cloned().unwrap_or_default();
+        let mut table = Table::of_one([self.protocol.name(), "percent"], record);
+        let mut row = |name: String, percent: f64| {
+            table.row([name.into(), Cell::number(percent, 2)]);
+        };
+        row("test top-1, last epoch".to_owned(), self.test_top1_last_epoch);
         // Of five classes or fewer every guess is among the first five.
         if self.classes > 5 {
-            table.row(["test top-5, last epoch".to_owned(), percent(self.test_top5_last_epoch)]);
+            row("test top-5, last epoch".to_owned(), self.test_top5_last_epoch);
         }
-        table.row([format!("test top-1, best epoch ({})", self.best_epoch + 1), percent(self.test_top1_best_epoch)]);
+        row(format!("test top-1, best epoch ({})", self.best_epoch + 1), self.test_top1_best_epoch);
         if let Some(chosen) = &self.chosen {
             let epoch = chosen.chosen_epoch + 1;
             let name = format!("test top-1, epoch {epoch}, chosen by {} held-out images", self.held_out_images);
-            table.row([name, percent(chosen.test_top1_chosen_epoch)]);
+            row(name, chosen.test_top1_chosen_epoch);
         }
-        table.row(["train top-1".to_owned(), percent(self.train_top1)]);
+        row("train top-1".to_owned(), self.train_top1);
         if let Some(knn) = &self.knn {
-            let weighted = format!("kNN, {} weighted", knn.knn_weighted_neighbours);
-            table.row([weighted, percent(knn.knn_weighted_top1)]);
-            table.row([format!("kNN, {} plain", knn.knn_plain_neighbours), percent(knn.knn_plain_top1)]);
+            row(format!("kNN, {} weighted", knn.knn_weighted_neighbours), knn.knn_weighted_top1);
+            row(format!("kNN, {} plain", knn.knn_plain_neighbours), knn.knn_plain_top1);
         }
         table
     }

@@ -6,7 +6,7 @@ use super::accuracy::accuracy_of;
 use super::fit::Fit;
 use super::trial::Trial;
 use crate::config::Evaluate;
-use crate::report::{Table, short};
+use crate::report::{Cell, Table, short};
 use crate::train::features::Features;
 use crate::train::labelled::hold_out;
 use anyhow::{Result, bail};
@@ -40,11 +40,11 @@ pub fn choose(trial: &mut Trial, features_at: &dyn Fn(u64) -> Result<Features>) 
         features_at(epoch)
     })?;
     bar.finish();
-    let mut table = Table::new(["reg-weight", "held-out top-1 (%)"]);
+    let mut table = Table::with_fields(&[("reg-weight", "reg_weight"), ("held-out top-1 (%)", "held_out_top1")]);
     for (weight, accuracy) in run.reg_weights.iter().zip(&accuracies) {
-        table.row([short(*weight), format!("{accuracy:.2}")]);
+        table.row([Cell::said(*weight, short(*weight)), Cell::number(*accuracy, 2)]);
     }
-    trial.log.note(&table.to_string());
+    trial.log.note_table("reg_weight", &table);
     let chosen = best_of(&run.reg_weights, &accuracies);
     trial.log.note(&format!(
         "reg-weight {}: best on a fifth of the training images, which the candidates were not trained on",

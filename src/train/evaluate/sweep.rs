@@ -6,22 +6,25 @@ use crate::clock;
 use crate::config::{Config, Evaluate};
 use crate::durable;
 use crate::report::plots::{Figure, Panel, Series, Stroke, curves};
-use crate::report::{Console, Table};
+use crate::report::{Cell, Console, Table};
 use crate::run_dir;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Numbers over the epochs: name and value of each outcome, where it has one.
-type Curve = (&'static str, fn(&Outcome) -> Option<f64>);
+/// Numbers over the epochs: name, field of an [`Outcome`], and its value in each, where it has one.
+type Curve = (&'static str, &'static str, fn(&Outcome) -> Option<f64>);
 
 const CURVES: [Curve; 4] = [
-    ("test top-1, last epoch", |o| Some(o.test_top1_last_epoch)),
-    ("test top-1, best epoch", |o| Some(o.test_top1_best_epoch)),
-    ("kNN, weighted", |o| o.knn.map(|knn| knn.knn_weighted_top1)),
-    ("kNN, plain", |o| o.knn.map(|knn| knn.knn_plain_top1)),
+    ("test top-1, last epoch", "test_top1_last_epoch", |o| Some(o.test_top1_last_epoch)),
+    ("test top-1, best epoch", "test_top1_best_epoch", |o| Some(o.test_top1_best_epoch)),
+    ("kNN, weighted", "knn_weighted_top1", |o| o.knn.map(|knn| knn.knn_weighted_top1)),
+    ("kNN, plain", "knn_plain_top1", |o| o.knn.map(|knn| knn.knn_plain_top1)),
 ];
+
+/// What files of this are called, and lines for programs.
+const NAME: &str = "accuracy_over_epochs";
 
 /// Prints the table and writes it, the outcomes and the picture into a directory of their own beside those of the
 /// single evaluations: `{batch}_all_fc/{date}/accuracy_over_epochs.{md,json,png}`, as [`parent`] has it.
@@ -30,16 +33,17 @@ const CURVES: [Curve; 4] = [
 pub fn report(config: &Config, run: &Evaluate, outcomes: &[Outcome], parent: &Path, console: &Console) -> Result<()> {
     let directory = run_dir::create(parent, clock::now().naive_local())?;
     run_dir::write_config(&directory, &serde_json::to_value(config)?, &config.command)?;
-    let table = table(outcomes).to_string();
+    let table = table(outcomes);
+    let text = table.to_string();
     let all: Vec<Value> = outcomes.iter().map(Outcome::to_json).collect::<Result<_>>()?;
     let json = serde_json::to_string_pretty(&all)?;
-    for (extension, text) in [("md", &table), ("json", &json)] {
-        let path = directory.join(format!("accuracy_over_epochs.{extension}"));
-        durable::replace(&path, |file| Ok(writeln!(file, "{}", text.trim_end())?))?;
+    for (extension, content) in [("md", &text), ("json", &json)] {
+        let path = directory.join(format!("{NAME}.{extension}"));
+        durable::replace(&path, |file| Ok(writeln!(file, "{}", content.trim_end())?))?;
     }
-    let picture = directory.join("accuracy_over_epochs.png");
+    let picture = directory.join(format!("{NAME}.png"));
     curves(&picture, &figure(run, outcomes)).context("the evaluations themselves are complete")?;
-    console.result(&table);
+    console.results(NAME, table.records(), &text);
     console.note(&format!("table and curve: {}", directory.display()));
     Ok(())
 }
@@ -57,22 +61,23 @@ pub fn parent(of_one: &Path) -> PathBuf {
 
 /// The curves that these outcomes have.
 fn present(outcomes: &[Outcome]) -> impl Iterator<Item = &'static Curve> + '_ {
-    CURVES.iter().filter(|(_, value)| outcomes.iter().any(|outcome| value(outcome).is_some()))
+    CURVES.iter().filter(|(.., value)| outcomes.iter().any(|outcome| value(outcome).is_some()))
 }
 
 fn table(outcomes: &[Outcome]) -> Table {
-    let header = std::iter::once("checkpoint").chain(present(outcomes).map(|(name, _)| *name));
-    let mut table = Table::new(header);
+    let numbers = present(outcomes).map(|(name, field, _)| (*name, *field));
+    let columns: Vec<(&str, &str)> = std::iter::once(("checkpoint", "checkpoint")).chain(numbers).collect();
+    let mut table = Table::with_fields(&columns);
     for outcome in outcomes {
         let file = outcome.checkpoint.as_ref().and_then(|path| path.file_name()).unwrap_or_default();
-        let numbers = present(outcomes).map(|(_, value)| value(outcome).map_or("-".into(), |v| format!("{v:.2}")));
-        table.row(std::iter::once(file.to_string_lossy().into_owned()).chain(numbers));
+        let numbers = present(outcomes).map(|(.., value)| Cell::number(value(outcome), 2));
+        table.row(std::iter::once(Cell::from(file.to_string_lossy())).chain(numbers));
     }
     table
 }
 
 fn figure(run: &Evaluate, outcomes: &[Outcome]) -> Figure {
-    let series = present(outcomes).enumerate().map(|(colour, (name, value))| Series {
+    let series = present(outcomes).enumerate().map(|(colour, (name, _, value))| Series {
         name: (*name).into(),
         colour,
         stroke: Stroke::Bold,

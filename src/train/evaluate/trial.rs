@@ -153,7 +153,7 @@ impl<'a> Trial<'a> {
     /// Errors: the file cannot be written.
     pub fn finish(&mut self, outcome: &Outcome) -> Result<()> {
         outcome.write(&self.directory)?;
-        self.log.result(&outcome.table().to_string());
+        self.log.result_table("result", &outcome.table());
         let labels = self.images.test.labels.as_deref().unwrap_or_default();
         doubts(outcome, labels, self.last_loss).iter().for_each(|doubt| self.log.warn(doubt));
         Ok(())

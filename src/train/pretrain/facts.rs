@@ -100,8 +100,9 @@ fn settings(facts: &mut Facts, config: &Config, run: &Pretrain, plan: Option<&Pl
     let origin = rule.map_or("as given".to_owned(), |rule| format!("{rule} in the batch size"));
     facts.say("learning rate", format!("{}, {origin}", short(lr)));
     facts.schedule(run.schedule, lr, session.map(|session| session.loader.batches() as u64), run.epochs);
-    if let Some(knn) = session.and_then(|session| session.knn.as_ref()) {
-        facts.say("kNN", knn.describe().trim_start_matches("kNN "));
+    for (name, about) in session.and_then(|session| session.online.as_ref()).iter().flat_map(|online| online.describe())
+    {
+        facts.say(name, about);
     }
     facts.say("checkpoints", checkpoints(run));
     facts.say("checkpoints", plan.map_or("", |plan| &plan.checkpoints));

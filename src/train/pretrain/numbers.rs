@@ -301,6 +301,21 @@ pub static TABLE: &[Row] = &[
         .chart("Nearest neighbours during training", "weighted kNN top-1 (%)", Scale::PERCENT),
     row("knn_plain_top1", "knn_plain_top1", Given, "As knn_top1, with one vote for each of the 20 nearest."),
     row("knn_seconds", "knn_seconds", Given, "Time that this evaluation took."),
+    row(
+        "probe_top1",
+        "probe/top1",
+        Given,
+        "A linear classifier on the standardised features of up to 10,000 labelled images, on up to 2,000 test images: a \
+         quick look, not the number to quote.",
+    )
+    .words(|top1| Some(format!("probe {top1:.1}%")))
+    .chart("Linear probe during training", "linear probe top-1 (%)", Scale::PERCENT),
+    row(
+        "probe_seconds",
+        "probe_seconds",
+        Given,
+        "Time that the probe took; the features count where they were not made for the neighbours.",
+    ),
 ];
 
 /// What reports know of every number.

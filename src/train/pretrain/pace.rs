@@ -54,7 +54,8 @@ pub fn tell(facts: &mut Facts, mut session: Session, console: &Console) -> Resul
         return Ok(());
     };
     let run = session.pretrain.clone();
-    let judged = session.knn.as_ref().map_or(0, |knn| knn.images_left(session.at.epoch, u64::from(run.epochs)));
+    let judged =
+        session.online.as_ref().map_or(0, |online| online.images_left(session.at.epoch, u64::from(run.epochs)));
     let whole = run.batch_size as usize;
     let waiting = console.waiting("taking a few steps");
     let pace = native::caught(|| measure(&mut session, fitting as usize))
@@ -136,9 +137,9 @@ fn steps(session: &mut Session, images: usize, parts: u32, seconds: f64) -> Resu
 /// Errors: those of the run's plan, and of steps.
 pub fn rate(config: &Config, run: &Pretrain, device: Device) -> Result<Option<f64>> {
     let console = Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink());
-    // Neighbours are no part of a step.
+    // Neighbours and probe are no part of a step.
     let (config, run) =
-        (Config { start: Start::Fresh, ..config.clone() }, Pretrain { online_knn: None, ..run.clone() });
+        (Config { start: Start::Fresh, ..config.clone() }, Pretrain { online_knn: None, online_probe: None, ..run.clone() });
     let mut session = Plan::make(&config, &run, None, device, &console, &Ranks::alone())?.session;
     session.release();
     let Some(fitting) = session.memory.fitting(&session.parameters) else { return Ok(None) };

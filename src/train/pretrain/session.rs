@@ -9,7 +9,7 @@ mod saves;
 
 use super::crowded::Crowd;
 use super::memory_check::MemoryCheck;
-use super::online_knn::KnnEvaluator;
+use super::online::{Judged, OnlineEvaluator};
 use super::recorded::Recorder;
 use super::restore::Counters;
 use super::saver::Saver;
@@ -81,7 +81,7 @@ pub struct Session {
     earlier_rows: Option<EpochRows>,
     saver: Saver,
     watch: Watch,
-    pub knn: Option<KnnEvaluator>,
+    pub online: Option<OnlineEvaluator>,
     workers: usize,
     /// Of one process alone: ranks with other numbers of threads would drift apart.
     crowd: Option<Crowd>,
@@ -205,7 +205,7 @@ impl Session {
         let hidden = last.map(|features| self.ranks.gather_views(&features.hidden)).transpose()?;
         let mut record = tally.report(waited, self.temperature.value(), hidden.as_ref());
         self.sync_batch_norm_statistics()?;
-        self.evaluate_knn(&mut record)?;
+        self.evaluate(&mut record)?;
         self.log.epoch(&record);
         if let Some(features) = last {
             similarities::record(self.log.events(), record.step, &features.unit);
@@ -249,18 +249,17 @@ impl Session {
         self.log.events().image("views", self.at.step, contact_sheet(&pairs?, 4).as_ref())
     }
 
-    /// Nearest neighbours, when the epoch just finished has its turn.
-    fn evaluate_knn(&mut self, record: &mut Record) -> Result<()> {
-        let every = self.pretrain.online_knn.map_or(0, |knn| u64::from(knn.every_epochs));
-        let Some(evaluator) = self.knn.as_ref().filter(|_| every > 0 && self.at.epoch.is_multiple_of(every)) else {
-            return Ok(());
+    /// Nearest neighbours and a linear probe, when the epoch just finished has its turn.
+    fn evaluate(&self, record: &mut Record) -> Result<()> {
+        let Some(online) = &self.online else { return Ok(()) };
+        let judged = Judged {
+            encoder: &self.encoder,
+            compute: device::compute_kind(self.pretrain.precision),
+            workers: self.workers,
+            console: self.log.console(),
+            ranks: &self.ranks,
         };
-        let compute = device::compute_kind(self.pretrain.precision);
-        let found = evaluator.evaluate(&self.encoder, compute, self.workers, self.log.console(), &self.ranks)?;
-        record.set("knn_top1", found.weighted_top1);
-        record.set("knn_plain_top1", found.plain_top1);
-        record.set("knn_seconds", found.took.as_secs_f64());
-        Ok(())
+        online.evaluate(self.at.epoch, &judged, record)
     }
 
     /// Whether a stop was asked for, of any rank. Asking the others waits for the device, so on a GPU it is done now and

@@ -19,7 +19,7 @@ use crate::train::encoder_source::load_weights;
 use crate::train::pretrain::crowded::Crowd;
 use crate::train::pretrain::memory_check::MemoryCheck;
 use crate::train::pretrain::numbers::numbers;
-use crate::train::pretrain::online_knn::KnnEvaluator;
+use crate::train::pretrain::online::{Asked, OnlineEvaluator};
 use crate::train::pretrain::recorded::Recorder;
 use crate::train::pretrain::restore::{Counters, restore};
 use crate::train::pretrain::saver::Saver;
@@ -102,8 +102,8 @@ impl Plan {
         ranks.check_data(&session.data)?;
         ranks.check_equal("steps trained", session.at.step)?;
         ranks.broadcast_state(&session.encoder)?;
-        session.knn = knn_evaluator(pretrain, console, &mut warnings, ranks)?;
-        warnings.extend(session.knn.as_ref().and_then(KnnEvaluator::warning));
+        session.online = online_evaluator(pretrain, console, &mut warnings, ranks)?;
+        warnings.extend(session.online.as_ref().and_then(OnlineEvaluator::warning));
         let place = match &session.last_saved {
             Some(path) => durable::parent(path).to_owned(),
             None => new_runs(&config, pretrain),
@@ -174,7 +174,8 @@ impl Plan {
         log.note(&format!("results go to {}", directory.display()));
         log.note(&format!("checkpoints: {checkpoints}"));
         ranks.describe(&session.pretrain).iter().for_each(|text| log.note(text));
-        session.knn.iter().for_each(|knn| log.note(&knn.describe()));
+        let online = session.online.iter().flat_map(OnlineEvaluator::describe);
+        online.for_each(|(name, about)| log.note(&format!("{name} {about}")));
         session.recorder.describe().iter().for_each(|text| log.note(text));
         warnings.iter().for_each(|warning| log.warn(warning));
         let settings = run_dir::to_yaml(&serde_json::to_value(&config)?);
@@ -219,7 +220,7 @@ impl Session {
             earlier_rows: None,
             saver: Saver::new(Path::new(""), pretrain.checkpoints),
             watch: Watch::default(),
-            knn: None,
+            online: None,
             workers: config.workers as usize,
             crowd: if ranks.count() == 1 { Crowd::new(device, pretrain.numerics) } else { None },
             last_begun: None,
@@ -240,7 +241,7 @@ impl Session {
         if let Some(difference) = saved.data.and_then(|earlier| earlier.differ(&self.data)) {
             if saved.data.is_some_and(|earlier| earlier.same_images(self.data)) {
                 warnings.push(format!(
-                    "{difference}: the training goes on as it was, since it does not use them; the neighbours of --knn-every do"
+                    "{difference}: the training goes on as it was, since it does not use them; --knn-every and --probe-every do"
                 ));
             } else {
                 bail!(
@@ -304,7 +305,7 @@ impl Session {
         // Weights that stay as they are do not diverge.
         self.schedule = Schedule::new(ScheduleConfig { name: ScheduleName::Constant, warmup_epochs: 0 }, 0.0, 1, 1);
         self.at = Counters { epoch: 0, batch: 0, step: self.at.step };
-        (self.writes, self.knn, self.earlier_rows) = (false, None, None);
+        (self.writes, self.online, self.earlier_rows) = (false, None, None);
         self.log = RunLog::create(None, self.extent(), numbers(), self.log.console().clone())?;
         if let Device::Cuda(index) = self.device {
             native::forget_cuda_peak(index)?;
@@ -332,18 +333,17 @@ fn loader(config: &Config, pretrain: &Pretrain, split: Split, device: Device, ra
     }
 }
 
-/// Who evaluates by nearest neighbours during training; of several ranks all of them or none, because they do it together.
-fn knn_evaluator(
+/// Who evaluates during training; of several ranks all of them or none, because they do it together.
+fn online_evaluator(
     pretrain: &Pretrain,
     console: &Console,
     warnings: &mut Vec<String>,
     ranks: &Ranks,
-) -> Result<Option<KnnEvaluator>> {
-    // A run that ends before the first evaluation needs no labels.
-    let asked = pretrain.online_knn.filter(|knn| knn.every_epochs <= pretrain.epochs);
-    let evaluator = asked.and_then(|knn| {
-        let refused = |error| format!("no kNN evaluation during training: {error:#} (--knn-every 0 asks for none)");
-        KnnEvaluator::new(knn, &pretrain.data, console).map_err(|error| warnings.push(refused(error))).ok()
+) -> Result<Option<OnlineEvaluator>> {
+    let asked = Asked::of(pretrain);
+    let evaluator = asked.and_then(|asked| {
+        let evaluator = OnlineEvaluator::new(asked, &pretrain.data, console);
+        evaluator.map_err(|error| warnings.push(asked.refused(&error))).ok()
     });
     Ok(if ranks.any(asked.is_some() && evaluator.is_none())? { None } else { evaluator })
 }
