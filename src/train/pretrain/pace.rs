@@ -138,8 +138,10 @@ fn steps(session: &mut Session, images: usize, parts: u32, seconds: f64) -> Resu
 pub fn rate(config: &Config, run: &Pretrain, device: Device) -> Result<Option<f64>> {
     let console = Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink());
     // Neighbours and probe are no part of a step.
-    let (config, run) =
-        (Config { start: Start::Fresh, ..config.clone() }, Pretrain { online_knn: None, online_probe: None, ..run.clone() });
+    let (config, run) = (
+        Config { start: Start::Fresh, ..config.clone() },
+        Pretrain { online_knn: None, online_probe: None, ..run.clone() },
+    );
     let mut session = Plan::make(&config, &run, None, device, &console, &Ranks::alone())?.session;
     session.release();
     let Some(fitting) = session.memory.fitting(&session.parameters) else { return Ok(None) };
