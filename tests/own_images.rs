@@ -94,7 +94,7 @@ fn an_evaluation_needs_no_more_than_its_encoder() {
         &run(place.path(), &["report", text(&run_at), "--format=json"]).stdout,
     ))
     .expect("JSON");
-    assert_eq!(report.to_string().matches("linear_eval").count() >= 2, true, "{report}");
+    assert!(report.to_string().matches("linear_eval").count() >= 2, "{report}");
 }
 
 #[test]
