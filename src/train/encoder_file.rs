@@ -6,7 +6,7 @@
 //! Normalisation is no part of those networks; the notes of a safetensors file and
 //! the description beside it have the constants.
 //!
-//! Other programs: [`onnx`], a model with everything inside, and [`huggingface`], a directory of transformers.
+//! Other programs: `onnx`, a model with everything inside, and [`huggingface`], a directory of transformers.
 
 pub mod huggingface;
 mod onnx;
@@ -99,7 +99,7 @@ fn program() -> String {
     format!("flatnce {}", env!("CARGO_PKG_VERSION"))
 }
 
-/// Python that loads the encoder which [`write`] has written to `path`, trained on images of that size, and shows what to
+/// Python that loads the encoder which [`write()`] has written to `path`, trained on images of that size, and shows what to
 /// feed it; a statement each.
 pub fn recipe(path: &Path, format: ExportFormat, model: &ModelConfig, image_size: Option<u32>) -> Vec<String> {
     let path = python_string(&path.display().to_string());
