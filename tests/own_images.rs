@@ -184,6 +184,17 @@ fn train_asks_for_images_and_for_a_new_run() {
         assert_eq!(output.status.code(), Some(2), "{words:?}: {}", said(&output));
         assert!(said(&output).contains(told), "{words:?}: {}", said(&output));
     }
+    // One of several that a launcher has started would choose otherwise than the others.
+    let mut rank = flatnce(&["train", "photos"]);
+    rank.envs([
+        ("RANK", "0"),
+        ("WORLD_SIZE", "2"),
+        ("LOCAL_RANK", "0"),
+        ("MASTER_ADDR", "127.0.0.1"),
+        ("MASTER_PORT", "1"),
+    ]);
+    let output = rank.current_dir(place.path()).output().expect("it starts");
+    assert!(!output.status.success() && said(&output).contains("for one process"), "{}", said(&output));
 }
 
 /// A run of years on a CPU, begun, and all that it says.

@@ -13,6 +13,7 @@ pub struct ResultsArgs {
     /// Directory of all results
     ///
     /// A run makes {dataset}/{batch}_FlatCLR/{date}/ or {batch}_SimCLR/ in it; with --name NAME the name stands for the date.
+    /// An evaluation lies in the directory of its encoder's run, unless this flag is given: then as main.py has it.
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub save_dir: PathBuf,
     /// Name of the run, which its directory has in the place of the date [default: none]

@@ -107,6 +107,9 @@ pub fn chosen(typed: &Typed, args: &TrainArgs) -> Result<Typed> {
     let mut words = vec![program, format!("--dataset-name={dataset}"), format!("--data={}", source.display())];
     words.extend(table().flat_map(|flag| typed.words_too(flag.id)));
     let plain = parse(&words)?;
+    if plain.args.machine.placement()?.is_some() {
+        bail!("train chooses for one process: give a launcher the whole command that train prints");
+    }
     let output = &plain.args.output;
     let console = Console::new(output.talk()?, output.log_format);
 
@@ -163,15 +166,15 @@ fn choice(
     };
     let deepest = if count >= DEEP_FROM_IMAGES { Depth::Res50 } else { Depth::Res18 };
     let mut left = ways(deepest, side, fixed);
-    let (seconds, mut timed, mut device) = (3600.0 * args.hours, Vec::<(Way, f64)>::new(), Device::Cpu);
+    let (.., device) = run(plain)?;
+    let (seconds, mut timed) = (3600.0 * args.hours, Vec::<(Way, f64)>::new());
     let waiting = console.waiting("taking steps of some settings for the time");
     // The least work first: what it tells is refined by the way that it makes likely.
     let mut next = left.last().copied();
     while let Some(way) = next.filter(|way| timed.len() < TRIALS && timed.iter().all(|(other, _)| other != way)) {
         let choice = Choice { way, epochs: 1_000, train_images: None };
         let words = words_of(plain, &choice, count, labelled, device);
-        let (config, run, on) = run(&parse(&words)?)?;
-        device = on;
+        let (config, run, _) = run(&parse(&words)?)?;
         // What is larger may not fit into memory where the smallest does.
         match rate(&config, &run, device) {
             Ok(Some(rate)) => timed.push((way, rate)),
