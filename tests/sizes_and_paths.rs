@@ -50,9 +50,9 @@ fn an_encoder_sees_photographs_at_the_size_of_its_training() {
     let told = said(&evaluate(&file, &[&words[..], &["--dry-run", "--image-size=16"]].concat()));
     assert!(told.contains("16x16 pixels to the encoder, as --image-size asks"), "{told}");
     assert!(told.contains("trained on images of 8 px and is given 16 px; --image-size 8 repeats"), "{told}");
-    // These have a size of their own.
+    // These are those of its training, whose usual size is another one.
     let told = said(&evaluate(&file, &["--dataset-name=fashion_mnist_mini", "--dry-run", &save]));
-    assert!(told.contains("32x32 pixels to the encoder, the usual size") && told.contains("trained on images of 8 px"));
+    assert!(told.contains("8x8 pixels to the encoder, as the encoder was trained"), "{told}");
 
     let output = evaluate(&file, &words);
     assert!(output.status.success(), "{}", said(&output));

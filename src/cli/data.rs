@@ -28,8 +28,9 @@ pub struct DataArgs {
     /// Side of the images given to the encoder, in pixels
     ///
     /// Default: the data set's own: 32 (cifar10, cifar100, fashion_mnist),
-    /// 64 (tiny_imagenet), 96 (stl10), 224 (the others). What evaluates an encoder
-    /// on images without a size of their own takes that of the encoder's training.
+    /// 64 (tiny_imagenet), 96 (stl10), 224 (the others). What evaluates an encoder on
+    /// the data set of its training, or on images without a size of their own, takes
+    /// that of its training.
     #[arg(long, value_name = "PIXELS", value_parser = between::<8, 1024>)]
     #[arg(help = "Side of the images given to the encoder, in pixels [default: the data set's own]")]
     pub image_size: Option<u32>,

@@ -426,6 +426,26 @@ mod tests {
     use crate::config::{Depth, HeadConfig, HeadMode};
 
     #[test]
+    fn an_encoder_sees_its_own_images_and_those_without_a_size_as_in_its_training() {
+        let head = HeadConfig { mode: HeadMode::None, layers: 0, out_dim: 0 };
+        let normalisation = Normalisation::of(DatasetName::Cifar10);
+        let model = ModelConfig { depth: Depth::Res18, stem: Stem::Small, normalisation, head };
+        let data = |dataset, size| DataConfig { size_is_default: true, ..DataConfig::new(dataset, "datasets", size) };
+        let trained =
+            Source { image_size_px: Some(64), data: Some(data(DatasetName::Cifar10, 64)), ..Source::of(model, None) };
+        for (dataset, usual, wanted) in [
+            (DatasetName::Cifar10, 32, 64),
+            (DatasetName::Folder, 224, 64),
+            (DatasetName::Cifar100, 32, 32),
+            (DatasetName::Stl10, 96, 96),
+        ] {
+            assert_eq!(trained.image_size(&data(dataset, usual)).0, wanted, "{dataset}");
+        }
+        let asked = DataConfig { size_is_default: false, ..data(DatasetName::Folder, 128) };
+        assert_eq!(trained.image_size(&asked).0, 128);
+    }
+
+    #[test]
     fn what_the_command_says_of_an_encoder_is_checked_or_believed() {
         let source = |objective| Source {
             model: ModelConfig {
