@@ -173,7 +173,13 @@ impl Typed {
                 None => return Ok(self),
             },
         };
-        let Some(images) = encoder_source::trained_on(&source, key)? else { return Ok(self) };
+        let images = match encoder_source::trained_on(&source, key) {
+            Ok(Some(images)) => images,
+            Ok(None) => return Ok(self),
+            // Whoever opens it to evaluate it says what is wrong.
+            Err(_) if self.has_too("dataset_name") => return Ok(self),
+            Err(error) => return Err(error),
+        };
         let mut data = self.data().clone();
         self.taken = data.take(&images, |id| self.has_too(id))?;
         match &mut self.args.tool {
