@@ -211,7 +211,7 @@ fn use_resolved(tool: &Tool) -> anyhow::Result<()> {
 /// One of several processes talks; the others have only their errors.
 fn console_of(place: Option<&Placement>, console: impl FnOnce() -> Console) -> Console {
     match place {
-        Some(place) if place.rank > 0 => Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink()),
+        Some(place) if place.rank > 0 => Console::silent(),
         _ => console(),
     }
 }

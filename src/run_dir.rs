@@ -31,8 +31,7 @@ pub fn pretrain_parent(results: &Path, dataset: DatasetName, batch_size: u32, ob
 
 /// Whether a directory is that of a pre-training run.
 pub fn is_run(directory: &Path) -> bool {
-    directory.join("config.yml").is_file()
-        && read_config(directory).is_ok_and(|settings| settings.pointer("/job/pretrain").is_some())
+    read_config(directory).is_ok_and(|settings| settings.pointer("/job/pretrain").is_some())
 }
 
 /// The directory in that of a run that holds all evaluations of one of its checkpoints on a data set; `epoch` is as the

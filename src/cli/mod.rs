@@ -191,10 +191,7 @@ impl Typed {
 
     /// The flags of the images.
     fn data(&self) -> &DataArgs {
-        match &self.args.tool {
-            Some(ToolArgs::Embed(embed)) => &embed.data,
-            _ => &self.args.data,
-        }
+        self.args.tool.as_ref().and_then(ToolArgs::data).unwrap_or(&self.args.data)
     }
 
     /// True when the flag stands on the command line, or a setting in its place.
@@ -272,8 +269,9 @@ pub fn flag_name(id: &str) -> String {
 /// The whole command line, with what holds for every flag of it.
 pub fn command() -> clap::Command {
     let names: Vec<String> = Args::command().get_subcommands().map(|tool| tool.get_name().to_owned()).collect();
-    let all = names.iter().fold(rules(Args::command()), |all, name| all.mut_subcommand(name, rules));
-    all.mut_subcommand("train", train::of_pretraining)
+    let run = Args::command();
+    let all = run.clone().mut_subcommand("train", |tool| train::with_flags_of(&run, tool));
+    names.iter().fold(rules(all), |all, name| all.mut_subcommand(name, rules))
 }
 
 /// Of a flag given twice the last one counts, as argparse has it; names with dashes are read with underscores too. All

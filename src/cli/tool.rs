@@ -16,7 +16,7 @@ use tch::Device;
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum ToolArgs {
     /// Train on your own images, with settings chosen for them and this machine
-    Train(Box<TrainArgs>),
+    Train(TrainArgs),
     /// Write the encoder of a checkpoint for another program
     Export(Export),
     /// Say what is inside a checkpoint, and whether it is whole
@@ -41,7 +41,7 @@ pub enum ToolArgs {
 
 impl ToolArgs {
     /// The images that the tool reads, if it reads any.
-    fn data(&self) -> Option<&DataArgs> {
+    pub(super) fn data(&self) -> Option<&DataArgs> {
         match self {
             ToolArgs::Preview(args) => Some(&args.data),
             ToolArgs::Embed(args) => Some(&args.data),

@@ -1,16 +1,13 @@
 //! `flatnce train DIR`: a run on one's own images, with settings that follow from them and from the machine. It stands
 //! for a whole command, which is said and done.
 
-use super::{
-    AugmentationArgs, DataArgs, EvaluationArgs, MachineArgs, ObjectiveArgs, OptimisationArgs, OutputArgs, ResultsArgs,
-    TrainingMachineArgs, Typed, flag_name, parse, resolve, table,
-};
+use super::{Typed, flag_name, parse, resolve, table};
 use crate::config::{Config, DataConfig, DatasetName, Depth, Job, Part, Pretrain, TrainMode};
 use crate::data::{self, Split, counted, grouped, meant};
 use crate::report::Console;
 use crate::run_dir::shell_words;
-use crate::train::facts::{about, per_second};
-use crate::train::pretrain::budget::{Choice, Fixed, Way, choose, ways, worthwhile_epochs};
+use crate::train::facts::{HOUR, about, per_second};
+use crate::train::pretrain::budget::{Choice, Fixed, Way, choose, ways};
 use crate::train::pretrain::rate;
 use crate::values::above_zero;
 use anyhow::{Result, bail};
@@ -34,24 +31,6 @@ pub struct TrainArgs {
     /// Hours after which the training is to end on this machine, about
     #[arg(long, value_name = "HOURS", default_value = "1", value_parser = above_zero)]
     pub hours: f64,
-    #[command(flatten)]
-    pub data: DataArgs,
-    #[command(flatten)]
-    pub objective: ObjectiveArgs,
-    #[command(flatten)]
-    pub optimisation: OptimisationArgs,
-    #[command(flatten)]
-    pub augmentation: AugmentationArgs,
-    #[command(flatten)]
-    pub evaluation: EvaluationArgs,
-    #[command(flatten)]
-    pub results: ResultsArgs,
-    #[command(flatten)]
-    pub machine: MachineArgs,
-    #[command(flatten)]
-    pub training_machine: TrainingMachineArgs,
-    #[command(flatten)]
-    pub output: OutputArgs,
 }
 
 /// Flags that say what `train` says, or are about another run.
@@ -74,10 +53,11 @@ const CHOSEN: [&str; 12] = [
     "knn_neighbours",
 ];
 
-/// The tool with those flags in its help that a new pre-training has, and with no default where one is chosen.
-pub(super) fn of_pretraining(tool: clap::Command) -> clap::Command {
+/// The tool with the flags of a run: in its help stand those that a new pre-training has, with no default where one is
+/// chosen.
+pub(super) fn with_flags_of(run: &clap::Command, tool: clap::Command) -> clap::Command {
     let none = |id: &str| table().any(|flag| flag.id == id && !flag.modes.contains(&TrainMode::Ssl));
-    tool.mut_args(|arg| {
+    tool.args(run.get_arguments().cloned().map(|arg| {
         let id = arg.get_id().as_str();
         if REFUSED.contains(&id) || none(id) {
             arg.hide(true)
@@ -88,7 +68,7 @@ pub(super) fn of_pretraining(tool: clap::Command) -> clap::Command {
         } else {
             arg
         }
-    })
+    }))
 }
 
 /// The run that the command stands for, as if it had been typed. Takes some steps of it for the time.
@@ -113,12 +93,12 @@ pub fn chosen(typed: &Typed, args: &TrainArgs) -> Result<Typed> {
     let output = &plain.args.output;
     let console = Console::new(output.talk()?, output.log_format);
 
-    let images = DataConfig { labels: args.data.labels, ..DataConfig::new(dataset, source, 224) };
+    let images = DataConfig { labels: plain.args.data.labels, ..DataConfig::new(dataset, source, 224) };
     let waiting = console.waiting("looking at the images");
     let split = data::load(&images, Part::Unlabelled)?;
     let side = side(&split);
     drop(waiting);
-    let count = args.data.train_images.map_or(split.len(), |count| count as usize);
+    let count = plain.args.data.train_images.map_or(split.len(), |count| count as usize);
     let labels = if split.labels.is_some() { counted(split.classes.len(), "class") } else { "unlabelled".to_owned() };
     let sides = side.map_or(String::new(), |side| format!(", the shorter side {side} pixels in the middle"));
     console.note(&format!("images: {}{sides}, {labels}", grouped(split.len())));
@@ -160,14 +140,14 @@ fn choice(
     console: &Console,
 ) -> Result<(Choice, Device)> {
     let fixed = Fixed {
-        depth: plain.has("model").then_some(args.objective.model),
-        image_size_px: args.data.image_size,
-        stem: args.objective.stem,
+        depth: plain.has("model").then_some(plain.args.objective.model),
+        image_size_px: plain.args.data.image_size,
+        stem: plain.args.objective.stem,
     };
     let deepest = if count >= DEEP_FROM_IMAGES { Depth::Res50 } else { Depth::Res18 };
     let mut left = ways(deepest, side, fixed);
     let (.., device) = run(plain)?;
-    let (seconds, mut timed) = (3600.0 * args.hours, Vec::<(Way, f64)>::new());
+    let (seconds, mut timed) = (HOUR * args.hours, Vec::<(Way, f64)>::new());
     let waiting = console.waiting("taking steps of some settings for the time");
     // The least work first: what it tells is refined by the way that it makes likely.
     let mut next = left.last().copied();
@@ -187,12 +167,11 @@ fn choice(
     drop(waiting);
     timed.sort_by(|a, b| b.0.multiplications.total_cmp(&a.0.multiplications));
     let choices = timed.iter().map(|(way, rate)| (Choice::of(*way, *rate, count, seconds), *rate));
-    let worthwhile = |choice: &Choice| choice.train_images.is_none() && choice.epochs >= worthwhile_epochs(count);
-    let best = choices.clone().find(|(choice, _)| worthwhile(choice)).or_else(|| choices.clone().next_back());
+    let best = choices.clone().find(|(choice, _)| choice.is_worthwhile(count)).or_else(|| choices.clone().next_back());
     let Some((choice, rate)) = best else {
         bail!("there is too little memory for a step of two images; give a smaller --image-size or --model")
     };
-    let epochs = if plain.has("epochs") { args.optimisation.epochs } else { choice.epochs };
+    let epochs = if plain.has("epochs") { plain.args.optimisation.epochs } else { choice.epochs };
     let images = choice.train_images.filter(|_| !plain.has("train_images")).map_or(count, |part| part as usize);
     console.note(&format!(
         "time: about {} for {} of {} at {}, timed just now (--hours {})",

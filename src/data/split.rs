@@ -107,6 +107,11 @@ impl Split {
         Split { images: self.images.subset(indices), labels, ..self.clone() }
     }
 
+    /// The same, with `what` it is in its name.
+    pub fn part(&self, indices: &[usize], what: &str) -> Split {
+        Split { name: format!("{}, {what}", self.name), ..self.subset(indices) }
+    }
+
     /// What tells its images from others, whatever their labels.
     pub fn images_marks(&self) -> DataMarks {
         DataMarks { images: self.len() as u64, ..self.images.marks() }

@@ -34,9 +34,7 @@ pub fn some_of(split: &Split, count: usize) -> Result<Split> {
     Stream::new(0, Purpose::Subset, 0, 0, 0).shuffle(&mut order);
     order.truncate(count);
     order.sort_unstable();
-    let mut subset = split.subset(&order);
-    subset.name = format!("{}, a part", split.name);
-    Ok(subset)
+    Ok(split.part(&order, "a part"))
 }
 
 /// The share `ratio` (0 to 1] of a labelled split, or the images that the list names.

@@ -93,6 +93,11 @@ impl Console {
         Console(Arc::new(Inner { verbosity, format, bars, colour, result_columns, out, err, lost, known }))
     }
 
+    /// One that says nothing.
+    pub fn silent() -> Self {
+        Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink())
+    }
+
     pub fn verbosity(&self) -> Verbosity {
         self.0.verbosity
     }

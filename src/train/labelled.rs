@@ -78,16 +78,12 @@ impl Labelled {
         if console.is_new(&note) {
             console.note(&note);
         }
-        let named = |indices: &[usize], what: &str| {
-            let part = split.subset(indices);
-            Split { name: format!("{}, {what}", split.name), ..part }
-        };
-        let train = named(&kept, "without the held-out fifth");
+        let train = split.part(&kept, "without the held-out fifth");
         let train = match config.train_images {
             Some(count) => some_of(&train, count as usize).context("the others are held out for the test")?,
             None => train,
         };
-        Ok(Labelled { train, test: named(&test, "the held-out fifth"), left_out, held_out: true })
+        Ok(Labelled { train, test: split.part(&test, "the held-out fifth"), left_out, held_out: true })
     }
 }
 

@@ -24,12 +24,7 @@ pub fn hold_out(split: &Split, seed: u64) -> Option<(Split, Split)> {
     if held_out.is_empty() {
         return None;
     }
-    let named = |indices: &[usize], what: &str| {
-        let mut part = split.subset(indices);
-        part.name = format!("{}, {what}", split.name);
-        part
-    };
-    Some((named(&kept, "without the held-out images"), named(&held_out, "held out")))
+    Some((split.part(&kept, "without the held-out images"), split.part(&held_out, "held out")))
 }
 
 /// Whether held-out images decide when training ends.

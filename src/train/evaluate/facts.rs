@@ -7,7 +7,7 @@ use crate::config::{Config, Evaluate, TransferMode};
 use crate::data::{counted, grouped};
 use crate::device;
 use crate::model::{feature_dim, footprint};
-use crate::report::{Console, Verbosity, short};
+use crate::report::{Console, short};
 use crate::train::facts::{Facts, about, per_second, weights};
 use crate::train::ranks::Ranks;
 use anyhow::Result;
@@ -130,7 +130,7 @@ impl Plan {
             let place = if self.device == Device::Cpu { "in main memory" } else { "on the GPU" };
             facts.memory(footprint::estimate(&encoder.parameters(), step), device::free_memory(self.device), place);
         }
-        let quiet = Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink());
+        let quiet = Console::silent();
         let extractor = self.extractor(encoder, &quiet);
         let waiting = console.waiting("making a few features");
         let (mut images, mut speed) = (8, 0.0);

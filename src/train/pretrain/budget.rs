@@ -80,7 +80,7 @@ pub fn ways(deepest: Depth, side: u32, fixed: Fixed) -> Vec<Way> {
 }
 
 /// So many epochs at least make a training of so many images worth its while: few images are seen more often.
-pub fn worthwhile_epochs(images: usize) -> u32 {
+fn worthwhile_epochs(images: usize) -> u32 {
     match images {
         ..2_000 => 300,
         2_000..20_000 => 100,
@@ -111,7 +111,7 @@ impl Choice {
     }
 
     /// Whether it sees images often enough.
-    fn is_worthwhile(&self, images: usize) -> bool {
+    pub fn is_worthwhile(&self, images: usize) -> bool {
         self.train_images.is_none() && self.epochs >= worthwhile_epochs(images)
     }
 }

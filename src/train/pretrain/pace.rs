@@ -8,9 +8,9 @@ use super::budget::{Choice, Fixed, Way, choose, ways};
 use super::recorded::WARM_UP_STEPS;
 use super::session::{Plan, Session};
 use super::tally::peak_memory_mib;
-use crate::config::{Config, Pretrain, Start, Verbosity};
+use crate::config::{Config, Pretrain, Start};
 use crate::data::counted;
-use crate::model::{Encoder, HeadKind, footprint};
+use crate::model::footprint;
 use crate::native;
 use crate::report::Console;
 use crate::threads;
@@ -49,18 +49,17 @@ pub fn tell(facts: &mut Facts, mut session: Session, console: &Console) -> Resul
     if steps_left == 0 {
         return Ok(());
     }
-    let Some(fitting) = session.memory.fitting(&session.parameters) else {
-        facts.say("time", "not measured: there may be too little memory for a step");
-        return Ok(());
-    };
     let run = session.pretrain.clone();
     let judged =
         session.online.as_ref().map_or(0, |online| online.images_left(session.at.epoch, u64::from(run.epochs)));
     let whole = run.batch_size as usize;
     let waiting = console.waiting("taking a few steps");
-    let pace = native::caught(|| measure(&mut session, fitting as usize))
-        .unwrap_or_else(|error| Err(session.memory.explain(error, &session.parameters, session.at.step + 1)))?;
+    let pace = rehearse(&mut session)?;
     drop(waiting);
+    let Some(pace) = pace else {
+        facts.say("time", "not measured: there may be too little memory for a step");
+        return Ok(());
+    };
 
     let rate = pace.images_per_second();
     // Forward and backward take three times the forward pass alone, and a step has two views of an image.
@@ -79,9 +78,17 @@ pub fn tell(facts: &mut Facts, mut session: Session, console: &Console) -> Resul
     facts.say("time", format!("{most} {} {all}, at {}", about(seconds), per_second(rate)));
     facts.say("time", format!("measured just now: {steps} of {} images{part}, thrown away", pace.images));
     if seconds > DAY {
-        facts.say("time", shorter(&run, session.loader.split().len(), device, resumes, rate));
+        facts.say("time", shorter(&session, &run, resumes, rate));
     }
     Ok(())
+}
+
+/// Takes steps that leave nothing behind; `None` where there may be too little memory for one.
+fn rehearse(session: &mut Session) -> Result<Option<Pace>> {
+    let Some(fitting) = session.memory.fitting(&session.parameters) else { return Ok(None) };
+    native::caught(|| measure(session, fitting as usize))
+        .unwrap_or_else(|error| Err(session.memory.explain(error, &session.parameters, session.at.step + 1)))
+        .map(Some)
 }
 
 /// Times steps of the largest batch that a step of [`STEP_SECONDS`] has time for, of those whose `fitting` images fit into
@@ -136,7 +143,7 @@ fn steps(session: &mut Session, images: usize, parts: u32, seconds: f64) -> Resu
 ///
 /// Errors: those of the run's plan, and of steps.
 pub fn rate(config: &Config, run: &Pretrain, device: Device) -> Result<Option<f64>> {
-    let console = Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink());
+    let console = Console::silent();
     // Neighbours and probe are no part of a step.
     let (config, run) = (
         Config { start: Start::Fresh, ..config.clone() },
@@ -144,10 +151,7 @@ pub fn rate(config: &Config, run: &Pretrain, device: Device) -> Result<Option<f6
     );
     let mut session = Plan::make(&config, &run, None, device, &console, &Ranks::alone())?.session;
     session.release();
-    let Some(fitting) = session.memory.fitting(&session.parameters) else { return Ok(None) };
-    let pace = native::caught(|| measure(&mut session, fitting as usize))
-        .unwrap_or_else(|error| Err(session.memory.explain(error, &session.parameters, session.at.step + 1)))?;
-    Ok(Some(pace.images_per_second()))
+    Ok(rehearse(&mut session)?.map(|pace| pace.images_per_second()))
 }
 
 /// Says how long a new run on a CPU will take, where that may be long: a few steps are taken beforehand. Where it is more than
@@ -163,8 +167,7 @@ pub fn foresee(plan: &Plan, config: &Config, console: &Console) -> Result<()> {
         return Ok(());
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-    let work = work(run);
-    if passes * work < FORESEEN_SECONDS * cores * FASTEST_CORE {
+    if 6.0 * passes * multiplications(session) < FORESEEN_SECONDS * cores * FASTEST_CORE {
         return Ok(());
     }
     let waiting = console.waiting("taking a few steps to see how long this will take");
@@ -180,30 +183,31 @@ pub fn foresee(plan: &Plan, config: &Config, console: &Console) -> Result<()> {
         about(seconds)
     ));
     if seconds > DAY {
-        let shorter = shorter(run, session.loader.split().len(), session.device, false, rate);
+        let shorter = shorter(session, run, false, rate);
         console.warn(&format!("this will take about {}; {shorter}", about(seconds)));
     }
     Ok(())
 }
 
-/// From this on a run's time is told before its first step, and what a core multiplies a second at best.
+/// From this on a run's time is told before its first step, and what a core multiplies a second at best; for an image there are
+/// two views, forward and, with twice the work, backward.
 const FORESEEN_SECONDS: f64 = 600.0;
 const FASTEST_CORE: f64 = 3e10;
 
-/// Multiplications for one image of a run: two views, forward and, with twice the work, backward.
-fn work(run: &Pretrain) -> f64 {
-    let parameters = Encoder::new(&run.model, HeadKind::Projection, Device::Cpu, 0).parameters();
-    6.0 * footprint::multiplications(&parameters, run.model.stem, run.data.image_size_px)
+/// Of one view's way through the network of a run.
+fn multiplications(session: &Session) -> f64 {
+    let run = &session.pretrain;
+    footprint::multiplications(&session.parameters, run.model.stem, run.data.image_size_px)
 }
 
-/// What would bring a run that trains `rate` images a second to an hour.
-fn shorter(run: &Pretrain, images: usize, device: Device, resumes: bool, rate: f64) -> String {
-    let gpu = (device == Device::Cpu).then_some("a machine with a GPU is the other way");
-    let own = work(run);
+/// What would bring a run, which trains `rate` images a second in the session, to an hour.
+fn shorter(session: &Session, run: &Pretrain, resumes: bool, rate: f64) -> String {
+    let (own, images) = (multiplications(session), session.loader.split().len());
+    let gpu = (session.device == Device::Cpu).then_some("a machine with a GPU is the other way");
     let ways: Vec<Way> = ways(run.model.depth, run.data.image_size_px, Fixed::default());
-    let ways: Vec<Way> = ways.into_iter().filter(|way| 6.0 * way.multiplications <= own).collect();
+    let ways: Vec<Way> = ways.into_iter().filter(|way| way.multiplications <= own).collect();
     // A run that goes on keeps what it is.
-    let choice = choose(&ways, images, HOUR, rate * own / 6.0).filter(|_| !resumes);
+    let choice = choose(&ways, images, HOUR, rate * own).filter(|_| !resumes);
     let within = choice.map(|Choice { way, epochs, train_images }| {
         let part = train_images.map(|count| format!("--train-images={count}"));
         let flags: Vec<String> = way.flags().into_iter().chain([format!("--epochs={epochs}")]).chain(part).collect();

@@ -13,7 +13,7 @@ use crate::loader::{Loader, Order, Rendering};
 use crate::model::{Encoder, HeadKind};
 use crate::native::{self, cuda};
 use crate::optim::{self, Rate, Scaler, Schedule};
-use crate::report::{self, Console, RunLog, Verbosity};
+use crate::report::{self, Console, RunLog};
 use crate::run_dir::{self, Lineage};
 use crate::train::encoder_source::load_weights;
 use crate::train::pretrain::crowded::Crowd;
@@ -194,7 +194,7 @@ impl Session {
         let mut changed = encoder.running_statistics();
         changed.extend(loss.state().iter().map(|(_, tensor)| tensor.shallow_clone()));
         let (steps_per_epoch, epochs) = (loader.batches() as u64, u64::from(pretrain.epochs));
-        let quiet = Console::to_writers(Verbosity::Quiet, std::io::sink(), std::io::sink());
+        let quiet = Console::silent();
         let extent = report::Plan { first_epoch: 0, epochs, steps_per_epoch, first_batch: 0, resumed: false };
         Ok(Session {
             pretrain: pretrain.clone(),
