@@ -14,7 +14,7 @@ import sys, types; sys.path[:0] = ['scripts/study', 'scripts/bench']
 import json, pathlib, cifar
 out = pathlib.Path(sys.argv[1])
 options = types.SimpleNamespace(batches=[32, 256, 64], recipes=['sgd'], seeds=2, factors=[0.5, 1.0, 2.0], search_epochs=1,
-    search_images=100, epochs=4, images=100, model='res10', device='cpu', at_once=2, minutes=None, draw=False)
+    search_images=100, epochs=4, images=100, model='res10', stem='small', device='cpu', at_once=2, minutes=None, draw=False)
 study = types.SimpleNamespace(options=options, out=out, words=['cifar'], data_name='CIFAR-10')
 made = []
 def judged(study, case):
@@ -71,7 +71,7 @@ fn the_corners_come_first_and_what_is_finished_is_not_made_again() {
     let place = tempfile::tempdir().expect("a directory");
     let order = "
 cifar.run(study)
-print([name.removeprefix('cifar_sgd_').removesuffix('_e4_n100_res10') for name in made if '_e4_' in name])
+print([name.removeprefix('cifar_sgd_').removesuffix('_e4_n100_res10_small') for name in made if '_e4_' in name])
 ";
     let first = said(&run(&python, place.path(), order));
     let finals = first.lines().last().expect("a list");

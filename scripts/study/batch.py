@@ -102,7 +102,7 @@ def final(study, objective, batch, factor, seed):
     made = pretrained(study, name, objective, batch, factor, seed, options.epochs, knn_every=options.knn_every)
     epochs, elapsed, curve = made.lines("metrics.jsonl"), 0.0, []
     for row in epochs:
-        elapsed += row["epoch_seconds"] - row.get("knn_seconds", 0.0)
+        elapsed += row["epoch_seconds"]
         curve.append({"seconds": elapsed, "epoch": row["epoch"] + 1, "knn": row.get("knn_top1")})
     kept = ("epoch", "ness_mean", "mi_estimate_nats", "mi_ceiling_nats", "loss_infonce")
     return {

@@ -11,6 +11,8 @@ another machine. The most telling come first: both objectives at the smallest an
 
 import json
 import math
+import os
+import shlex
 import statistics
 import threading
 import time
@@ -66,10 +68,11 @@ class Case:
     epochs: int
     images: int
     model: str
+    stem: str
 
     @property
     def name(self):
-        size = f"e{self.epochs}_n{self.images}_{self.model}"
+        size = f"e{self.epochs}_n{self.images}_{self.model}_{self.stem}"
         return f"cifar_{self.recipe}_{self.objective}_b{self.batch}_f{self.factor:g}_s{self.seed}_{size}"
 
     @property
@@ -80,7 +83,7 @@ class Case:
         recipe = RECIPES[self.recipe]
         return {
             **recipe.flags, "clr": self.objective, "batch_size": self.batch, "lr": f"{self.lr:.6g}", "seed": self.seed,
-            "temperature": 0.1, "warmup_epochs": recipe.warm_up(self.epochs), "train_images": self.images,
+            "temperature": 0.1, "warmup_epochs": recipe.warm_up(self.epochs), "train_images": self.images, "stem": self.stem,
         }  # fmt: skip
 
 
@@ -117,7 +120,8 @@ class Book:
     def check_time(self, case):
         minutes = self.study.options.minutes
         with self.lock:
-            like = [r for r in self.runs.values() if (r["batch"], r["model"]) == (case.batch, case.model) and self.here(r)]
+            same = lambda run: all(run[key] == getattr(case, key) for key in ("batch", "model", "stem"))
+            like = [r for r in self.runs.values() if same(r) and self.here(r)]
         rates = [r["images"] * r["epochs"] / r["wall_seconds"] for r in like if r["epochs"] > 0]
         needed = case.images * case.epochs / max(rates) if rates else 0
         if minutes and time.monotonic() - self.begun + needed > 60 * minutes:
@@ -127,7 +131,7 @@ class Book:
         return all(run[key] == self.place[key] for key in ("cpu", "card", "at_once"))
 
     def write(self):
-        command = "./scripts/reproduce.sh " + " ".join(self.study.words)
+        command = "./scripts/reproduce.sh " + shlex.join(self.study.words)
         self.commands = list(dict.fromkeys([*self.commands, command]))
         recipes = {name: recipe.about for name, recipe in RECIPES.items()}
         common.write_json(self.path, {"commands": self.commands, "recipes": recipes, "runs": self.runs})
@@ -168,6 +172,9 @@ def plan(options):
 
 def run(study):
     options, book = study.options, Book(study)
+    if options.at_once > 1 and book.place["card"] is None:
+        # Of trainings beside each other each has its share of the cores: threads that wait for each other would stand still.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, program.CORES // options.at_once)))
     if options.draw:
         if not book.runs:
             raise Failed(f"{book.path} holds no trainings yet; leave --draw out to make some")
@@ -175,7 +182,7 @@ def run(study):
     left = plan(options)
     try:
         for place, (recipe, batch, seed) in enumerate(left):
-            factors, size = search(study, book, recipe, batch), (options.epochs, options.images, options.model)
+            factors, size = search(study, book, recipe, batch), (options.epochs, options.images, options.model, options.stem)
             cases = [Case(recipe, objective, batch, factors[objective], seed, *size) for objective in OBJECTIVES]
             beside(study, [lambda case=case: final(study, book, case) for case in cases])
             untrained(study, book, seed)
@@ -202,7 +209,7 @@ def search(study, book, recipe, batch):
     options, tried = study.options, {objective: {} for objective in OBJECTIVES}
     factors = sorted(options.factors)
     for more in range(MORE + 1):
-        size = (options.search_epochs, options.search_images, options.model)
+        size = (options.search_epochs, options.search_images, options.model, options.stem)
         new = [(objective, factor) for factor in factors for objective in OBJECTIVES if factor not in tried[objective]]
         cases = [Case(recipe, objective, batch, factor, 0, *size) for objective, factor in new]
         work = lambda case: book.result(case, lambda: {"held_out": judged(study, case)})
@@ -228,9 +235,9 @@ def trained(study, case, **flags):
 
 def final(study, book, case):
     def work():
-        made = trained(study, case, knn_every=max(1, case.epochs // 10))
+        made = trained(study, case, knn_every=math.ceil(case.epochs / 10))
         epochs = made.lines("metrics.jsonl")
-        seconds = sum(row["epoch_seconds"] - row.get("knn_seconds", 0.0) for row in epochs)
+        seconds = sum(row["epoch_seconds"] for row in epochs)
         memory = max(row["memory_peak_mib"] for row in epochs)
         knn = [[row["epoch"] + 1, row["knn_top1"]] for row in epochs if row.get("knn_top1") is not None]
         curve = [{key: row.get(key) for key in KEPT} for row in epochs]
@@ -241,7 +248,8 @@ def final(study, book, case):
 
 def untrained(study, book, seed):
     """The encoder that the trainings of a seed begin with."""
-    case = Case("sgd", "flatclr", max(study.options.batches), 1.0, seed, 0, study.options.images, study.options.model)
+    options = study.options
+    case = Case("sgd", "flatclr", max(options.batches), 1.0, seed, 0, options.images, options.model, options.stem)
     return book.result(case, lambda: evaluated(study, trained(study, case), case.name))
 
 
@@ -257,7 +265,7 @@ def groups(finals):
     """Trainings that differ in their seed alone, by (recipe, batch), objective."""
     found = {}
     for run in sorted(finals, key=lambda run: (list(RECIPES).index(run["recipe"]), run["batch"])):
-        size = (run["model"], run["epochs"], run["images"], run["data"])
+        size = tuple(run[key] for key in plots.CIFAR_SIZE)
         found.setdefault((run["recipe"], run["batch"], *size), {}).setdefault(run["objective"], []).append(run)
     return found
 
@@ -289,7 +297,7 @@ def tables(finals, before):
         leads.append([recipe, batch, *(difference(pair, key) for key in ("linear", "knn"))])
     if before:
         lines.append(["", "", "untrained", "", len(before), *(spread(before, key) for key in ("linear", "knn"))] + [""] * 5)
-    sizes = sorted({f"{r['data']}, {r['model']}, {r['images']:,} images, {r['epochs']} epochs" for r in finals})
+    sizes = sorted({f"{r['data']}, {r['model']}, {r['stem']} stem, {r['images']:,} images, {r['epochs']} epochs" for r in finals})
     cards = sorted({r["card"] or r["cpu"] for r in finals})
     about = "; ".join(sizes) + ". On " + ", ".join(cards) + ".\n\n"
     return (

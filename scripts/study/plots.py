@@ -77,6 +77,10 @@ def batch(results, before, out):
     save(made, out / "cost.png")
 
 
+# Trainings on CIFAR-10 are compared only where these are equal.
+CIFAR_SIZE = ("model", "stem", "epochs", "images", "data")
+
+
 def cifar(finals, before, recipes, out):
     """Accuracy over the batch size: a column a recipe; the most trained model of those there are."""
     named = [name for name in recipes if any(r["recipe"] == name for r in finals)]
@@ -84,9 +88,11 @@ def cifar(finals, before, recipes, out):
     for axis, recipe in zip(axes, named):
         own = [r for r in finals if r["recipe"] == recipe]
         longest = max(own, key=lambda r: r["epochs"] * r["images"])
-        own = [r for r in own if all(r[key] == longest[key] for key in ("model", "epochs", "images", "data"))]
-        over_batches(axis, own, [r for r in before if r["model"] == longest["model"]], "20 neighbours")
-        title = f"{longest['data']}, {longest['model']}, {longest['images']:,} images, {longest['epochs']} epochs\n{recipes[recipe].about}"
+        own = [r for r in own if all(r[key] == longest[key] for key in CIFAR_SIZE)]
+        alike = [r for r in before if (r["model"], r["stem"]) == (longest["model"], longest["stem"])]
+        over_batches(axis, own, alike, "20 neighbours")
+        size = f"{longest['model']}, {longest['images']:,} images, {longest['epochs']} epochs"
+        title = f"{longest['data']}, {size}\n{recipes[recipe].about}"
         axis.set_title(title, fontsize=9)
         axis.legend(fontsize=8)
     save(made, out / "cifar.png")
