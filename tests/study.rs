@@ -1,4 +1,5 @@
-//! scripts/reproduce.sh's part cifar without its trainings: what it would train, in which order, and what it makes of results.
+//! scripts/reproduce.sh's parts cifar and race without their trainings: what they would train, in which order, and what they
+//! make of results.
 
 mod support;
 
@@ -19,13 +20,17 @@ study = types.SimpleNamespace(options=options, out=out, words=['cifar'], data_na
 made = []
 def judged(study, case):
     made.append(case.name)
-    return held(case)
-def accuracies(study, book, case):
-    def work():
-        made.append(case.name)
-        row = dict.fromkeys(cifar.KEPT, 0.5)
-        return {'linear': 80.0 + case.seed, 'knn': 70.0, 'seconds': 1.0, 'memory_mib': 100, 'curve': [row]}
-    return book.result(case, work)
+    return {'held_out': held(case)}
+def accuracies(study, case):
+    made.append(case.name)
+    row = dict.fromkeys(cifar.KEPT, 0.5)
+    return {'linear': 80.0 + case.seed, 'knn': 70.0, 'seconds': 1.0, 'memory_mib': 100, 'curve': [row], 'knn_curve': [[1, 70.4]]}
+def searched(batch):
+    best = []
+    def one():
+        best.append((yield from cifar.search(options, 'sgd', batch)))
+    assert cifar.carry_out(book, [one()]) == []
+    return best[0]
 cifar.judged, cifar.final = judged, accuracies
 cifar.evaluated, cifar.trained = lambda *words: {'linear': 50.0, 'knn': 40.0}, lambda *words, **named: None
 held = lambda case: -abs(case.factor - 1.0)
@@ -50,11 +55,11 @@ fn both_objectives_try_the_same_rates_and_the_best_lies_on_no_edge() {
     let text = "
 held = lambda case: -abs(case.factor - (4.0 if case.objective == 'flatclr' else 1.0))
 book = cifar.Book(study)
-print(cifar.search(study, book, 'sgd', 32))
+print(searched(32))
 tried = {objective: sorted(run['factor'] for run in book.runs.values() if run['objective'] == objective) for objective in cifar.OBJECTIVES}
 print(tried['simclr'] == tried['flatclr'], tried['simclr'])
 held = lambda case: -case.factor
-print(cifar.search(study, book, 'sgd', 64))
+print(searched(64))
 print(min(run['factor'] for run in book.runs.values()))
 ";
     let said = said(&run(&python, place.path(), text));
@@ -70,12 +75,12 @@ fn the_corners_come_first_and_what_is_finished_is_not_made_again() {
     let Some(python) = python("matplotlib") else { return };
     let place = tempfile::tempdir().expect("a directory");
     let order = "
+options.at_once = 1
 cifar.run(study)
 print([name.removeprefix('cifar_sgd_').removesuffix('_e4_n100_res10_small') for name in made if '_e4_' in name])
 ";
     let first = said(&run(&python, place.path(), order));
     let finals = first.lines().last().expect("a list");
-    // Two at once: the two objectives of a pair may come in either order.
     let place_of = |name: &str| finals.find(name).unwrap_or_else(|| panic!("{name}: {finals}"));
     for pair in [["b32_f1_s1", "b256_f1_s1"], ["b256_f1_s1", "b32_f1_s2"], ["b256_f1_s2", "b64_f1_s1"]] {
         assert!(place_of(pair[0]) < place_of(pair[1]), "{pair:?}: {finals}");
@@ -84,6 +89,8 @@ print([name.removeprefix('cifar_sgd_').removesuffix('_e4_n100_res10_small') for 
     let table = std::fs::read_to_string(place.path().join("cifar.md")).expect("a table");
     assert!(table.contains("| sgd | 64 | FlatCLR | 0.0075 | 2 | 81.5 ± 0.7 | 70.0 ± 0.0 |"), "{table}");
     assert!(table.contains("| sgd | 256 | +0.0 ± 0.0 | +0.0 ± 0.0 |"), "{table}");
+    // A hundred images at half an image a second.
+    assert!(table.contains("| sgd | 256 | SimCLR | 200 | 1.0 |"), "{table}");
     assert!(std::fs::read(place.path().join("cifar.png")).expect("a picture").starts_with(b"\x89PNG"));
     let again = said(&run(&python, place.path(), "cifar.run(study)\nprint(made)"));
     assert_eq!(again.lines().last(), Some("[]"));
@@ -96,4 +103,34 @@ print(made)
     let output = run(&python, place.path(), text);
     assert_eq!(said(&output).lines().last(), Some("[]"));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no time for more"), "{output:?}");
+}
+
+#[test]
+fn the_race_ends_with_the_shortest_training_that_gets_there() {
+    let Some(python) = python("matplotlib") else { return };
+    let place = tempfile::tempdir().expect("a directory");
+    let text = "
+import race
+options.epochs, options.stem = None, 'small'
+found = {100: 85.0, 200: 89.95, 300: 90.0, 500: 91.0}
+class Made:
+    def __init__(self, epochs): self.epochs = epochs
+    def lines(self, name): return [{'epoch_seconds': 30.0}] * self.epochs
+cifar.trained = lambda study, case, **named: made.append(case.epochs) or Made(case.epochs)
+cifar.evaluated = lambda study, made, name: {'linear': 92.0, 'knn': found[made.epochs]}
+study.write = lambda part, table, **content: print(table, made, content['reached'])
+race.run(study)
+found, made[:] = dict.fromkeys(found, 89.0), []
+race.run(study)
+options.epochs, made[:] = 7, []
+found[7] = 90.5
+race.run(study)
+";
+    let said = said(&run(&python, place.path(), text));
+    assert!(said.contains("| 300 | 150.0 | 90.00 | 92.00 |"), "{said}");
+    assert!(said.contains("90.0% after 150.0 minutes:\n\n    flatnce --dataset-name cifar10 --model res10 "), "{said}");
+    assert!(said.contains(" --epochs 300\n [100, 200, 300] True\n"), "{said}");
+    assert!(said.contains("90.0% not reached; the longest was"), "{said}");
+    assert!(said.contains(" --epochs 500\n [100, 200, 300, 500] False\n"), "{said}");
+    assert!(said.contains(" --epochs 7\n [7] True\n"), "{said}");
 }

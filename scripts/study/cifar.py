@@ -9,6 +9,7 @@ OUT/cifar.json has every training that is finished, with its machine: whatever s
 another machine. The most telling come first: both objectives at the smallest and at the middle batch size, one seed.
 """
 
+import heapq
 import json
 import math
 import os
@@ -16,18 +17,20 @@ import shlex
 import statistics
 import threading
 import time
+from concurrent import futures
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Callable
 
-import batch as study_batch
 import common
+import numpy as np
 import plots
 import program
-from batch import OBJECTIVES, spread
 from common import markdown, say
 from program import Failed
 
+OBJECTIVES = ["simclr", "flatclr"]
+NEIGHBOURS = 20
 # How often the search may go on beyond an edge.
 MORE = 4
 KEPT = ("epoch", "ness_mean", "mi_estimate_nats", "mi_ceiling_nats", "loss_infonce", "vanished_pull_share", "images_per_second")
@@ -104,12 +107,12 @@ class Book:
         self.place["at_once"] = study.options.at_once
 
     def result(self, case, work):
-        """What is known of a training, or `work()` now, if that can end in time."""
+        """What is known of a training, or `work(study, case)` now, if that can end in time."""
         if case.name not in self.runs:
             self.check_time(case)
             say(case.name)
             begun = time.monotonic()
-            found = work()
+            found = work(self.study, case)
             wall = round(max(time.monotonic() - begun, 0.1), 1)
             date = datetime.now(timezone.utc).isoformat(timespec="seconds")
             with self.lock:
@@ -137,11 +140,12 @@ class Book:
         common.write_json(self.path, {"commands": self.commands, "recipes": recipes, "runs": self.runs})
 
     def draw(self):
-        finals = [run for run in self.runs.values() if "linear" in run and run["epochs"] > 0]
-        before = [run for run in self.runs.values() if "linear" in run and run["epochs"] == 0]
-        if finals:
-            common.replace(self.study.out / "cifar.md", tables(finals, before))
-            plots.cifar(finals, before, RECIPES, self.study.out)
+        with self.lock:
+            finals = [run for run in self.runs.values() if "linear" in run and run["epochs"] > 0]
+            before = [run for run in self.runs.values() if "linear" in run and run["epochs"] == 0]
+            if finals:
+                common.replace(self.study.out / "cifar.md", tables(self.runs.values()))
+                plots.cifar(finals, before, RECIPES, self.study.out)
 
 
 def card(device):
@@ -179,43 +183,34 @@ def run(study):
         if not book.runs:
             raise Failed(f"{book.path} holds no trainings yet; leave --draw out to make some")
         return book.draw()
-    left = plan(options)
-    try:
-        for place, (recipe, batch, seed) in enumerate(left):
-            factors, size = search(study, book, recipe, batch), (options.epochs, options.images, options.model, options.stem)
-            cases = [Case(recipe, objective, batch, factors[objective], seed, *size) for objective in OBJECTIVES]
-            beside(study, [lambda case=case: final(study, book, case) for case in cases])
-            untrained(study, book, seed)
-            book.draw()
-            left[place] = None
-    except OutOfTime as reason:
-        waiting = 2 * sum(one is not None for one in left)
-        say(f"no time for more: {reason}; about {waiting} trainings wait, and the same command goes on with them")
+    late = carry_out(book, [pair(study, *one) for one in plan(options)])
+    if late:
+        say(f"no time for more: {late[0]}; {2 * len(late)} trainings wait, and the same command goes on with them")
     book.write()
     book.draw()
     print((study.out / "cifar.md").read_text() if (study.out / "cifar.md").exists() else "nothing is finished yet")
 
 
-def beside(study, works):
-    """What they give; as many at once as was asked for."""
-    runs = program.Runs(study.options.at_once)
-    for number, work in enumerate(works):
-        runs.start(number, work)
-    return [runs[number] for number in range(len(works))]
+def pair(study, recipe, batch, seed):
+    """Both objectives, each at its best rate, and the encoder that they begin with. Yields (case, work) of trainings that may run
+    beside each other, and is sent what they gave."""
+    options = study.options
+    factors, size = (yield from search(options, recipe, batch)), (options.images, options.model, options.stem)
+    cases = [Case(recipe, objective, batch, factors[objective], seed, options.epochs, *size) for objective in OBJECTIVES]
+    start = Case("sgd", "flatclr", max(options.batches), 1.0, seed, 0, *size)
+    yield [*((case, final) for case in cases), (start, untrained)]
 
 
-def search(study, book, recipe, batch):
+def search(options, recipe, batch):
     """The factor for each objective. Both try the same ones."""
-    options, tried = study.options, {objective: {} for objective in OBJECTIVES}
-    factors = sorted(options.factors)
+    tried = {objective: {} for objective in OBJECTIVES}
+    size, factors = (options.search_epochs, options.search_images, options.model, options.stem), sorted(options.factors)
     for more in range(MORE + 1):
-        size = (options.search_epochs, options.search_images, options.model, options.stem)
         new = [(objective, factor) for factor in factors for objective in OBJECTIVES if factor not in tried[objective]]
-        cases = [Case(recipe, objective, batch, factor, 0, *size) for objective, factor in new]
-        work = lambda case: book.result(case, lambda: {"held_out": judged(study, case)})
-        for (objective, factor), found in zip(new, beside(study, [lambda case=case: work(case) for case in cases])):
-            tried[objective][factor] = found["held_out"]
-        best = {objective: max(found, key=found.get) for objective, found in tried.items()}
+        found = yield [(Case(recipe, objective, batch, factor, 0, *size), judged) for objective, factor in new]
+        for (objective, factor), one in zip(new, found):
+            tried[objective][factor] = one["held_out"]
+        best = {objective: max(of, key=of.get) for objective, of in tried.items()}
         factors = sorted(factors)
         low, high = (edge in best.values() for edge in (factors[0], factors[-1]))
         if not low and not high or more == MORE:
@@ -223,9 +218,54 @@ def search(study, book, recipe, batch):
         factors = [*([factors[0] / 2] if low else []), *factors, *([factors[-1] * 2] if high else [])]
 
 
+def carry_out(book, pairs):
+    """Does what the pairs ask for, so much at once, the earlier pair's first and nothing twice. Why pairs found no time."""
+    width, waiting, running, ended = book.study.options.at_once, [], {}, {}
+    asked, known, late = dict.fromkeys(range(len(pairs)), []), set(), []
+
+    def go_on(place):
+        """With what a pair had asked for, when all of it has ended."""
+        names = asked.pop(place)
+        if reason := next(filter(None, (ended[name].exception() for name in names)), None):
+            return late.append(reason)
+        try:
+            works = pairs[place].send([ended[name].result() for name in names] or None)
+        except StopIteration:
+            return book.draw()
+        asked[place] = [case.name for case, _ in works]
+        for case, work in works:
+            if case.name not in known:
+                known.add(case.name)
+                heapq.heappush(waiting, (place, len(known), case, work))
+
+    with futures.ThreadPoolExecutor(width) as threads:
+        while asked or running:
+            while ready := [place for place, names in asked.items() if all(name in ended for name in names)]:
+                for place in ready:
+                    go_on(place)
+            while waiting and len(running) < width:
+                *_, case, work = heapq.heappop(waiting)
+                running[threads.submit(book.result, case, work)] = case.name
+            for one in futures.wait(running, return_when=futures.FIRST_COMPLETED).done:
+                ended[running.pop(one)] = one
+                if one.exception() and not isinstance(one.exception(), OutOfTime):
+                    raise one.exception()
+    return late
+
+
+# ---- one training ---------------------------------------------------------------------------------------------------
+
+
 def judged(study, case):
+    """Percent of a fifth of (at most 10,000) training images that the neighbours among the others classify."""
     made = trained(study, case, knn_every=0)
-    return study_batch.held_out(study, made, study.options.runs / case.name, case.images)
+    features, labels = study.features(made, study.options.runs / case.name / "features", min(case.images, 10_000))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    order = np.random.default_rng(0).permutation(len(labels))
+    asked, bank = order[: len(order) // 5], order[len(order) // 5 :]
+    near = np.argpartition(-(features[asked] @ features[bank].T), NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
+    votes = np.apply_along_axis(np.bincount, 1, labels[bank][near], minlength=labels.max() + 1)
+    return {"held_out": 100 * float((votes.argmax(1) == labels[asked]).mean())}
 
 
 def trained(study, case, **flags):
@@ -233,74 +273,107 @@ def trained(study, case, **flags):
     return study.pretrained(case.name, case.epochs, **case.flags(), **files, **flags)
 
 
-def final(study, book, case):
-    def work():
-        made = trained(study, case, knn_every=math.ceil(case.epochs / 10))
-        epochs = made.lines("metrics.jsonl")
-        seconds = sum(row["epoch_seconds"] for row in epochs)
-        memory = max(row["memory_peak_mib"] for row in epochs)
-        knn = [[row["epoch"] + 1, row["knn_top1"]] for row in epochs if row.get("knn_top1") is not None]
-        curve = [{key: row.get(key) for key in KEPT} for row in epochs]
-        return {**evaluated(study, made, case.name), "seconds": seconds, "memory_mib": memory, "knn_curve": knn, "curve": curve}
-
-    return book.result(case, work)
+def final(study, case):
+    made = trained(study, case, knn_every=math.ceil(case.epochs / 10))
+    epochs = made.lines("metrics.jsonl")
+    seconds = sum(row["epoch_seconds"] for row in epochs)
+    memory = max(row["memory_peak_mib"] for row in epochs)
+    knn = [[row["epoch"] + 1, row["knn_top1"]] for row in epochs if row.get("knn_top1") is not None]
+    curve = [{key: row.get(key) for key in KEPT} for row in epochs]
+    return {**evaluated(study, made, case.name), "seconds": seconds, "memory_mib": memory, "knn_curve": knn, "curve": curve}
 
 
-def untrained(study, book, seed):
-    """The encoder that the trainings of a seed begin with."""
-    options = study.options
-    case = Case("sgd", "flatclr", max(options.batches), 1.0, seed, 0, options.images, options.model, options.stem)
-    return book.result(case, lambda: evaluated(study, trained(study, case), case.name))
+def untrained(study, case):
+    return evaluated(study, trained(study, case), case.name)
 
 
 def evaluated(study, made, name):
-    outcome = study_batch.judge(study, made, name, train_images=study.options.labelled)
+    """LBFGS finds the optimum of the penalised classifier, so that no learning rate favours a side."""
+    classifier = {"fc_optimizer": "LBFGS", "fc_epochs": 200, "fc_standardize": "true", "reg_weight": "1e-4,1e-3,1e-2"}
+    place, labelled = study.options.runs / name / "evaluation", study.options.labelled
+    outcome = program.evaluated(place, **study.flags, checkpoint_dir=made.directory, **classifier, train_images=labelled)
     return {"linear": outcome["test_top1_last_epoch"], "knn": outcome["knn_plain_top1"]}
 
 
 # ---- table ----------------------------------------------------------------------------------------------------------
 
 
-def groups(finals):
-    """Trainings that differ in their seed alone, by (recipe, batch), objective."""
+def by(runs, *keys):
+    """Runs by these of their values, in the order of recipes and batch sizes."""
     found = {}
-    for run in sorted(finals, key=lambda run: (list(RECIPES).index(run["recipe"]), run["batch"])):
-        size = tuple(run[key] for key in plots.CIFAR_SIZE)
-        found.setdefault((run["recipe"], run["batch"], *size), {}).setdefault(run["objective"], []).append(run)
+    for run in sorted(runs, key=lambda run: (list(RECIPES).index(run["recipe"]), run["batch"], OBJECTIVES.index(run["objective"]))):
+        found.setdefault(tuple(run[key] for key in keys), []).append(run)
     return found
 
 
-def difference(pair, key):
+def name_of(objective):
+    return plots.NAMES[objective].split()[0]
+
+
+def spread(runs, key):
+    values = [run[key] for run in runs]
+    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def difference(both, key):
     """FlatCLR's lead; its deviation over the seeds that both have."""
-    by_seed = [{run["seed"]: run[key] for run in pair.get(objective, [])} for objective in OBJECTIVES]
+    by_seed = [{run["seed"]: run[key] for run in both if run["objective"] == objective} for objective in OBJECTIVES]
     leads = [by_seed[1][seed] - by_seed[0][seed] for seed in by_seed[0] if seed in by_seed[1]]
     if not leads:
         return ""
     return f"{statistics.mean(leads):+.1f}" + (f" ± {statistics.stdev(leads):.1f}" if len(leads) > 1 else "")
 
 
-def tables(finals, before):
+def tables(runs):
+    """Of each size of training: what it gave, the differences, the cost, and what the search had found."""
+    texts, finals = [], [run for run in runs if "linear" in run and run["epochs"] > 0]
+    for _, mine in sorted(by(finals, *plots.CIFAR_SIZE).items(), key=str):
+        one = mine[0]
+        alike = [run for run in runs if (run["model"], run["stem"], run["data"]) == (one["model"], one["stem"], one["data"])]
+        before = [run for run in alike if "linear" in run and run["epochs"] == 0]
+        cards = ", ".join(sorted({run["card"] or run["cpu"] for run in mine}))
+        about = f"{one['data']}, {one['model']}, {one['stem']} stem, {one['images']:,} images, {one['epochs']} epochs. On {cards}."
+        leads = [[*of, *(difference(both, key) for key in ("linear", "knn"))] for of, both in by(mine, "recipe", "batch").items()]
+        texts += [
+            about, accuracies(mine, before), "FlatCLR's lead in points, over seeds that both have:",
+            markdown(["recipe", "batch", "linear", "20 neighbours"], leads),
+            "Until the neighbours in training reach what they do in all of these:", until_alike(mine),
+            "The search: percent of held-out training images, over the factor of the rate:",
+            searches([run for run in alike if "held_out" in run]),
+        ]  # fmt: skip
+    return "\n\n".join(texts) + "\n"
+
+
+def accuracies(finals, before):
     head = ["recipe", "batch", "objective", "lr", "seeds", "linear top-1 (%)", "20 neighbours (%)", "NESS", "MI / ceiling",
             "vanished pulls (%)", "seconds", "memory (MiB)"]  # fmt: skip
-    lines, leads = [], []
-    for (recipe, batch, *size), pair in groups(finals).items():
-        for objective in OBJECTIVES:
-            if not (mine := pair.get(objective)):
-                continue
-            last = [run["curve"][-1] for run in mine]
-            mean = lambda value: statistics.mean(map(value, last))
-            accuracies = [spread(mine, key) for key in ("linear", "knn")]
-            facts = [f"{mean(lambda row: row['ness_mean']):.3f}", f"{mean(lambda row: row['mi_estimate_nats'] / row['mi_ceiling_nats']):.2f}"]
-            facts += [f"{100 * mean(lambda row: row['vanished_pull_share']):.1f}"]
-            cost = [f"{statistics.mean(run['seconds'] for run in mine):.0f}", f"{max(run['memory_mib'] for run in mine):.0f}"]
-            lines.append([recipe, batch, plots.NAMES[objective].split()[0], f"{mine[0]['lr']:.3g}", len(mine), *accuracies, *facts, *cost])
-        leads.append([recipe, batch, *(difference(pair, key) for key in ("linear", "knn"))])
+    lines = []
+    for (recipe, batch, objective), mine in by(finals, "recipe", "batch", "objective").items():
+        mean = lambda value: statistics.mean(value(run["curve"][-1]) for run in mine)
+        share = mean(lambda row: row["mi_estimate_nats"] / row["mi_ceiling_nats"])
+        lines.append([
+            recipe, batch, name_of(objective), f"{mine[0]['lr']:.3g}", len(mine), spread(mine, "linear"), spread(mine, "knn"),
+            f"{mean(lambda row: row['ness_mean']):.3f}", f"{share:.2f}", f"{100 * mean(lambda row: row['vanished_pull_share']):.1f}",
+            f"{statistics.mean(run['seconds'] for run in mine):.0f}", f"{max(run['memory_mib'] for run in mine):.0f}",
+        ])  # fmt: skip
     if before:
-        lines.append(["", "", "untrained", "", len(before), *(spread(before, key) for key in ("linear", "knn"))] + [""] * 5)
-    sizes = sorted({f"{r['data']}, {r['model']}, {r['stem']} stem, {r['images']:,} images, {r['epochs']} epochs" for r in finals})
-    cards = sorted({r["card"] or r["cpu"] for r in finals})
-    about = "; ".join(sizes) + ". On " + ", ".join(cards) + ".\n\n"
-    return (
-        about + markdown(head, lines) + "\n\nFlatCLR's lead in points, over seeds that both have:\n\n"
-        + markdown(["recipe", "batch", "linear", "20 neighbours"], leads) + "\n"
-    )  # fmt: skip
+        lines.append(["", "", "untrained", "", len(before), spread(before, "linear"), spread(before, "knn"), *[""] * 5])
+    return markdown(head, lines)
+
+
+def until_alike(finals):
+    """Seconds and epochs to an accuracy that every training reaches: kNN during training, the same images for all."""
+    level, lines = math.floor(min(max(found for _, found in run["knn_curve"]) for run in finals)), []
+    for (recipe, batch, objective), mine in by(finals, "recipe", "batch", "objective").items():
+        first = [next(epoch for epoch, found in run["knn_curve"] if found >= level) for run in mine]
+        seconds = [sum(run["images"] / row["images_per_second"] for row in run["curve"][:to]) for run, to in zip(mine, first)]
+        lines.append([recipe, batch, name_of(objective), f"{statistics.mean(seconds):.0f}", f"{statistics.mean(first):.1f}"])
+    return markdown(["recipe", "batch", "objective", f"seconds to {level}%", "epochs"], lines)
+
+
+def searches(tried):
+    factors, lines = sorted({run["factor"] for run in tried}), []
+    for of, mine in by(tried, "recipe", "batch", "objective").items():
+        found = {run["factor"]: f"{run['held_out']:.1f}" for run in mine}
+        lines.append([*of[:2], name_of(of[2]), *(found.get(factor, "") for factor in factors)])
+    return markdown(["recipe", "batch", "objective", *(f"{factor:g}" for factor in factors)], lines)

@@ -46,56 +46,41 @@ def over_batches(axis, results, before, neighbours):
     axis.minorticks_off()
 
 
-def batch(results, before, out):
-    made, (accuracy, ness, saturation) = figure(3)
-    batches = sorted({r["batch"] for r in results})
-    for objective, colour in COLOURS.items():
-        mine = {b: [r for r in results if r["objective"] == objective and r["batch"] == b] for b in batches}
-        for shade, b in enumerate(batches):
-            epochs = mine[b][0]["epochs"]
-            x = [row["epoch"] + 1 for row in epochs]
-            alpha = 0.35 + 0.65 * shade / max(1, len(batches) - 1)
-            ness.plot(x, [row["ness_mean"] for row in epochs], color=colour, alpha=alpha, label=f"{objective}, {b}")
-            share = [row["mi_estimate_nats"] / row["mi_ceiling_nats"] for row in epochs]
-            saturation.plot(x, share, color=colour, alpha=alpha, label=f"{objective}, {b}")
-    over_batches(accuracy, results, before, "kNN")
-    accuracy.set(title="Accuracy over the batch size")
-    ness.set(xlabel="epochs", ylabel="NESS", title="Effective sample size", ylim=(0, 1))
-    saturation.set(xlabel="epochs", ylabel="estimate / log(2N-1)", title="Saturation of the MI estimate", ylim=(0, 1))
-    for axis in (accuracy, ness, saturation):
-        axis.legend(fontsize=8)
-    save(made, out / "batch.png")
-
-    made, (axis,) = figure(1)
-    for r in results:
-        points = [(p["seconds"], p["knn"]) for p in r["curve"] if p["knn"] is not None]
-        strong = 0.35 + 0.65 * batches.index(r["batch"]) / max(1, len(batches) - 1)
-        label = f"{r['objective']}, {r['batch']}" if r["seed"] == 1 else None
-        axis.plot(*zip(*points), color=COLOURS[r["objective"]], alpha=strong, marker=".", label=label)
-    axis.set(xlabel="seconds of training", ylabel="kNN top-1 while training (%)", title="What an accuracy costs")
-    axis.legend(fontsize=8)
-    save(made, out / "cost.png")
-
-
 # Trainings on CIFAR-10 are compared only where these are equal.
 CIFAR_SIZE = ("model", "stem", "epochs", "images", "data")
 
 
 def cifar(finals, before, recipes, out):
-    """Accuracy over the batch size: a column a recipe; the most trained model of those there are."""
+    """Accuracy over the batch size, a column a recipe, then what the objective says over the epochs; the most trained model of
+    those there are."""
     named = [name for name in recipes if any(r["recipe"] == name for r in finals)]
-    made, axes = figure(len(named))
+    made, axes = figure(len(named) + 2)
     for axis, recipe in zip(axes, named):
-        own = [r for r in finals if r["recipe"] == recipe]
-        longest = max(own, key=lambda r: r["epochs"] * r["images"])
-        own = [r for r in own if all(r[key] == longest[key] for key in CIFAR_SIZE)]
-        alike = [r for r in before if (r["model"], r["stem"]) == (longest["model"], longest["stem"])]
+        own = longest(finals, recipe)
+        alike = [r for r in before if all(r[key] == own[0][key] for key in ("model", "stem"))]
         over_batches(axis, own, alike, "20 neighbours")
-        size = f"{longest['model']}, {longest['images']:,} images, {longest['epochs']} epochs"
-        title = f"{longest['data']}, {size}\n{recipes[recipe].about}"
-        axis.set_title(title, fontsize=9)
+        size = f"{own[0]['model']}, {own[0]['images']:,} images, {own[0]['epochs']} epochs"
+        axis.set_title(f"{own[0]['data']}, {size}\n{recipes[recipe].about}", fontsize=9)
+    ness, saturation = axes[-2:]
+    own = longest(finals, named[0])
+    batches = sorted({r["batch"] for r in own})
+    for run in sorted((r for r in own if r["seed"] == 1), key=lambda r: (r["objective"], r["batch"])):
+        epochs, (label, *_) = [row["epoch"] + 1 for row in run["curve"]], NAMES[run["objective"]].split()
+        strong = 0.35 + 0.65 * batches.index(run["batch"]) / max(1, len(batches) - 1)
+        named_so = {"color": COLOURS[run["objective"]], "alpha": strong, "label": f"{label}, batch {run['batch']}"}
+        ness.plot(epochs, [row["ness_mean"] for row in run["curve"]], **named_so)
+        saturation.plot(epochs, [row["mi_estimate_nats"] / row["mi_ceiling_nats"] for row in run["curve"]], **named_so)
+    ness.set(xlabel="epochs", ylabel="NESS", title="Effective sample size, seed 1", ylim=(0, None))
+    saturation.set(xlabel="epochs", ylabel="estimate / log(2N-1)", title="Mutual information, seed 1", ylim=(0, 1))
+    for axis in axes:
         axis.legend(fontsize=8)
     save(made, out / "cifar.png")
+
+
+def longest(finals, recipe):
+    own = [r for r in finals if r["recipe"] == recipe]
+    most = max(own, key=lambda r: r["epochs"] * r["images"])
+    return [r for r in own if all(r[key] == most[key] for key in CIFAR_SIZE)]
 
 
 def numerics(results, out):
