@@ -96,13 +96,33 @@ print([name.removeprefix('cifar_sgd_').removesuffix('_e4_n100_res10_small') for 
     assert_eq!(again.lines().last(), Some("[]"));
     // By the rates that are known a longer training does not fit: nothing is begun, and what there is stays.
     let text = "
-options.epochs, options.minutes = 4_000_000_000, 1
+options.epochs, options.minutes, options.at_once = 4_000_000_000, 1, 1
 cifar.run(study)
 print(made)
 ";
     let output = run(&python, place.path(), text);
     assert_eq!(said(&output).lines().last(), Some("[]"));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no time for more"), "{output:?}");
+}
+
+#[test]
+fn a_training_that_fails_ends_the_study_and_what_is_finished_stays() {
+    let Some(python) = python("matplotlib") else { return };
+    let place = tempfile::tempdir().expect("a directory");
+    let text = "
+def held(case):
+    if case.objective == 'flatclr':
+        raise cifar.Failed('out of memory')
+    return 40.0
+options.at_once = 1
+try:
+    cifar.run(study)
+except cifar.Failed as reason:
+    print(reason, made, len(json.loads((out / 'cifar.json').read_text())['runs']))
+";
+    let said = said(&run(&python, place.path(), text));
+    let names = ["simclr", "flatclr"].map(|objective| format!("'cifar_sgd_{objective}_b32_f0.5_s0_e1_n100_res10_small'"));
+    assert_eq!(said.lines().last(), Some(&*format!("out of memory [{}] 1", names.join(", "))), "{said}");
 }
 
 #[test]

@@ -15,7 +15,9 @@ import program
 
 def say(text):
     """Progress: on standard error, so that standard output is the table."""
-    print(f"{program.script}: {text}", file=sys.stderr, flush=True)
+    # One call: works beside each other would share a line.
+    sys.stderr.write(f"{program.script}: {text}\n")
+    sys.stderr.flush()
 
 
 def run_as(script, work):
