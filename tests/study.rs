@@ -121,7 +121,8 @@ except cifar.Failed as reason:
     print(reason, made, len(json.loads((out / 'cifar.json').read_text())['runs']))
 ";
     let said = said(&run(&python, place.path(), text));
-    let names = ["simclr", "flatclr"].map(|objective| format!("'cifar_sgd_{objective}_b32_f0.5_s0_e1_n100_res10_small'"));
+    let names =
+        ["simclr", "flatclr"].map(|objective| format!("'cifar_sgd_{objective}_b32_f0.5_s0_e1_n100_res10_small'"));
     assert_eq!(said.lines().last(), Some(&*format!("out of memory [{}] 1", names.join(", "))), "{said}");
 }
 
