@@ -15,7 +15,7 @@ import sys, types; sys.path[:0] = ['scripts/study', 'scripts/bench']
 import json, pathlib, cifar
 out = pathlib.Path(sys.argv[1])
 options = types.SimpleNamespace(batches=[32, 256, 64], recipes=['sgd'], seeds=2, factors=[0.5, 1.0, 2.0], search_epochs=1,
-    search_images=100, epochs=4, images=100, model='res10', stem='small', device='cpu', at_once=2, minutes=None, draw=False)
+    epochs=4, images=100, model='res10', stem='small', device='cpu', at_once=2, minutes=None, draw=False)
 study = types.SimpleNamespace(options=options, out=out, words=['cifar'], data_name='CIFAR-10')
 made = []
 def judged(study, case):
@@ -94,6 +94,14 @@ print([name.removeprefix('cifar_sgd_').removesuffix('_e4_n100_res10_small') for 
     assert!(std::fs::read(place.path().join("cifar.png")).expect("a picture").starts_with(b"\x89PNG"));
     let again = said(&run(&python, place.path(), "cifar.run(study)\nprint(made)"));
     assert_eq!(again.lines().last(), Some("[]"));
+    // Of trainings on other images nothing stands in the same table.
+    let text = "
+options.images = 200
+cifar.run(study)
+table = (out / 'cifar.md').read_text()
+print(table.count('| untrained |  | 2 |'), table.count(' images, 4 epochs. On '), table.count('| sgd | 32 | SimCLR | 1 |'))
+";
+    assert_eq!(said(&run(&python, place.path(), text)).lines().last(), Some("2 2 2"));
     // By the rates that are known a longer training does not fit: nothing is begun, and what there is stays.
     let text = "
 options.epochs, options.minutes, options.at_once = 4_000_000_000, 1, 1
@@ -138,7 +146,7 @@ class Made:
     def __init__(self, epochs): self.epochs = epochs
     def lines(self, name): return [{'epoch_seconds': 30.0}] * self.epochs
 cifar.trained = lambda study, case, **named: made.append(case.epochs) or Made(case.epochs)
-cifar.evaluated = lambda study, made, name: {'linear': 92.0, 'knn': found[made.epochs]}
+cifar.evaluated = lambda study, made, case: {'linear': 92.0, 'knn': found[made.epochs]}
 study.write = lambda part, table, **content: print(table, made, content['reached'])
 race.run(study)
 found, made[:] = dict.fromkeys(found, 89.0), []

@@ -204,7 +204,7 @@ def pair(study, recipe, batch, seed):
 def search(options, recipe, batch):
     """The factor for each objective. Both try the same ones."""
     tried = {objective: {} for objective in OBJECTIVES}
-    size, factors = (options.search_epochs, options.search_images, options.model, options.stem), sorted(options.factors)
+    size, factors = (options.search_epochs, options.images, options.model, options.stem), sorted(options.factors)
     for more in range(MORE + 1):
         new = [(objective, factor) for factor in factors for objective in OBJECTIVES if factor not in tried[objective]]
         found = yield [(Case(recipe, objective, batch, factor, 0, *size), judged) for objective, factor in new]
@@ -280,18 +280,19 @@ def final(study, case):
     memory = max(row["memory_peak_mib"] for row in epochs)
     knn = [[row["epoch"] + 1, row["knn_top1"]] for row in epochs if row.get("knn_top1") is not None]
     curve = [{key: row.get(key) for key in KEPT} for row in epochs]
-    return {**evaluated(study, made, case.name), "seconds": seconds, "memory_mib": memory, "knn_curve": knn, "curve": curve}
+    return {**evaluated(study, made, case), "seconds": seconds, "memory_mib": memory, "knn_curve": knn, "curve": curve}
 
 
 def untrained(study, case):
-    return evaluated(study, trained(study, case), case.name)
+    return evaluated(study, trained(study, case), case)
 
 
-def evaluated(study, made, name):
-    """LBFGS finds the optimum of the penalised classifier, so that no learning rate favours a side."""
+def evaluated(study, made, case):
+    """By the labels of the images that were trained on. LBFGS finds the optimum of the penalised classifier, so that no learning
+    rate favours a side."""
     classifier = {"fc_optimizer": "LBFGS", "fc_epochs": 200, "fc_standardize": "true", "reg_weight": "1e-4,1e-3,1e-2"}
-    place, labelled = study.options.runs / name / "evaluation", study.options.labelled
-    outcome = program.evaluated(place, **study.flags, checkpoint_dir=made.directory, **classifier, train_images=labelled)
+    asked = {**study.flags, "checkpoint_dir": made.directory, **classifier, "train_images": case.images}
+    outcome = program.evaluated(study.options.runs / case.name / "evaluation", **asked)
     return {"linear": outcome["test_top1_last_epoch"], "knn": outcome["knn_plain_top1"]}
 
 
@@ -329,7 +330,7 @@ def tables(runs):
     texts, finals = [], [run for run in runs if "linear" in run and run["epochs"] > 0]
     for _, mine in sorted(by(finals, *plots.CIFAR_SIZE).items(), key=str):
         one = mine[0]
-        alike = [run for run in runs if (run["model"], run["stem"], run["data"]) == (one["model"], one["stem"], one["data"])]
+        alike = [run for run in runs if all(run[key] == one[key] for key in plots.CIFAR_START)]
         before = [run for run in alike if "linear" in run and run["epochs"] == 0]
         cards = ", ".join(sorted({run["card"] or run["cpu"] for run in mine}))
         about = f"{one['data']}, {one['model']}, {one['stem']} stem, {one['images']:,} images, {one['epochs']} epochs. On {cards}."
@@ -373,7 +374,7 @@ def until_alike(finals):
 
 def searches(tried):
     factors, lines = sorted({run["factor"] for run in tried}), []
-    for of, mine in by(tried, "recipe", "batch", "objective").items():
+    for (recipe, batch, objective, epochs), mine in by(tried, "recipe", "batch", "objective", "epochs").items():
         found = {run["factor"]: f"{run['held_out']:.1f}" for run in mine}
-        lines.append([*of[:2], name_of(of[2]), *(found.get(factor, "") for factor in factors)])
-    return markdown(["recipe", "batch", "objective", *(f"{factor:g}" for factor in factors)], lines)
+        lines.append([recipe, batch, name_of(objective), epochs, *(found.get(factor, "") for factor in factors)])
+    return markdown(["recipe", "batch", "objective", "epochs", *(f"{factor:g}" for factor in factors)], lines)

@@ -27,14 +27,13 @@ FULL = {"images": 60_000, "labelled": 60_000, "epochs": 60, "seeds": 3}
 # training gets fifteen, and a training on each core does half as much again as one on both.
 CIFAR_QUICK = {
     "model": "res10", "stem": "imagenet", "batches": [16, 128], "recipes": ["sgd"], "factors": [0.25, 0.5, 1.0, 2.0, 4.0],
-    "seeds": 2, "images": 10_000, "labelled": 10_000, "epochs": 15, "search_epochs": 1, "search_images": 10_000, "at_once": 2,
+    "seeds": 2, "images": 10_000, "epochs": 15, "search_epochs": 1, "at_once": 2,
 }  # fmt: skip
 CIFAR_FULL = {
     "model": "res18", "stem": "small", "batches": [32, 64, 128, 256, 512], "recipes": ["sgd", "lars"],
-    "factors": [0.25, 0.5, 1.0, 2.0, 4.0], "seeds": 3, "images": 50_000, "labelled": 50_000, "epochs": 100, "search_epochs": 5,
-    "search_images": 50_000, "at_once": 1,
+    "factors": [0.25, 0.5, 1.0, 2.0, 4.0], "seeds": 3, "images": 50_000, "epochs": 100, "search_epochs": 5, "at_once": 1,
 }  # fmt: skip
-RACE = {"model": "res18", "stem": "small", "images": 50_000, "labelled": 50_000}
+RACE = {"model": "res18", "stem": "small", "images": 50_000}
 
 
 def numbers(kind):
@@ -67,9 +66,8 @@ def arguments():
     parser.add_argument("--batches", type=numbers(int), help="these and the next instead of what --quick or --full says (batches, factors, "
                         "search: of cifar)")  # fmt: skip
     parser.add_argument("--factors", type=numbers(float), help="multiply the learning rate in its search (default: 0.25,0.5,1,2,4)")
-    labelled = "training images of part agreement, and of the linear classifier of part cifar"
-    about = {"labelled": labelled, "epochs": "of race: this length alone (default: 100, 200, 300, 500 until one gets there)"}
-    for name in ("seeds", "images", "labelled", "epochs", "search-epochs", "search-images"):
+    about = {"labelled": "training images of part agreement", "epochs": "of race: this length alone (default: 100, 200, 300, 500 until one gets there)"}
+    for name in ("seeds", "images", "labelled", "epochs", "search-epochs"):
         parser.add_argument(f"--{name}", type=int, help=about.get(name))
     parser.add_argument("--recipes", type=lambda text: text.split(","), help="of part cifar: sgd, lars or both (default: --quick sgd, "
                         "--full both)")  # fmt: skip

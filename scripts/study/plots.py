@@ -47,7 +47,9 @@ def over_batches(axis, results, before, neighbours):
 
 
 # Trainings on CIFAR-10 are compared only where these are equal.
-CIFAR_SIZE = ("model", "stem", "epochs", "images", "data")
+CIFAR_SIZE = ("model", "stem", "images", "data", "epochs")
+# Of their searches and untrained encoders these are.
+CIFAR_START = CIFAR_SIZE[:-1]
 
 
 def cifar(finals, before, recipes, out):
@@ -57,7 +59,7 @@ def cifar(finals, before, recipes, out):
     made, axes = figure(len(named) + 2)
     for axis, recipe in zip(axes, named):
         own = longest(finals, recipe)
-        alike = [r for r in before if all(r[key] == own[0][key] for key in ("model", "stem"))]
+        alike = [r for r in before if all(r[key] == own[0][key] for key in CIFAR_START)]
         over_batches(axis, own, alike, "20 neighbours")
         size = f"{own[0]['model']}, {own[0]['images']:,} images, {own[0]['epochs']} epochs"
         axis.set_title(f"{own[0]['data']}, {size}\n{recipes[recipe].about}", fontsize=9)

@@ -31,7 +31,7 @@ def entered(study, case):
     seconds = sum(row["epoch_seconds"] for row in made.lines("metrics.jsonl"))
     flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in case.flags().items())
     command = f"flatnce --dataset-name cifar10 --model {case.model} {flags} --epochs {case.epochs}"
-    found = cifar.evaluated(study, made, case.name)
+    found = cifar.evaluated(study, made, case)
     return {"epochs": case.epochs, "minutes": seconds / 60, **found, "command": command}
 
 
