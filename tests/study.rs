@@ -16,7 +16,7 @@ import json, pathlib, cifar
 out = pathlib.Path(sys.argv[1])
 options = types.SimpleNamespace(batches=[32, 256, 64], recipes=['sgd'], seeds=2, factors=[0.5, 1.0, 2.0], search_epochs=1,
     epochs=4, images=100, model='res10', stem='small', device='cpu', at_once=2, minutes=None, draw=False)
-study = types.SimpleNamespace(options=options, out=out, words=['cifar'], data_name='CIFAR-10')
+study = types.SimpleNamespace(options=options, out=out, command='./scripts/reproduce.sh cifar', data_name='CIFAR-10')
 made = []
 def judged(study, case):
     made.append(case.name)
@@ -28,7 +28,7 @@ def accuracies(study, case):
 def searched(batch):
     best = []
     def one():
-        best.append((yield from cifar.search(options, 'sgd', batch)))
+        best.append((yield from cifar.search(study, 'sgd', batch)))
     assert cifar.carry_out(book, [one()]) == []
     return best[0]
 cifar.judged, cifar.final = judged, accuracies
@@ -77,7 +77,7 @@ fn the_corners_come_first_and_what_is_finished_is_not_made_again() {
     let order = "
 options.at_once = 1
 cifar.run(study)
-print([name.removeprefix('cifar_sgd_').removesuffix('_e4_n100_res10_small') for name in made if '_e4_' in name])
+print([name.removeprefix('cifar-10_sgd_').removesuffix('_e4_n100_res10_small') for name in made if '_e4_' in name])
 ";
     let first = said(&run(&python, place.path(), order));
     let finals = first.lines().last().expect("a list");
@@ -102,6 +102,19 @@ table = (out / 'cifar.md').read_text()
 print(table.count('| untrained |  | 2 |'), table.count(' images, 4 epochs. On '), table.count('| sgd | 32 | SimCLR | 1 |'))
 ";
     assert_eq!(said(&run(&python, place.path(), text)).lines().last(), Some("2 2 2"));
+    // Those of another data set are trained on anew; the encoders that they begin with do not depend on the batch sizes.
+    let text = "
+options.batches, study.data_name = [16], 'others'
+cifar.run(study)
+table = (out / 'cifar.md').read_text()
+print(all('others' in name for name in made), len(made), table.count('| untrained |  | 2 |'))
+study.data_name = 'CIFAR-10'
+cifar.run(study)
+print((out / 'cifar.md').read_text().count('| untrained |  | 2 |'))
+";
+    let told = said(&run(&python, place.path(), text));
+    let told: Vec<&str> = told.lines().filter(|line| !line.contains('|')).collect();
+    assert!(told.contains(&"True 10 3") && told.last() == Some(&"3"), "{told:?}");
     // By the rates that are known a longer training does not fit: nothing is begun, and what there is stays.
     let text = "
 options.epochs, options.minutes, options.at_once = 4_000_000_000, 1, 1
@@ -130,7 +143,7 @@ except cifar.Failed as reason:
 ";
     let said = said(&run(&python, place.path(), text));
     let names =
-        ["simclr", "flatclr"].map(|objective| format!("'cifar_sgd_{objective}_b32_f0.5_s0_e1_n100_res10_small'"));
+        ["simclr", "flatclr"].map(|objective| format!("'cifar-10_sgd_{objective}_b32_f0.5_s0_e1_n100_res10_small'"));
     assert_eq!(said.lines().last(), Some(&*format!("out of memory [{}] 1", names.join(", "))), "{said}");
 }
 

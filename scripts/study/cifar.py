@@ -13,7 +13,7 @@ import heapq
 import json
 import math
 import os
-import shlex
+import re
 import statistics
 import threading
 import time
@@ -33,6 +33,8 @@ OBJECTIVES = ["simclr", "flatclr"]
 NEIGHBOURS = 20
 # How often the search may go on beyond an edge.
 MORE = 4
+# Of an untrained encoder, whose weights do not depend on it.
+START_BATCH = 128
 KEPT = ("epoch", "ness_mean", "mi_estimate_nats", "mi_ceiling_nats", "loss_infonce", "vanished_pull_share", "images_per_second")
 
 
@@ -72,11 +74,13 @@ class Case:
     images: int
     model: str
     stem: str
+    data: str
 
     @property
     def name(self):
+        data = re.sub(r"\W+", "-", self.data.lower()).strip("-")
         size = f"e{self.epochs}_n{self.images}_{self.model}_{self.stem}"
-        return f"cifar_{self.recipe}_{self.objective}_b{self.batch}_f{self.factor:g}_s{self.seed}_{size}"
+        return f"{data}_{self.recipe}_{self.objective}_b{self.batch}_f{self.factor:g}_s{self.seed}_{size}"
 
     @property
     def lr(self):
@@ -90,6 +94,11 @@ class Case:
         }  # fmt: skip
 
 
+def size(study):
+    """What follows a training's epochs."""
+    return study.options.images, study.options.model, study.options.stem, study.data_name
+
+
 class OutOfTime(Exception):
     """The next training would not end in time."""
 
@@ -98,13 +107,12 @@ class Book:
     """OUT/cifar.json: what is finished, by the names of the trainings."""
 
     def __init__(self, study):
-        self.study, self.path, self.begun, self.lock = study, study.out / "cifar.json", time.monotonic(), threading.RLock()
+        self.study, self.path, self.begun, self.lock = study, study.out / "cifar.json", time.monotonic(), threading.Lock()
         content = json.loads(self.path.read_text()) if self.path.exists() else {}
         self.runs, self.commands = content.get("runs", {}), content.get("commands", [])
         where = common.surroundings()
         self.place = {"cpu": where["machine"]["cpu"], "device": study.options.device, "card": card(study.options.device)}
-        self.place |= {"commit": where["commit"], "torch": where["versions"]["torch"], "data": study.data_name}
-        self.place["at_once"] = study.options.at_once
+        self.place |= {"commit": where["commit"], "torch": where["versions"]["torch"], "at_once": study.options.at_once}
 
     def result(self, case, work):
         """What is known of a training, or `work(study, case)` now, if that can end in time."""
@@ -134,17 +142,15 @@ class Book:
         return all(run[key] == self.place[key] for key in ("cpu", "card", "at_once"))
 
     def write(self):
-        command = "./scripts/reproduce.sh " + shlex.join(self.study.words)
-        self.commands = list(dict.fromkeys([*self.commands, command]))
+        self.commands = list(dict.fromkeys([*self.commands, self.study.command]))
         recipes = {name: recipe.about for name, recipe in RECIPES.items()}
         common.write_json(self.path, {"commands": self.commands, "recipes": recipes, "runs": self.runs})
 
     def draw(self):
         with self.lock:
-            finals = [run for run in self.runs.values() if "linear" in run and run["epochs"] > 0]
-            before = [run for run in self.runs.values() if "linear" in run and run["epochs"] == 0]
+            tried, before, finals = parted(self.runs.values())
             if finals:
-                common.replace(self.study.out / "cifar.md", tables(self.runs.values()))
+                common.replace(self.study.out / "cifar.md", tables(tried, before, finals))
                 plots.cifar(finals, before, RECIPES, self.study.out)
 
 
@@ -176,16 +182,16 @@ def plan(options):
 
 def run(study):
     options, book = study.options, Book(study)
-    if options.at_once > 1 and book.place["card"] is None:
-        # Of trainings beside each other each has its share of the cores: threads that wait for each other would stand still.
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, program.CORES // options.at_once)))
     if options.draw:
         if not book.runs:
             raise Failed(f"{book.path} holds no trainings yet; leave --draw out to make some")
         return book.draw()
+    if options.at_once > 1 and book.place["card"] is None:
+        # Of trainings beside each other each has its share of the cores: threads that wait for each other would stand still.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, program.CORES // options.at_once)))
     late = carry_out(book, [pair(study, *one) for one in plan(options)])
     if late:
-        say(f"no time for more: {late[0]}; {2 * len(late)} trainings wait, and the same command goes on with them")
+        say(f"no time for more: {late[0]}; at most {2 * len(late)} trainings wait, and the same command goes on with them")
     book.write()
     book.draw()
     print((study.out / "cifar.md").read_text() if (study.out / "cifar.md").exists() else "nothing is finished yet")
@@ -194,20 +200,18 @@ def run(study):
 def pair(study, recipe, batch, seed):
     """Both objectives, each at its best rate, and the encoder that they begin with. Yields (case, work) of trainings that may run
     beside each other, and is sent what they gave."""
-    options = study.options
-    factors, size = (yield from search(options, recipe, batch)), (options.images, options.model, options.stem)
-    cases = [Case(recipe, objective, batch, factors[objective], seed, options.epochs, *size) for objective in OBJECTIVES]
-    start = Case("sgd", "flatclr", max(options.batches), 1.0, seed, 0, *size)
+    factors, epochs = (yield from search(study, recipe, batch)), study.options.epochs
+    cases = [Case(recipe, objective, batch, factors[objective], seed, epochs, *size(study)) for objective in OBJECTIVES]
+    start = Case("sgd", "flatclr", START_BATCH, 1.0, seed, 0, *size(study))
     yield [*((case, final) for case in cases), (start, untrained)]
 
 
-def search(options, recipe, batch):
+def search(study, recipe, batch):
     """The factor for each objective. Both try the same ones."""
-    tried = {objective: {} for objective in OBJECTIVES}
-    size, factors = (options.search_epochs, options.images, options.model, options.stem), sorted(options.factors)
+    tried, factors, epochs = {objective: {} for objective in OBJECTIVES}, sorted(study.options.factors), study.options.search_epochs
     for more in range(MORE + 1):
         new = [(objective, factor) for factor in factors for objective in OBJECTIVES if factor not in tried[objective]]
-        found = yield [(Case(recipe, objective, batch, factor, 0, *size), judged) for objective, factor in new]
+        found = yield [(Case(recipe, objective, batch, factor, 0, epochs, *size(study)), judged) for objective, factor in new]
         for (objective, factor), one in zip(new, found):
             tried[objective][factor] = one["held_out"]
         best = {objective: max(of, key=of.get) for objective, of in tried.items()}
@@ -299,16 +303,19 @@ def evaluated(study, made, case):
 # ---- table ----------------------------------------------------------------------------------------------------------
 
 
+def parted(runs):
+    """Those of the search, untrained encoders, and what was trained to the end."""
+    evaluated = [run for run in runs if "linear" in run]
+    tried = [run for run in runs if "held_out" in run]
+    return tried, [run for run in evaluated if run["epochs"] == 0], [run for run in evaluated if run["epochs"] > 0]
+
+
 def by(runs, *keys):
     """Runs by these of their values, in the order of recipes and batch sizes."""
     found = {}
     for run in sorted(runs, key=lambda run: (list(RECIPES).index(run["recipe"]), run["batch"], OBJECTIVES.index(run["objective"]))):
         found.setdefault(tuple(run[key] for key in keys), []).append(run)
     return found
-
-
-def name_of(objective):
-    return plots.NAMES[objective].split()[0]
 
 
 def spread(runs, key):
@@ -325,22 +332,20 @@ def difference(both, key):
     return f"{statistics.mean(leads):+.1f}" + (f" ± {statistics.stdev(leads):.1f}" if len(leads) > 1 else "")
 
 
-def tables(runs):
+def tables(tried, before, finals):
     """Of each size of training: what it gave, the differences, the cost, and what the search had found."""
-    texts, finals = [], [run for run in runs if "linear" in run and run["epochs"] > 0]
-    for _, mine in sorted(by(finals, *plots.CIFAR_SIZE).items(), key=str):
+    texts = []
+    for _, mine in sorted(by(finals, *plots.CIFAR_SIZE).items()):
         one = mine[0]
-        alike = [run for run in runs if all(run[key] == one[key] for key in plots.CIFAR_START)]
-        before = [run for run in alike if "linear" in run and run["epochs"] == 0]
         cards = ", ".join(sorted({run["card"] or run["cpu"] for run in mine}))
         about = f"{one['data']}, {one['model']}, {one['stem']} stem, {one['images']:,} images, {one['epochs']} epochs. On {cards}."
         leads = [[*of, *(difference(both, key) for key in ("linear", "knn"))] for of, both in by(mine, "recipe", "batch").items()]
         texts += [
-            about, accuracies(mine, before), "FlatCLR's lead in points, over seeds that both have:",
+            about, accuracies(mine, plots.begun_alike(one, before)), "FlatCLR's lead in points, over seeds that both have:",
             markdown(["recipe", "batch", "linear", "20 neighbours"], leads),
             "Until the neighbours in training reach what they do in all of these:", until_alike(mine),
             "The search: percent of held-out training images, over the factor of the rate:",
-            searches([run for run in alike if "held_out" in run]),
+            searches(plots.begun_alike(one, tried)),
         ]  # fmt: skip
     return "\n\n".join(texts) + "\n"
 
@@ -353,7 +358,7 @@ def accuracies(finals, before):
         mean = lambda value: statistics.mean(value(run["curve"][-1]) for run in mine)
         share = mean(lambda row: row["mi_estimate_nats"] / row["mi_ceiling_nats"])
         lines.append([
-            recipe, batch, name_of(objective), f"{mine[0]['lr']:.3g}", len(mine), spread(mine, "linear"), spread(mine, "knn"),
+            recipe, batch, plots.short_name(objective), f"{mine[0]['lr']:.3g}", len(mine), spread(mine, "linear"), spread(mine, "knn"),
             f"{mean(lambda row: row['ness_mean']):.3f}", f"{share:.2f}", f"{100 * mean(lambda row: row['vanished_pull_share']):.1f}",
             f"{statistics.mean(run['seconds'] for run in mine):.0f}", f"{max(run['memory_mib'] for run in mine):.0f}",
         ])  # fmt: skip
@@ -368,7 +373,7 @@ def until_alike(finals):
     for (recipe, batch, objective), mine in by(finals, "recipe", "batch", "objective").items():
         first = [next(epoch for epoch, found in run["knn_curve"] if found >= level) for run in mine]
         seconds = [sum(run["images"] / row["images_per_second"] for row in run["curve"][:to]) for run, to in zip(mine, first)]
-        lines.append([recipe, batch, name_of(objective), f"{statistics.mean(seconds):.0f}", f"{statistics.mean(first):.1f}"])
+        lines.append([recipe, batch, plots.short_name(objective), f"{statistics.mean(seconds):.0f}", f"{statistics.mean(first):.1f}"])
     return markdown(["recipe", "batch", "objective", f"seconds to {level}%", "epochs"], lines)
 
 
@@ -376,5 +381,5 @@ def searches(tried):
     factors, lines = sorted({run["factor"] for run in tried}), []
     for (recipe, batch, objective, epochs), mine in by(tried, "recipe", "batch", "objective", "epochs").items():
         found = {run["factor"]: f"{run['held_out']:.1f}" for run in mine}
-        lines.append([recipe, batch, name_of(objective), epochs, *(found.get(factor, "") for factor in factors)])
+        lines.append([recipe, batch, plots.short_name(objective), epochs, *(found.get(factor, "") for factor in factors)])
     return markdown(["recipe", "batch", "objective", "epochs", *(f"{factor:g}" for factor in factors)], lines)

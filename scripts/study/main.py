@@ -18,22 +18,23 @@ PARTS = {
     "cifar": "the claim: both objectives over the batch size on CIFAR-10, and what it costs; named alone",
     "race": "minutes until 20 neighbours are right about 90.0% of CIFAR-10's test images; for a GPU, named alone",
 }
-# With sizes of their own.
-ALONE = ["cifar", "race"]
 QUICK = {"images": 2_048, "labelled": 4_000, "epochs": 6, "seeds": 3}
 FULL = {"images": 60_000, "labelled": 60_000, "epochs": 60, "seeds": 3}
 
 # Of part cifar. On two cores the small stem leaves time for one epoch; with the stem that shrinks the images at once the
 # training gets fifteen, and a training on each core does half as much again as one on both.
+FACTORS = [0.25, 0.5, 1.0, 2.0, 4.0]
 CIFAR_QUICK = {
-    "model": "res10", "stem": "imagenet", "batches": [16, 128], "recipes": ["sgd"], "factors": [0.25, 0.5, 1.0, 2.0, 4.0],
-    "seeds": 2, "images": 10_000, "epochs": 15, "search_epochs": 1, "at_once": 2,
+    "model": "res10", "stem": "imagenet", "batches": [16, 128], "recipes": ["sgd"], "factors": FACTORS, "seeds": 2,
+    "images": 10_000, "epochs": 15, "search_epochs": 1, "at_once": 2,
 }  # fmt: skip
 CIFAR_FULL = {
     "model": "res18", "stem": "small", "batches": [32, 64, 128, 256, 512], "recipes": ["sgd", "lars"],
-    "factors": [0.25, 0.5, 1.0, 2.0, 4.0], "seeds": 3, "images": 50_000, "epochs": 100, "search_epochs": 5, "at_once": 1,
+    "factors": FACTORS, "seeds": 3, "images": 50_000, "epochs": 100, "search_epochs": 5, "at_once": 1,
 }  # fmt: skip
 RACE = {"model": "res18", "stem": "small", "images": 50_000}
+# Parts with sizes of their own: quick, full.
+ALONE = {"cifar": (CIFAR_QUICK, CIFAR_FULL), "race": (RACE, RACE)}
 
 
 def numbers(kind):
@@ -75,7 +76,7 @@ def arguments():
     parser.add_argument("--at-once", type=int, help="part cifar: trainings beside each other (default: --quick 2, --full 1)")
     parser.add_argument("--minutes", type=float, help="part cifar: none begins that would not end within so many (default: no limit)")
     parser.add_argument("--draw", action="store_true", help="part cifar: only the table and the picture of what is finished")
-    parser.add_argument("--data-name", default="CIFAR-10", help="parts cifar and race: what the table calls the images (default: CIFAR-10)")
+    parser.add_argument("--data-name", default="CIFAR-10", help="parts cifar and race: what the images are called (default: CIFAR-10); those of another name are trained on anew")
     parser.add_argument("--binary", type=Path, help="this flatnce instead of setting up and building one, with the libtorch of the PyTorch "
                         "that runs this script")  # fmt: skip
     options = parser.parse_args()
@@ -86,7 +87,7 @@ def arguments():
         raise Failed(f"part {alone} has sizes of its own: name it alone")
     if unknown := [name for name in options.recipes or [] if name not in ("sgd", "lars")]:
         raise Failed(f"--recipes: '{unknown[0]}' is none of: sgd lars")
-    quick, full = {"cifar": (CIFAR_QUICK, CIFAR_FULL), "race": (RACE, RACE)}.get(alone, (QUICK, FULL))
+    quick, full = ALONE.get(alone, (QUICK, FULL))
     sizes = full if options.full else quick
     for name, value in {"model": "res10", **sizes}.items():
         if getattr(options, name) is None:
@@ -100,8 +101,8 @@ class Study:
     def __init__(self, options):
         import pytorch
 
-        self.options, self.out, self.words = options, options.out, sys.argv[1:]
-        if set(ALONE) & set(options.parts):
+        self.options, self.out, self.command = options, options.out, shlex.join(["./scripts/reproduce.sh", *sys.argv[1:]])
+        if not ALONE.keys().isdisjoint(options.parts):
             self.data_name, self.dataset = options.data_name, {"dataset_name": "cifar10", "data": options.data}
             self.flags = {**self.dataset, "device": options.device}
             return
@@ -128,7 +129,7 @@ class Study:
         """PART.json, with what a number is worth nothing without, and PART.md."""
         where = common.surroundings()
         place = {
-            "command": "./scripts/reproduce.sh " + shlex.join(self.words), "commit": where["commit"],
+            "command": self.command, "commit": where["commit"],
             "program": where["versions"]["flatnce"], "cpu": where["machine"]["cpu"], "cores": where["machine"]["cores"],
             "torch": where["versions"]["torch"], "date": where["date"],
         }  # fmt: skip

@@ -13,6 +13,10 @@ NAMES = {"simclr": "SimCLR (InfoNCE)", "flatclr": "FlatCLR (FlatNCE)"}
 STYLES = {"float32": "-", "bfloat16": "--", "float16": ":"}
 
 
+def short_name(objective):
+    return NAMES[objective].split()[0]
+
+
 def figure(columns):
     made, axes = plt.subplots(1, columns, figsize=(5.2 * columns, 3.9), layout="constrained", squeeze=False)
     for axis in axes[0]:
@@ -48,8 +52,11 @@ def over_batches(axis, results, before, neighbours):
 
 # Trainings on CIFAR-10 are compared only where these are equal.
 CIFAR_SIZE = ("model", "stem", "images", "data", "epochs")
-# Of their searches and untrained encoders these are.
-CIFAR_START = CIFAR_SIZE[:-1]
+
+
+def begun_alike(one, runs):
+    """Of searches and untrained encoders those that belong to a training."""
+    return [run for run in runs if all(run[key] == one[key] for key in CIFAR_SIZE if key != "epochs")]
 
 
 def cifar(finals, before, recipes, out):
@@ -59,17 +66,17 @@ def cifar(finals, before, recipes, out):
     made, axes = figure(len(named) + 2)
     for axis, recipe in zip(axes, named):
         own = longest(finals, recipe)
-        alike = [r for r in before if all(r[key] == own[0][key] for key in CIFAR_START)]
-        over_batches(axis, own, alike, "20 neighbours")
+        over_batches(axis, own, begun_alike(own[0], before), "20 neighbours")
         size = f"{own[0]['model']}, {own[0]['images']:,} images, {own[0]['epochs']} epochs"
         axis.set_title(f"{own[0]['data']}, {size}\n{recipes[recipe].about}", fontsize=9)
     ness, saturation = axes[-2:]
     own = longest(finals, named[0])
     batches = sorted({r["batch"] for r in own})
     for run in sorted((r for r in own if r["seed"] == 1), key=lambda r: (r["objective"], r["batch"])):
-        epochs, (label, *_) = [row["epoch"] + 1 for row in run["curve"]], NAMES[run["objective"]].split()
+        epochs = [row["epoch"] + 1 for row in run["curve"]]
         strong = 0.35 + 0.65 * batches.index(run["batch"]) / max(1, len(batches) - 1)
-        named_so = {"color": COLOURS[run["objective"]], "alpha": strong, "label": f"{label}, batch {run['batch']}"}
+        label = f"{short_name(run['objective'])}, batch {run['batch']}"
+        named_so = {"color": COLOURS[run["objective"]], "alpha": strong, "label": label}
         ness.plot(epochs, [row["ness_mean"] for row in run["curve"]], **named_so)
         saturation.plot(epochs, [row["mi_estimate_nats"] / row["mi_ceiling_nats"] for row in run["curve"]], **named_so)
     ness.set(xlabel="epochs", ylabel="NESS", title="Effective sample size, seed 1", ylim=(0, None))

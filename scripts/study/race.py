@@ -17,13 +17,17 @@ def run(study):
     options, rows = study.options, []
     lengths = [options.epochs] if options.epochs else LENGTHS
     for epochs in lengths:
-        case = cifar.Case("sgd", "flatclr", BATCH, FACTOR, SEED, epochs, options.images, options.model, options.stem)
+        case = cifar.Case("sgd", "flatclr", BATCH, FACTOR, SEED, epochs, *cifar.size(study))
         say(case.name)
         rows.append(entered(study, case))
-        if rows[-1]["knn"] >= LEVEL:
+        if reached(rows):
             break
-    cards = {"card": cifar.card(options.device), "data": study.data_name}
-    study.write("race", table(study, rows), **cards, level=LEVEL, reached=rows[-1]["knn"] >= LEVEL, rows=rows)
+    place = {"card": cifar.card(options.device), "data": study.data_name}
+    study.write("race", table(study, rows), **place, level=LEVEL, reached=reached(rows), rows=rows)
+
+
+def reached(rows):
+    return rows[-1]["knn"] >= LEVEL
 
 
 def entered(study, case):
@@ -39,5 +43,5 @@ def table(study, rows):
     head = ["epochs", "minutes", "20 neighbours (%)", "linear top-1 (%)"]
     lines = [[row["epochs"], f"{row['minutes']:.1f}", f"{row['knn']:.2f}", f"{row['linear']:.2f}"] for row in rows]
     last = rows[-1]
-    end = f"{LEVEL}% after {last['minutes']:.1f} minutes:" if last["knn"] >= LEVEL else f"{LEVEL}% not reached; the longest was"
+    end = f"{LEVEL}% after {last['minutes']:.1f} minutes:" if reached(rows) else f"{LEVEL}% not reached; the longest was"
     return f"{study.data_name}\n\n{markdown(head, lines)}\n\n{end}\n\n    {last['command']}\n"
