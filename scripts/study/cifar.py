@@ -147,11 +147,15 @@ class Book:
         common.write_json(self.path, {"commands": self.commands, "recipes": recipes, "runs": self.runs})
 
     def draw(self):
+        """Table and picture of what is finished: the table's text, None if nothing is."""
         with self.lock:
             tried, before, finals = parted(self.runs.values())
-            if finals:
-                common.replace(self.study.out / "cifar.md", tables(tried, before, finals))
-                plots.cifar(finals, before, RECIPES, self.study.out)
+            if not finals:
+                return None
+            text = tables(tried, before, finals)
+            common.replace(self.study.out / "cifar.md", text)
+            plots.cifar(finals, before, RECIPES, self.study.out)
+            return text
 
 
 def card(device):
@@ -185,7 +189,8 @@ def run(study):
     if options.draw:
         if not book.runs:
             raise Failed(f"{book.path} holds no trainings yet; leave --draw out to make some")
-        return book.draw()
+        book.draw()
+        return
     if options.at_once > 1 and book.place["card"] is None:
         # Of trainings beside each other each has its share of the cores: threads that wait for each other would stand still.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, program.CORES // options.at_once)))
@@ -193,8 +198,7 @@ def run(study):
     if late:
         say(f"no time for more: {late[0]}; at most {2 * len(late)} trainings wait, and the same command goes on with them")
     book.write()
-    book.draw()
-    print((study.out / "cifar.md").read_text() if (study.out / "cifar.md").exists() else "nothing is finished yet")
+    print(book.draw() or "nothing is finished yet")
 
 
 def pair(study, recipe, batch, seed):
@@ -231,11 +235,13 @@ def carry_out(book, pairs):
         """With what a pair had asked for, when all of it has ended."""
         names = asked.pop(place)
         if reason := next(filter(None, (ended[name].exception() for name in names)), None):
-            return late.append(reason)
+            late.append(reason)
+            return
         try:
             works = pairs[place].send([ended[name].result() for name in names] or None)
         except StopIteration:
-            return book.draw()
+            book.draw()
+            return
         asked[place] = [case.name for case, _ in works]
         for case, work in works:
             if case.name not in known:

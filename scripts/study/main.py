@@ -82,12 +82,12 @@ def arguments():
     options = parser.parse_args()
     if unknown := [part for part in options.parts if part not in PARTS]:
         raise Failed(f"'{unknown[0]}' is none of: {' '.join(PARTS)}")
-    alone = next((part for part in ALONE if part in options.parts), None)
-    if alone and len(options.parts) > 1:
-        raise Failed(f"part {alone} has sizes of its own: name it alone")
+    options.alone = next((part for part in ALONE if part in options.parts), None)
+    if options.alone and len(options.parts) > 1:
+        raise Failed(f"part {options.alone} has sizes of its own: name it alone")
     if unknown := [name for name in options.recipes or [] if name not in ("sgd", "lars")]:
         raise Failed(f"--recipes: '{unknown[0]}' is none of: sgd lars")
-    quick, full = ALONE.get(alone, (QUICK, FULL))
+    quick, full = ALONE.get(options.alone, (QUICK, FULL))
     sizes = full if options.full else quick
     for name, value in {"model": "res10", **sizes}.items():
         if getattr(options, name) is None:
@@ -102,15 +102,14 @@ class Study:
         import pytorch
 
         self.options, self.out, self.command = options, options.out, shlex.join(["./scripts/reproduce.sh", *sys.argv[1:]])
-        if not ALONE.keys().isdisjoint(options.parts):
+        if options.alone:
             self.data_name, self.dataset = options.data_name, {"dataset_name": "cifar10", "data": options.data}
-            self.flags = {**self.dataset, "device": options.device}
-            return
-        _, self.dataset = pytorch.fashion(options.data)
-        if "data" not in self.dataset:
-            if options.images > 4_000:
-                raise Failed("Fashion-MNIST is not installed; ./scripts/get_data.sh fashion_mnist gets it")
-            common.say("Fashion-MNIST is not installed: the 4,000 + 1,000 images inside the program are used")
+        else:
+            _, self.dataset = pytorch.fashion(options.data)
+            if "data" not in self.dataset:
+                if options.images > 4_000:
+                    raise Failed("Fashion-MNIST is not installed; ./scripts/get_data.sh fashion_mnist gets it")
+                common.say("Fashion-MNIST is not installed: the 4,000 + 1,000 images inside the program are used")
         self.flags = {**self.dataset, "device": options.device}
 
     def pretrained(self, name, epochs, **flags):

@@ -30,9 +30,9 @@ def save(made, path):
     plt.close(made)
 
 
-def over_batches(axis, results, before, neighbours):
-    """Accuracies of both objectives over the batch size, and of the untrained encoders; `neighbours` is what kNN is called."""
-    named = {"linear": ("linear", "-"), "knn": (neighbours, "--")}
+def over_batches(axis, results, before):
+    """Accuracies of both objectives over the batch size, and of the untrained encoders."""
+    named = {"linear": ("linear", "-"), "knn": ("20 neighbours", "--")}
     batches = sorted({r["batch"] for r in results})
     for objective, colour in COLOURS.items():
         for key, (name, style) in named.items():
@@ -66,7 +66,7 @@ def cifar(finals, before, recipes, out):
     made, axes = figure(len(named) + 2)
     for axis, recipe in zip(axes, named):
         own = longest(finals, recipe)
-        over_batches(axis, own, begun_alike(own[0], before), "20 neighbours")
+        over_batches(axis, own, begun_alike(own[0], before))
         size = f"{own[0]['model']}, {own[0]['images']:,} images, {own[0]['epochs']} epochs"
         axis.set_title(f"{own[0]['data']}, {size}\n{recipes[recipe].about}", fontsize=9)
     ness, saturation = axes[-2:]
