@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -330,6 +331,15 @@ fn a_signal_ends_a_download_at_once_and_leaves_nothing() {
     clone.write_program("bin/python3", "#!/bin/sh\n[ \"$1\" = -m ] || exit 0\ntouch \"$TMPDIR/started\"\nsleep 60\n");
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let mut run = clone.command_with_bin(&[]);
+        // A shell that starts the tests in the background has them ignore SIGINT, which a script cannot undo; a terminal's
+        // own does not.
+        // SAFETY: signal may be called between fork and exec.
+        unsafe {
+            run.pre_exec(|| match libc::signal(libc::SIGINT, libc::SIG_DFL) {
+                libc::SIG_ERR => Err(std::io::Error::last_os_error()),
+                _ => Ok(()),
+            })
+        };
         let mut child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let started = clone.path(&format!("cache/flatnce/wheels/tmp.{}/started", child.id()));
         let deadline = Instant::now() + Duration::from_secs(20);
