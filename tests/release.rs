@@ -204,8 +204,12 @@ fn wheel(release: &Release, python: &Path, platform: &str) {
     let torch = std::fs::canonicalize(site.join("torch/lib")).expect("PyTorch's libraries");
     assert_eq!(libtorch_place(start(&[])), torch);
 
-    let plain = own.join("flatnce/bin/flatnce");
-    succeeds(peer_with_sources(python, &["startup", utf8(&program), utf8(&plain), utf8(&torch)]));
+    // The command's own time: that of loading libtorch, half a second, differs from start to start by more.
+    let (shipped, aside) = (own.join("flatnce/bin/flatnce"), own.join("flatnce/bin/aside"));
+    std::fs::rename(&shipped, &aside).expect("moves");
+    std::os::unix::fs::symlink("/bin/true", &shipped).expect("links");
+    succeeds(peer_with_sources(python, &["startup", utf8(&program)]));
+    std::fs::rename(&aside, &shipped).expect("moves back");
 
     succeeds(start(&[SMALL, &["--save-dir=results"]].concat()));
     let run_directory = run_directory(&elsewhere.join("results"));
